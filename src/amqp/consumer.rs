@@ -1,0 +1,266 @@
+//! The consumer: deliveries come in, settlements go out.
+//!
+//! Each of our two queues has a channel of its own and a task that decodes and hands over, so that
+//! a full engine holds back the broker by prefetch alone. One further task acknowledges, since the
+//! order of acknowledgements matters.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{Channel, Connection};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::task::{JoinHandle, JoinSet};
+use tracing::{debug, warn};
+
+use super::session::{AmqpError, Session, answered, close, open_channel};
+use super::topology::Topology;
+use super::wire;
+use crate::config::BrokerConfig;
+use crate::delivery::{Delivery, Queue, Rejected, Settlement, Token};
+use crate::health::Health;
+use crate::saga::decode::decode;
+use crate::saga::message::Message;
+
+/// Bytes that a body may have.
+const MAX_BODY_BYTES: usize = 1024 * 1024;
+
+/// Bytes of a rejected body that are kept for people to look at.
+const PREVIEW_BYTES: usize = 512;
+
+/// Our name for the one consumer of each channel.
+const CONSUMER_TAG: &str = "sagamq";
+
+/// Time limit of a stop, after which the connection is dropped; all that it left unacknowledged is
+/// delivered again.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Handle of the consumer. Dropping it stops the consumer as [`Consumer::close`] does, without
+/// waiting for it.
+#[derive(Debug)]
+pub struct Consumer {
+    requests: UnboundedSender<Request>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+enum Request {
+    Settle(Settlement),
+    Pause,
+}
+
+impl Consumer {
+    /// Starts to consume both queues. A lost connection is opened again for ever; what was not
+    /// settled by then comes again with a token of a later epoch. The deliveries' receiver holds
+    /// the consumer back when it is full, and stops it when it is dropped.
+    pub fn start(
+        config: &BrokerConfig,
+        topology: Arc<Topology>,
+        deliveries: mpsc::Sender<Delivery>,
+        health: Arc<Health>,
+    ) -> Self {
+        let (requests, requested) = mpsc::unbounded_channel();
+        let session = Session::new("consumer", config);
+        let worker = Worker {
+            topology,
+            prefetch: config.prefetch,
+            deliveries,
+            health,
+            requested,
+            epoch: 0,
+            paused: false,
+        };
+        Self { requests, task: tokio::spawn(worker.run(session)) }
+    }
+
+    /// Settles deliveries; returns at once. Tokens of earlier epochs are ignored: the broker
+    /// delivers those messages again anyway.
+    pub fn settle(&self, settlement: Settlement) {
+        // Without a worker there is no connection, and what is unsettled comes again.
+        let _ = self.requests.send(Request::Settle(settlement));
+    }
+
+    /// Stops the inflow for good, and keeps the connection for what is still to be settled.
+    /// Deliveries that were handed over already stay where they are.
+    pub fn pause(&self) {
+        let _ = self.requests.send(Request::Pause);
+    }
+
+    /// Stops once every settlement is on the wire. What is unsettled then is delivered again to
+    /// whoever consumes next.
+    pub async fn close(self) {
+        let Self { requests, mut task } = self;
+        drop(requests);
+        if tokio::time::timeout(STOP_TIMEOUT, &mut task).await.is_err() {
+            warn!("the consumer did not stop in time, its connection is dropped");
+            task.abort();
+        }
+    }
+}
+
+struct Worker {
+    topology: Arc<Topology>,
+    prefetch: u16,
+    deliveries: mpsc::Sender<Delivery>,
+    health: Arc<Health>,
+    requested: UnboundedReceiver<Request>,
+    epoch: u64,
+    paused: bool,
+}
+
+/// Why an epoch is over.
+enum Ended {
+    /// The connection, or a queue, is gone.
+    Lost(String),
+    /// Nothing more is wanted.
+    Stopped,
+}
+
+impl Worker {
+    async fn run(mut self, mut session: Session) {
+        loop {
+            let connection = tokio::select! {
+                connection = session.open(&self.topology) => connection,
+                () = stop_requested(&mut self.requested) => return,
+            };
+            self.epoch += 1;
+            let ended = self.consume(&connection).await;
+            self.health.consuming.set(false);
+            close(&connection).await;
+            match ended {
+                Ended::Lost(reason) if !self.paused => session.failed(&reason),
+                Ended::Lost(_) | Ended::Stopped => return,
+            }
+        }
+    }
+
+    /// One epoch.
+    async fn consume(&mut self, connection: &Connection) -> Ended {
+        let mut inflow = JoinSet::new();
+        let mut channels = BTreeMap::new();
+        for queue in Queue::ALL {
+            match self.subscribe(connection, queue, &mut inflow).await {
+                Ok(channel) => channels.insert(queue, channel),
+                Err(error) => return Ended::Lost(error.to_string()),
+            };
+        }
+        self.health.consuming.set(true);
+        loop {
+            tokio::select! {
+                request = self.requested.recv() => match request {
+                    Some(Request::Settle(settlement)) => {
+                        if let Err(error) = settle(&channels, self.epoch, settlement).await {
+                            return Ended::Lost(error.to_string());
+                        }
+                    }
+                    Some(Request::Pause) => {
+                        self.paused = true;
+                        self.health.consuming.set(false);
+                        cancel(&channels).await;
+                        inflow.shutdown().await;
+                    }
+                    None => return Ended::Stopped,
+                },
+                Some(ended) = inflow.join_next() => {
+                    return ended.unwrap_or_else(|error| Ended::Lost(error.to_string()));
+                }
+            }
+        }
+    }
+
+    async fn subscribe(
+        &self,
+        connection: &Connection,
+        queue: Queue,
+        inflow: &mut JoinSet<Ended>,
+    ) -> Result<Channel, AmqpError> {
+        let name = match queue {
+            Queue::Events => self.topology.events_queue(),
+            Queue::Replies => self.topology.replies_queue(),
+        };
+        let channel = open_channel(connection).await?;
+        answered("set the prefetch", channel.basic_qos(self.prefetch, BasicQosOptions::default())).await?;
+        let consuming = channel.basic_consume(
+            name.as_str().into(),
+            CONSUMER_TAG.into(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        );
+        let stream = answered("consume from a queue", consuming).await?;
+        inflow.spawn(hand_over(stream, queue, self.epoch, self.deliveries.clone()));
+        Ok(channel)
+    }
+}
+
+/// Hands everything over that one queue delivers.
+async fn hand_over(
+    mut stream: lapin::Consumer,
+    queue: Queue,
+    epoch: u64,
+    deliveries: mpsc::Sender<Delivery>,
+) -> Ended {
+    let received = metrics::counter!("sagamq_deliveries_total", "queue" => queue.as_str());
+    while let Some(next) = stream.next().await {
+        let delivery = match next {
+            Ok(delivery) => delivery,
+            Err(error) => return Ended::Lost(error.to_string()),
+        };
+        received.increment(1);
+        let token = Token { queue, epoch, tag: delivery.delivery_tag };
+        let delivery = Delivery { token, content: understand(delivery) };
+        if deliveries.send(delivery).await.is_err() {
+            return Ended::Stopped;
+        }
+    }
+    // An end is also how a deleted queue shows.
+    Ended::Lost(format!("the broker cancelled the consumer of queue {:?}", queue.as_str()))
+}
+
+fn understand(delivery: lapin::message::Delivery) -> Result<Message, Box<Rejected>> {
+    let raw = wire::incoming(delivery);
+    let (exchange, key, message_id) = (raw.exchange.clone(), raw.key.clone(), raw.message_id.clone());
+    let size = raw.body.len();
+    let preview = String::from_utf8_lossy(&raw.body[..size.min(PREVIEW_BYTES)]).into_owned();
+    decode(raw, MAX_BODY_BYTES)
+        .map_err(|poison| Box::new(Rejected { poison, exchange, key, message_id, size, preview }))
+}
+
+/// Rejects first, then acks with one frame per queue. The order matters: an ack covers all that is
+/// before it and still open.
+async fn settle(
+    channels: &BTreeMap<Queue, Channel>,
+    epoch: u64,
+    settlement: Settlement,
+) -> Result<(), AmqpError> {
+    for (queue, channel) in channels {
+        let of_this = |token: &&Token| token.queue == *queue && token.epoch == epoch;
+        for token in settlement.reject.iter().filter(of_this) {
+            let options = BasicNackOptions { multiple: false, requeue: false };
+            answered("reject a delivery", channel.basic_nack(token.tag, options)).await?;
+        }
+        if let Some(token) = settlement.ack.iter().filter(of_this).max() {
+            let options = BasicAckOptions { multiple: true };
+            answered("ack deliveries", channel.basic_ack(token.tag, options)).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn cancel(channels: &BTreeMap<Queue, Channel>) {
+    for channel in channels.values() {
+        let cancelling = channel.basic_cancel(CONSUMER_TAG.into(), BasicCancelOptions::default());
+        if let Err(error) = answered("cancel a consumer", cancelling).await {
+            debug!(%error, "the connection was lost before its consumers were cancelled");
+        }
+    }
+}
+
+/// While there is no connection, there is nothing to settle.
+async fn stop_requested(requested: &mut UnboundedReceiver<Request>) {
+    while let Some(Request::Settle(_)) = requested.recv().await {}
+}

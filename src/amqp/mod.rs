@@ -1,0 +1,25 @@
+//! The broker: everything that speaks AMQP, and the only user of `lapin`.
+//!
+//! ```text
+//!            ┌──────────── consumer ────────────┐            ┌─────────── publisher ──────────┐
+//!  broker ──>│ a channel per queue: decode, hand │── Delivery │ an outbox, lanes of channels:  │──> broker
+//!         <──│ over; reject and ack on request   │<─ Settlement  publish, await the confirms   │<── confirms
+//!            └──────────────────────────────────┘    Report <─└────────────────────────────────┘
+//! ```
+//!
+//! Each has a connection of its own, because a broker that raises an alarm blocks the connection
+//! that publishes. A lost connection is opened again for ever ([`session`]); each opening is an
+//! **epoch**. Nothing here is durable: what was not acked is delivered again, and what was not
+//! reported as published is published again by whoever asked for it.
+
+pub mod consumer;
+mod outbox;
+pub mod publisher;
+pub mod session;
+pub mod topology;
+mod wire;
+
+pub use consumer::Consumer;
+pub use publisher::Publisher;
+pub use session::{AmqpError, probe};
+pub use topology::Topology;

@@ -1,0 +1,304 @@
+//! The publisher: every message goes out until the broker has confirmed it.
+//!
+//! Messages wait in the [outbox](super::outbox). A few lanes, each a channel with confirms, take a
+//! **wave** at a time, publish all of it, await all its confirms and only then settle each message,
+//! because the client library hands a returned message to whichever confirm comes next. A message
+//! that is not settled when its lane ends goes back to the outbox, to the place where it was.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backoff::backoff::Backoff;
+use futures_util::future::join_all;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::protocol::AMQPSoftError;
+use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, JoinSet};
+use tracing::warn;
+
+use super::outbox::{Entry, Outbox, Wave};
+use super::session::{AmqpError, Session, answered, close, delays, open_channel, refusal};
+use super::topology::Topology;
+use super::wire;
+use crate::config::{BrokerConfig, TopologyMode};
+use crate::delivery::{Report, Verdict};
+use crate::health::Health;
+use crate::saga::message::Outgoing;
+
+/// Channels that publish side by side.
+const LANES: usize = 4;
+
+/// Messages that a lane publishes before it waits for confirms.
+const WAVE: usize = 256;
+
+/// Time limit from a wave's first message to its last confirm. A connection that the broker has
+/// blocked runs into it too.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often the connection is looked at while there is nothing to publish.
+const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Handle of the publisher. Dropping it stops the publisher at once; what it had not reported by
+/// then has to be handed to the next one.
+#[derive(Debug)]
+pub struct Publisher {
+    outbox: Arc<Outbox>,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Publisher {
+    /// Starts to publish. A lost connection is opened again for ever.
+    pub fn start(
+        config: &BrokerConfig,
+        topology: Arc<Topology>,
+        reports: UnboundedSender<Report>,
+        health: Arc<Health>,
+    ) -> Self {
+        let outbox = Arc::new(Outbox::default());
+        let (stop, stopped) = oneshot::channel();
+        let session = Session::new("publisher", config);
+        let worker = Worker { outbox: outbox.clone(), topology, reports, health };
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                () = worker.run(session) => {}
+                _ = stopped => {}
+            }
+        });
+        Self { outbox, stop, task }
+    }
+
+    /// Takes messages over; returns at once. They are gone if the process ends, so whoever hands
+    /// them over keeps them until they are reported.
+    pub fn publish(&self, messages: Vec<Outgoing>) {
+        self.outbox.put(messages);
+    }
+
+    /// Messages that are not reported yet.
+    pub fn outstanding(&self) -> usize {
+        self.outbox.outstanding()
+    }
+
+    /// Waits until every message is reported, for `patience` at most, and stops. Returns how many
+    /// are left.
+    pub async fn close(self, patience: Duration) -> usize {
+        let _ = tokio::time::timeout(patience, self.outbox.drained()).await;
+        let _ = self.stop.send(());
+        let _ = self.task.await;
+        self.outbox.outstanding()
+    }
+}
+
+#[derive(Clone)]
+struct Worker {
+    outbox: Arc<Outbox>,
+    topology: Arc<Topology>,
+    reports: UnboundedSender<Report>,
+    health: Arc<Health>,
+}
+
+impl Worker {
+    async fn run(self, mut session: Session) {
+        loop {
+            let connection = Arc::new(session.open(&self.topology).await);
+            let reason = self.publish_over(&connection).await;
+            self.health.publishing.set(false);
+            let blocked = connection.status().blocked();
+            close(&connection).await;
+            let hint =
+                if blocked { " (the broker has blocked it: see its memory and disk alarms)" } else { "" };
+            session.failed(&format_args!("{reason}{hint}"));
+        }
+    }
+
+    /// One epoch: until the first lane fails or the connection is gone. Returns why.
+    async fn publish_over(&self, connection: &Arc<Connection>) -> String {
+        let mut lanes = JoinSet::new();
+        for _ in 0..LANES {
+            let channel = match open_lane(connection).await {
+                Ok(channel) => channel,
+                Err(error) => return error.to_string(),
+            };
+            lanes.spawn(self.clone().lane(connection.clone(), channel));
+        }
+        self.health.publishing.set(true);
+        let reason = tokio::select! {
+            Some(ended) = lanes.join_next() => ended.map_or_else(|error| error.to_string(), |error| error.to_string()),
+            () = connection_lost(connection) => "the connection was lost".to_owned(),
+        };
+        // Ending the lanes puts back what they hold.
+        lanes.shutdown().await;
+        reason
+    }
+
+    /// Publishes wave by wave, until the connection fails. Returns why.
+    async fn lane(self, connection: Arc<Connection>, mut channel: Channel) -> AmqpError {
+        let mut nacked = delays();
+        loop {
+            let mut wave = self.outbox.take(WAVE).await;
+            match self.send(&channel, wave.entries_mut()).await {
+                Ok(verdicts) => self.settle(&mut wave, verdicts),
+                Err(Refused::Connection(error)) => return error,
+                Err(Refused::Message(_)) => {
+                    if let Err(error) = self.send_singly(&connection, &mut channel, &mut wave).await {
+                        return error;
+                    }
+                }
+            }
+            if wave.is_empty() {
+                nacked.reset();
+            } else {
+                warn!(messages = wave.len(), "the broker did not take messages, publishing them again");
+                tokio::time::sleep(nacked.next_backoff().unwrap_or(CONFIRM_TIMEOUT)).await;
+            }
+        }
+    }
+
+    /// Publishes one message at a time after the broker closed the channel over one of them, to
+    /// find out which. Those before it go out twice.
+    async fn send_singly(
+        &self,
+        connection: &Connection,
+        channel: &mut Channel,
+        wave: &mut Wave,
+    ) -> Result<(), AmqpError> {
+        if self.topology.mode == TopologyMode::Declare {
+            self.topology.apply(connection).await?;
+        }
+        *channel = open_lane(connection).await?;
+        let mut verdicts = Vec::new();
+        let mut failed = None;
+        for entry in wave.entries_mut() {
+            // The wave's channel took nothing from the first refused message on: if this one is
+            // refused, only an earlier wave can have delivered it.
+            let maybe_delivered = entry.message.repeated;
+            entry.message.repeated = true;
+            match self.send(channel, std::slice::from_mut(entry)).await {
+                Ok(mut one) => verdicts.append(&mut one),
+                Err(Refused::Message(reason)) => {
+                    verdicts.push(Some(Verdict::Unroutable { reason, maybe_delivered }));
+                    failed = open_lane(connection).await.map(|opened| *channel = opened).err();
+                }
+                Err(Refused::Connection(error)) => failed = Some(error),
+            }
+            if failed.is_some() {
+                break;
+            }
+        }
+        self.settle(wave, verdicts);
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Publishes messages and awaits all their confirms. The verdicts are in the messages' order;
+    /// none for what is to be published again.
+    async fn send(&self, channel: &Channel, entries: &mut [Entry]) -> Result<Vec<Option<Verdict>>, Refused> {
+        let reply_to = self.topology.replies_queue();
+        let properties: Vec<_> =
+            entries.iter().map(|entry| wire::outgoing(&entry.message, &reply_to)).collect();
+        for entry in entries.iter_mut() {
+            entry.attempted = true;
+        }
+        let confirming = join_all(entries.iter().zip(&properties).map(|(entry, properties)| async move {
+            match properties {
+                Ok(properties) => publish(channel, &entry.message, properties.clone()).await.map(Some),
+                Err(_) => Ok(None),
+            }
+        }));
+        let confirmed = tokio::time::timeout(CONFIRM_TIMEOUT, confirming).await.map_err(|_| {
+            Refused::Connection(AmqpError::Timeout { what: "published messages", after: CONFIRM_TIMEOUT })
+        })?;
+        let confirmations = all_or_refused(confirmed)?;
+
+        let returned: HashSet<String> = confirmations.iter().flatten().filter_map(returned_id).collect();
+        let verdict = |((entry, confirmation), properties): ((&Entry, _), Result<_, String>)| {
+            let Outgoing { exchange, key, message_id, repeated, .. } = &entry.message;
+            let unroutable = |reason| Some(Verdict::Unroutable { reason, maybe_delivered: *repeated });
+            match (properties, confirmation) {
+                (Err(reason), _) => unroutable(reason),
+                _ if returned.contains(&message_id.to_string()) => {
+                    unroutable(format!("no queue is bound to exchange {exchange:?} for key {key:?}"))
+                }
+                (_, Some(Confirmation::Ack(_))) => Some(Verdict::Published),
+                _ => None,
+            }
+        };
+        Ok(entries.iter().zip(confirmations).zip(properties).map(verdict).collect())
+    }
+
+    /// Reports what has a verdict, and leaves the rest in the wave.
+    fn settle(&self, wave: &mut Wave, verdicts: Vec<Option<Verdict>>) {
+        let mut verdicts = verdicts.into_iter();
+        wave.settle(|message| {
+            let Some(verdict) = verdicts.next().flatten() else { return false };
+            let counter = match verdict {
+                Verdict::Published => metrics::counter!("sagamq_published_total"),
+                Verdict::Unroutable { .. } => metrics::counter!("sagamq_returned_total"),
+            };
+            counter.increment(1);
+            // Nobody listens any more only at the very end, when the message counts as unconfirmed.
+            let _ = self.reports.send(Report { origin: message.origin, verdict });
+            true
+        });
+    }
+}
+
+/// Why a wave has no verdicts.
+enum Refused {
+    /// The broker closed the channel over a message: no such exchange, no permission, too large.
+    Message(String),
+    /// The connection is of no use.
+    Connection(AmqpError),
+}
+
+async fn open_lane(connection: &Connection) -> Result<Channel, AmqpError> {
+    let channel = open_channel(connection).await?;
+    answered("ask for confirms", channel.confirm_select(ConfirmSelectOptions::default())).await?;
+    Ok(channel)
+}
+
+/// Publishes and awaits the confirm. The first poll puts the whole message into the channel's
+/// queue of frames: futures that are polled by one task keep their order.
+async fn publish(
+    channel: &Channel,
+    message: &Outgoing,
+    properties: BasicProperties,
+) -> lapin::Result<Confirmation> {
+    let options = BasicPublishOptions { mandatory: true, immediate: false };
+    let (exchange, key) = (message.exchange.as_str().into(), message.key.as_str().into());
+    channel.basic_publish(exchange, key, options, &message.body, properties).await?.await
+}
+
+/// All confirmations, or the most telling of the errors: the one by which the broker closed the
+/// channel, beside which all others only say that it is closed.
+fn all_or_refused(
+    confirmed: Vec<lapin::Result<Option<Confirmation>>>,
+) -> Result<Vec<Option<Confirmation>>, Refused> {
+    let refused = confirmed.iter().filter_map(|result| result.as_ref().err()).find_map(refusal);
+    if let Some((code, reason)) = refused {
+        warn!(%reason, ?code, "the broker refused a message");
+        let what = if code == AMQPSoftError::NOTFOUND { "" } else { "the broker refuses the message: " };
+        return Err(Refused::Message(format!("{what}{reason}")));
+    }
+    confirmed
+        .into_iter()
+        .collect::<Result<_, _>>()
+        .map_err(|source| Refused::Connection(AmqpError::Failed { what: "publish", source }))
+}
+
+fn returned_id(confirmation: &Confirmation) -> Option<String> {
+    let (Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned))) = confirmation else {
+        return None;
+    };
+    returned.delivery.properties.message_id().as_ref().map(ToString::to_string)
+}
+
+/// Returns when the connection is gone, which lanes without work would not notice.
+async fn connection_lost(connection: &Connection) {
+    let mut ticks = tokio::time::interval(WATCH_INTERVAL);
+    while connection.status().connected() {
+        ticks.tick().await;
+    }
+}

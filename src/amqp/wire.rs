@@ -1,0 +1,229 @@
+//! Messages as they stand on the wire: AMQP properties and header tables, to and from our types.
+
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use serde_json::{Map, Value, json};
+
+use crate::saga::message::{Outgoing, RawMessage};
+
+/// Tables and arrays within headers are kept to this depth; what lies deeper becomes `null`.
+const MAX_DEPTH: usize = 8;
+
+/// Bytes of names and values of one message's headers that are kept; what is over becomes `null`.
+const MAX_HEADER_BYTES: usize = 64 * 1024;
+
+/// The name by which we publish.
+const APP_ID: &str = "sagamq";
+
+/// Takes a delivered message over.
+pub(crate) fn incoming(delivery: lapin::message::Delivery) -> RawMessage {
+    let properties = &delivery.properties;
+    let text = |value: &Option<ShortString>| value.as_ref().map(ToString::to_string);
+    RawMessage {
+        exchange: delivery.exchange.to_string(),
+        key: delivery.routing_key.to_string(),
+        message_id: text(properties.message_id()),
+        correlation_id: text(properties.correlation_id()),
+        kind: text(properties.kind()),
+        app_id: text(properties.app_id()),
+        content_type: text(properties.content_type()),
+        content_encoding: text(properties.content_encoding()),
+        timestamp: *properties.timestamp(),
+        headers: properties.headers().as_ref().map(headers).unwrap_or_default(),
+        body: delivery.data,
+    }
+}
+
+/// The properties of an outgoing message: persistent, and a function of the message alone.
+///
+/// # Errors
+/// The reason why AMQP cannot carry it. Sending it would end the connection, again and again.
+pub(crate) fn outgoing(message: &Outgoing, reply_to: &str) -> Result<BasicProperties, String> {
+    let header_bytes: usize = message.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if header_bytes > MAX_HEADER_BYTES {
+        return Err(format!("headers of {header_bytes} bytes are over the limit of {MAX_HEADER_BYTES}"));
+    }
+    let mut headers = FieldTable::default();
+    for (name, value) in &message.headers {
+        headers.insert(short("header name", name)?, AMQPValue::LongString(value.as_str().into()));
+    }
+    short("exchange name", &message.exchange)?;
+    let message_id = short("message id", &message.message_id.to_string())?;
+    let properties = BasicProperties::default()
+        .with_content_type("application/json".into())
+        .with_delivery_mode(2)
+        .with_message_id(message_id.clone())
+        .with_type(short("routing key", &message.key)?)
+        .with_app_id(APP_ID.into())
+        .with_timestamp(message.timestamp.as_secs())
+        .with_headers(headers);
+    if !message.wants_reply {
+        return Ok(properties);
+    }
+    Ok(properties.with_correlation_id(message_id).with_reply_to(short("reply queue", reply_to)?))
+}
+
+/// A string that AMQP limits to 255 bytes.
+pub(crate) fn short(what: &str, text: &str) -> Result<ShortString, String> {
+    ShortString::try_new(text).map_err(|_| format!("{what} is longer than 255 bytes: {text:?}"))
+}
+
+/// Arguments of a declaration.
+pub(crate) fn table(arguments: &Map<String, Value>) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (name, value) in arguments {
+        let value = match value {
+            Value::Number(number) => AMQPValue::LongLongInt(number.as_i64().unwrap_or(i64::MAX)),
+            Value::String(text) => AMQPValue::LongString(text.as_str().into()),
+            other => AMQPValue::LongString(other.to_string().into()),
+        };
+        table.insert(name.as_str().into(), value);
+    }
+    table
+}
+
+fn headers(table: &FieldTable) -> Map<String, Value> {
+    let mut budget = MAX_HEADER_BYTES;
+    members(table, MAX_DEPTH, &mut budget)
+}
+
+fn members(table: &FieldTable, depth: usize, budget: &mut usize) -> Map<String, Value> {
+    table
+        .into_iter()
+        .map(|(name, value)| {
+            let value = if spend(budget, name.as_str().len()) {
+                json_value(value, depth, budget)
+            } else {
+                Value::Null
+            };
+            (name.to_string(), value)
+        })
+        .collect()
+}
+
+fn json_value(value: &AMQPValue, depth: usize, budget: &mut usize) -> Value {
+    if !spend(budget, 1) {
+        return Value::Null;
+    }
+    match value {
+        AMQPValue::Boolean(value) => json!(value),
+        AMQPValue::ShortShortInt(value) => json!(value),
+        AMQPValue::ShortShortUInt(value) => json!(value),
+        AMQPValue::ShortInt(value) => json!(value),
+        AMQPValue::ShortUInt(value) => json!(value),
+        AMQPValue::LongInt(value) => json!(value),
+        AMQPValue::LongUInt(value) => json!(value),
+        AMQPValue::LongLongInt(value) => json!(value),
+        AMQPValue::Float(value) => json!(value),
+        AMQPValue::Double(value) => json!(value),
+        AMQPValue::DecimalValue(value) => json!(f64::from(value.value) / 10f64.powi(value.scale.into())),
+        AMQPValue::Timestamp(secs) => json!(secs),
+        AMQPValue::ShortString(text) => string(text.as_str().as_bytes(), budget),
+        AMQPValue::LongString(text) => string(text.as_bytes(), budget),
+        AMQPValue::ByteArray(bytes) => string(bytes.as_slice(), budget),
+        AMQPValue::FieldArray(_) | AMQPValue::FieldTable(_) if depth == 0 => Value::Null,
+        AMQPValue::FieldArray(array) => {
+            array.as_slice().iter().map(|value| json_value(value, depth - 1, budget)).collect()
+        }
+        AMQPValue::FieldTable(table) => Value::Object(members(table, depth - 1, budget)),
+        AMQPValue::Void => Value::Null,
+    }
+}
+
+fn string(bytes: &[u8], budget: &mut usize) -> Value {
+    if spend(budget, bytes.len()) { String::from_utf8_lossy(bytes).into() } else { Value::Null }
+}
+
+/// Takes `bytes` from the budget; false, and nothing taken, if they are more than it holds.
+fn spend(budget: &mut usize, bytes: usize) -> bool {
+    let rest = budget.checked_sub(bytes);
+    *budget = rest.unwrap_or(*budget);
+    rest.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use lapin::types::{DecimalValue, FieldArray};
+
+    use super::*;
+    use crate::saga::id::{InstanceId, MessageId, Phase};
+    use crate::saga::message::{Origin, Part};
+    use crate::saga::time::Timestamp;
+
+    fn table_of(values: Vec<(&str, AMQPValue)>) -> FieldTable {
+        let entries: BTreeMap<_, _> = values.into_iter().map(|(name, value)| (name.into(), value)).collect();
+        entries.into()
+    }
+
+    fn message() -> Outgoing {
+        let instance = InstanceId::new("order", "A-1");
+        Outgoing {
+            origin: Origin { instance, part: Part::Notice(0) },
+            exchange: "orders".into(),
+            key: "order.ship".into(),
+            message_id: MessageId::attempt(instance, "ship", Phase::Action, 1),
+            wants_reply: true,
+            timestamp: Timestamp(1_767_323_045_678),
+            headers: BTreeMap::from([("x-saga-attempt".into(), "1".into())]),
+            body: b"{}".to_vec(),
+            repeated: false,
+        }
+    }
+
+    #[test]
+    fn headers_of_every_type_have_a_json_form() {
+        let nested = table_of(vec![("reason", AMQPValue::LongString("expired".into()))]);
+        let table = table_of(vec![
+            ("array", AMQPValue::FieldArray(FieldArray::from(vec![AMQPValue::FieldTable(nested)]))),
+            ("bytes", AMQPValue::ByteArray(b"ab\xff".to_vec().into())),
+            ("decimal", AMQPValue::DecimalValue(DecimalValue { scale: 2, value: 1250 })),
+            ("flag", AMQPValue::Boolean(true)),
+            ("nan", AMQPValue::Double(f64::NAN)),
+            ("number", AMQPValue::LongLongInt(-5)),
+            ("time", AMQPValue::Timestamp(7)),
+            ("void", AMQPValue::Void),
+        ]);
+        let expected = json!({
+            "array": [{"reason": "expired"}], "bytes": "ab\u{fffd}", "decimal": 12.5, "flag": true,
+            "nan": null, "number": -5, "time": 7, "void": null,
+        });
+        assert_eq!(Value::Object(headers(&table)), expected);
+    }
+
+    #[test]
+    fn headers_are_bounded_in_depth_and_size() {
+        let mut deep = AMQPValue::Boolean(true);
+        for _ in 0..1000 {
+            deep = AMQPValue::FieldArray(FieldArray::from(vec![deep]));
+        }
+        let long = AMQPValue::LongString(vec![b'x'; MAX_HEADER_BYTES].into());
+        let kept = headers(&table_of(vec![("a", deep), ("b", long), ("c", AMQPValue::Boolean(true))]));
+        assert_eq!(kept["a"].to_string(), "[[[[[[[[null]]]]]]]]");
+        assert_eq!(kept["b"], Value::Null);
+        assert_eq!(kept["c"], json!(true));
+    }
+
+    #[test]
+    fn commands_ask_for_an_answer_and_notices_do_not() {
+        let command = outgoing(&message(), "sagamq.replies").unwrap();
+        let id = Some(message().message_id.to_string().as_str().into());
+        assert_eq!((command.message_id(), command.correlation_id()), (&id, &id));
+        assert_eq!(command.reply_to(), &Some("sagamq.replies".into()));
+        assert_eq!(command.kind(), &Some("order.ship".into()));
+        assert_eq!((command.delivery_mode(), command.timestamp()), (&Some(2), &Some(1_767_323_045)));
+        let notice = outgoing(&Outgoing { wants_reply: false, ..message() }, "sagamq.replies").unwrap();
+        assert_eq!((notice.correlation_id(), notice.reply_to()), (&None, &None));
+    }
+
+    #[test]
+    fn what_amqp_cannot_carry_is_an_error_and_not_a_broken_connection() {
+        let long_key = Outgoing { key: "k".repeat(256), ..message() };
+        assert!(outgoing(&long_key, "r").unwrap_err().starts_with("routing key is longer"));
+        let long_exchange = Outgoing { exchange: "é".repeat(128), ..message() };
+        assert!(outgoing(&long_exchange, "r").unwrap_err().starts_with("exchange name is longer"));
+        let headers = BTreeMap::from([("traceparent".into(), "x".repeat(MAX_HEADER_BYTES))]);
+        assert!(outgoing(&Outgoing { headers, ..message() }, "r").unwrap_err().starts_with("headers of"));
+    }
+}

@@ -1,0 +1,212 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{Override, Secret};
+use crate::saga::instance::Status;
+
+/// A saga orchestrator that runs beside RabbitMQ.
+#[derive(Debug, Parser)]
+#[command(name = "sagamq", version, about, arg_required_else_help = true, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 fine, 1 a check failed or nothing was found, 2 wrong usage, \
+                        3 the environment (broker, store, network).")]
+pub struct Cli {
+    /// Settings file [default: sagamq.yaml, if it is there]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Address of the orchestrator's HTTP API [default: http://<http.bind>]
+    #[arg(long, global = true, value_name = "URL")]
+    pub url: Option<String>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the orchestrator
+    Run(RunArgs),
+    /// Check definitions, without a broker
+    Check(CheckArgs),
+    /// List sagas
+    List(ListArgs),
+    /// Show one saga: its steps, what is to come, and its history
+    Show(ShowArgs),
+    /// List messages that could not be used
+    DeadLetters(DeadLettersArgs),
+    /// Print the queues, exchanges and bindings that the definitions need
+    Topology,
+    /// Print the JSON Schema of the definition language
+    Schema,
+    /// Tell by the exit code whether the orchestrator is ready, for health checks of containers
+    Ready,
+    /// Show it all at work, with a throw-away broker and sample services
+    Demo(DemoArgs),
+}
+
+/// Flags of `run`: settings, over those of the file and the environment.
+#[derive(Debug, Default, Args)]
+pub struct RunArgs {
+    /// Broker, amqp:// or amqps://; other users see flags, so better SAGAMQ_BROKER__URL or its _FILE
+    #[arg(long, value_name = "URL")]
+    pub broker_url: Option<Secret>,
+    /// Folder of the store
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<String>,
+    /// Folder or file of definitions
+    #[arg(long, value_name = "PATH")]
+    pub definitions: Option<String>,
+    /// Address and port of the HTTP API
+    #[arg(long, value_name = "IP:PORT")]
+    pub bind: Option<String>,
+    /// error, warn, info, debug, trace, or a filter such as info,sagamq::engine=debug
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// text or json
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+}
+
+impl RunArgs {
+    /// The flags that were given, as settings.
+    pub fn into_overrides(self) -> Vec<Override> {
+        let flags = [
+            ("--broker-url", "broker.url", self.broker_url.map(|url| url.expose().to_owned())),
+            ("--store", "store.path", self.store),
+            ("--definitions", "definitions", self.definitions),
+            ("--bind", "http.bind", self.bind),
+            ("--log-level", "log.level", self.log_level),
+            ("--log-format", "log.format", self.log_format),
+        ];
+        let given = |(flag, key, value): (&'static str, &'static str, Option<String>)| {
+            value.map(|value| Override { flag, key, value })
+        };
+        flags.into_iter().filter_map(given).collect()
+    }
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Files or folders of definitions [default: the setting `definitions`]
+    pub paths: Vec<PathBuf>,
+}
+
+/// Arguments of `list`.
+#[derive(Debug, Default, Args)]
+pub struct ListArgs {
+    /// Only this saga
+    #[arg(long, value_name = "NAME")]
+    pub saga: Option<String>,
+    /// Only these statuses, with commas between them
+    #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(Status::ALL.map(Status::as_str)))]
+    pub status: Vec<String>,
+    /// Only this business key
+    #[arg(long, value_name = "KEY")]
+    pub business_key: Option<String>,
+    /// Only with this attribute
+    #[arg(long, value_name = "NAME:VALUE")]
+    pub attribute: Option<String>,
+    /// Only started after this time, such as 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub after: Option<String>,
+    /// Only started before this time
+    #[arg(long, value_name = "TIME")]
+    pub before: Option<String>,
+    /// Which page.
+    #[command(flatten)]
+    pub page: PageArgs,
+}
+
+/// Arguments of every list.
+#[derive(Debug, Default, Args)]
+pub struct PageArgs {
+    /// How many at most [default: 50]
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u32>,
+    /// Go on where the page before ended
+    #[arg(long)]
+    pub cursor: Option<String>,
+    /// Print the API's answer
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `show`.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// The saga's id or its business key
+    #[arg(value_name = "ID or BUSINESS_KEY")]
+    pub key: String,
+    /// Which saga, where several have that business key
+    #[arg(long, value_name = "NAME")]
+    pub saga: Option<String>,
+    /// Print the API's answer
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `dead-letters`.
+#[derive(Debug, Default, Args)]
+pub struct DeadLettersArgs {
+    /// Which page.
+    #[command(flatten)]
+    pub page: PageArgs,
+}
+
+/// Arguments of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// How many orders to place
+    #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=2000))]
+    pub orders: u32,
+    /// What to kill by SIGKILL while orders are under way
+    #[arg(long, value_enum, default_value_t = DemoFault::None)]
+    pub fault: DemoFault,
+}
+
+/// What the demo kills.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DemoFault {
+    /// Nothing.
+    None,
+    /// The orchestrator.
+    Orchestrator,
+    /// The broker.
+    Broker,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_become_settings_and_keep_their_secrets() {
+        let line =
+            ["sagamq", "run", "--broker-url", "amqp://u:hunter2@h", "--log-format", "json", "--config", "x"];
+        let cli = Cli::try_parse_from(line).unwrap();
+        assert!(!format!("{cli:?}").contains("hunter2"));
+        let Command::Run(run) = cli.command else { panic!("not run") };
+        let given: Vec<_> = run.into_overrides().into_iter().map(|flag| (flag.key, flag.value)).collect();
+        assert_eq!(given, [("broker.url", "amqp://u:hunter2@h".into()), ("log.format", "json".into())]);
+    }
+
+    #[test]
+    fn statuses_are_checked_before_anything_is_asked() {
+        let cli = Cli::try_parse_from(["sagamq", "list", "--status", "running,parked"]).unwrap();
+        let Command::List(list) = cli.command else { panic!("not list") };
+        assert_eq!(list.status, ["running", "parked"]);
+        assert!(Cli::try_parse_from(["sagamq", "list", "--status", "done"]).is_err());
+    }
+}

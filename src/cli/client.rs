@@ -1,0 +1,142 @@
+//! Asks a running orchestrator's HTTP API.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use ureq::Agent;
+
+use super::error::CliError;
+use crate::http::view::ErrorBody;
+
+/// The largest answer that is read, in bytes.
+const MAX_ANSWER: u64 = 64 << 20;
+
+/// A connection to the API at one address.
+pub struct Client {
+    agent: Agent,
+    url: String,
+}
+
+/// An answer of the API.
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body.
+    pub text: String,
+}
+
+/// Where the API of an orchestrator with this setting is reached from the same machine.
+pub fn default_url(bind: SocketAddr) -> String {
+    let ip = match bind.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    format!("http://{}", SocketAddr::new(ip, bind.port()))
+}
+
+impl Client {
+    /// A client of the API at `url`. Nothing is sent yet.
+    pub fn new(url: &str) -> Self {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            // The API is near by; a proxy for the web would not find it.
+            .proxy(None)
+            .max_redirects(0)
+            .timeout_connect(Some(Duration::from_secs(5)))
+            .timeout_global(Some(Duration::from_secs(30)));
+        Self { agent: config.build().into(), url: url.trim_end_matches('/').to_owned() }
+    }
+
+    /// Gets what is at `path`, whatever its status.
+    ///
+    /// # Errors
+    /// Nothing answers there in time, or it speaks no HTTP.
+    pub fn get(&self, path: &str, parameters: &[(&str, &str)]) -> Result<Answer, CliError> {
+        if !self.url.starts_with("http://") {
+            let reason = "it does not start with http://".to_owned();
+            return Err(CliError::Address { url: self.url.clone(), reason });
+        }
+        let request = self.agent.get(format!("{}{path}", self.url)).query_pairs(parameters.iter().copied());
+        let mut response = request.call().map_err(|error| self.failure(error))?;
+        let status = response.status().as_u16();
+        let text = response.body_mut().with_config().limit(MAX_ANSWER).read_to_string();
+        Ok(Answer { status, text: text.map_err(|error| self.failure(error))? })
+    }
+
+    /// Gets what is at `path`, where it is there.
+    ///
+    /// # Errors
+    /// As for [`Client::get`], and an answer that is an error: not found, refused or failed.
+    pub fn fetch(&self, path: &str, parameters: &[(&str, &str)]) -> Result<Answer, CliError> {
+        let answer = self.get(path, parameters)?;
+        if answer.status == 200 {
+            return Ok(answer);
+        }
+        let ErrorBody { error } = self.read(&answer)?;
+        Err(match answer.status {
+            404 => CliError::NotFound(error.message),
+            400..=499 => CliError::Refused(error.message),
+            _ => CliError::Failed { url: self.url.clone(), message: error.message },
+        })
+    }
+
+    /// Reads an answer.
+    ///
+    /// # Errors
+    /// It is not what an orchestrator answers.
+    pub fn read<T: DeserializeOwned>(&self, answer: &Answer) -> Result<T, CliError> {
+        serde_json::from_str(&answer.text).map_err(|error| CliError::Foreign {
+            url: self.url.clone(),
+            reason: format!("status {}, {error}", answer.status),
+        })
+    }
+
+    fn failure(&self, error: ureq::Error) -> CliError {
+        let (url, reason) = (self.url.clone(), error.to_string());
+        match error {
+            ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::TlsRequired => {
+                CliError::Address { url, reason }
+            }
+            ureq::Error::Protocol(_) | ureq::Error::BodyExceedsLimit(_) => CliError::Foreign { url, reason },
+            _ => CliError::Unreachable { url, reason },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::cli::Exit;
+
+    #[test]
+    fn an_unspecified_address_is_reached_by_loopback() {
+        let cases = [
+            ("0.0.0.0:7654", "http://127.0.0.1:7654"),
+            ("[::]:1", "http://[::1]:1"),
+            ("10.0.0.1:80", "http://10.0.0.1:80"),
+        ];
+        for (bind, url) in cases {
+            assert_eq!(default_url(bind.parse().unwrap()), url);
+        }
+    }
+
+    #[test]
+    fn where_nobody_answers_the_error_says_what_to_do() {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let error = Client::new(&format!("http://{free}/")).fetch("/livez", &[]).err().unwrap();
+        assert_eq!(error.exit(), Exit::Environment);
+        assert!(
+            error
+                .to_string()
+                .starts_with(&format!("no orchestrator answers at http://{free}: is `sagamq run` running?"))
+        );
+        for url in ["", "https://127.0.0.1", "http://", "http://a b"] {
+            let error = Client::new(url).fetch("/livez", &[]).err().unwrap();
+            assert_eq!(error.exit(), Exit::Usage, "{error}");
+        }
+    }
+}

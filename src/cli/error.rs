@@ -1,0 +1,150 @@
+//! How a subcommand ends.
+
+use std::io;
+use std::process::ExitCode;
+
+use thiserror::Error;
+
+use crate::amqp::AmqpError;
+use crate::catalog::CatalogError;
+use crate::config::ConfigError;
+use crate::definitions::DefinitionsError;
+use crate::demo::DemoError;
+use crate::engine::EngineError;
+use crate::http::BindError;
+use crate::runtime::RuntimeError;
+use crate::store::StoreError;
+use crate::telemetry::TelemetryError;
+
+/// How a subcommand ends, as scripts see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// All is well.
+    Fine = 0,
+    /// A check failed, or what was looked for is not there.
+    Failed = 1,
+    /// What was typed or set cannot be used.
+    Usage = 2,
+    /// The broker, the store or the network failed.
+    Environment = 3,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// Why a subcommand could not do what was asked.
+#[derive(Debug, Error)]
+pub enum CliError {
+    /// The settings cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Nothing listens at the API's address.
+    #[error(
+        "no orchestrator answers at {url}: is `sagamq run` running? if it runs elsewhere, name it by --url or \
+         http.bind ({reason})"
+    )]
+    Unreachable {
+        /// Address of the API.
+        url: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// What answers is no orchestrator.
+    #[error("what answers at {url} is not an orchestrator of this version: {reason}")]
+    Foreign {
+        /// Address of the API.
+        url: String,
+        /// What was odd.
+        reason: String,
+    },
+    /// The address of the API cannot be one.
+    #[error("{url} cannot be the address of the API ({reason}), it must be like http://127.0.0.1:7654")]
+    Address {
+        /// What was given.
+        url: String,
+        /// Why not.
+        reason: String,
+    },
+    /// What was asked for is not there.
+    #[error("{0}")]
+    NotFound(String),
+    /// Several are meant.
+    #[error("sagas {} all have business key {key:?}: choose one by --saga", sagas.join(", "))]
+    Ambiguous {
+        /// The business key.
+        key: String,
+        /// Names of the sagas.
+        sagas: Vec<String>,
+    },
+    /// The orchestrator refuses the request.
+    #[error("{0}")]
+    Refused(String),
+    /// The orchestrator failed at the request.
+    #[error("the orchestrator at {url} failed: {message}")]
+    Failed {
+        /// Address of the API.
+        url: String,
+        /// What it said.
+        message: String,
+    },
+    /// Definitions cannot be used.
+    #[error(transparent)]
+    Definitions(#[from] DefinitionsError),
+    /// Definitions cannot be taken into force.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// Logging cannot be set up.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// The API's address cannot be had.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Instances cannot be taken up.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The broker cannot be used.
+    #[error(transparent)]
+    Amqp(#[from] AmqpError),
+    /// The orchestrator had to stop.
+    #[error("stopped, and nothing that was acked or sent is lost: {0}")]
+    Runtime(#[from] RuntimeError),
+    /// The demo could not be played.
+    #[error(transparent)]
+    Demo(#[from] DemoError),
+    /// The output cannot be written, or the system refuses something elementary.
+    #[error("cannot go on: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl CliError {
+    /// The exit code that goes with it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            CliError::NotFound(_)
+            | CliError::Ambiguous { .. }
+            | CliError::Definitions(_)
+            | CliError::Catalog(CatalogError::Changed { .. }) => Exit::Failed,
+            CliError::Config(_)
+            | CliError::Telemetry(_)
+            | CliError::Address { .. }
+            | CliError::Refused(_) => Exit::Usage,
+            CliError::Unreachable { .. }
+            | CliError::Foreign { .. }
+            | CliError::Failed { .. }
+            | CliError::Catalog(_)
+            | CliError::Bind(_)
+            | CliError::Store(_)
+            | CliError::Engine(_)
+            | CliError::Amqp(_)
+            | CliError::Runtime(_)
+            | CliError::Demo(_)
+            | CliError::Output(_) => Exit::Environment,
+        }
+    }
+}

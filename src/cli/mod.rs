@@ -1,0 +1,20 @@
+//! The command line: [`args`] says what can be typed, and each subcommand has a file of its own.
+//!
+//! What acts on a running orchestrator goes through its HTTP API, by [`client`]. Every subcommand
+//! returns an [`Exit`], or a [`CliError`] that knows its exit code.
+
+pub mod args;
+pub mod check;
+pub mod client;
+pub mod dead_letters;
+pub mod demo;
+mod error;
+pub mod list;
+pub mod output;
+pub mod ready;
+pub mod run;
+pub mod schema;
+pub mod show;
+pub mod topology;
+
+pub use error::{CliError, Exit};

@@ -1,0 +1,100 @@
+//! `sagamq run`: the orchestrator.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{info, warn};
+
+use super::error::{CliError, Exit};
+use super::topology::topology_of;
+use crate::amqp::{self, Consumer, Publisher};
+use crate::catalog::Catalog;
+use crate::config::Config;
+use crate::definitions;
+use crate::engine::Engine;
+use crate::health::Health;
+use crate::http::{self, ApiState};
+use crate::runtime::{Clock, Runtime};
+use crate::store::Store;
+use crate::telemetry;
+
+/// Runs until SIGTERM or SIGINT, and then to a clean end. A second signal ends the process at once,
+/// which loses nothing either.
+///
+/// What can fail is tried from the cheapest on, and the broker last: definitions, address of the API,
+/// store, recovery, broker. Nothing is consumed before all of it works.
+///
+/// # Errors
+/// One of these cannot be used, or the store failed while running.
+pub async fn run(config: Config) -> Result<Exit, CliError> {
+    let metrics = telemetry::metrics();
+    let signals = stop_signals()?;
+    let loaded = definitions::load_folder(&config.definitions)?;
+    let listener = http::bind(config.http.bind).await?;
+    let mut store = Store::open(&config.store)?;
+    let reader = store.reader();
+    let (catalog, batch) = Catalog::adopt(loaded, &reader)?;
+    store.commit(&batch)?;
+    for plan in catalog.starting() {
+        info!(saga = plan.saga, version = plan.version, steps = plan.steps.len(), "definition in force");
+    }
+    let mut engine = Engine::new(reader.clone(), catalog);
+    let recovered = engine.recover()?;
+    info!(instances = recovered.instances, unconfirmed = recovered.outgoing.len(), "instances taken up");
+    let topology = Arc::new(topology_of(&config.broker, engine.catalog()));
+    amqp::probe(&config.broker, &topology).await?;
+
+    let health = Arc::new(Health::default());
+    let (reports_in, reports) = mpsc::unbounded_channel();
+    // The prefetch of both queues bounds what is received; a little slack keeps the consumer going.
+    let (deliveries_in, deliveries) = mpsc::channel(usize::from(config.broker.prefetch) * 2);
+    let publisher = Publisher::start(&config.broker, Arc::clone(&topology), reports_in, Arc::clone(&health));
+    publisher.publish(recovered.outgoing);
+    let consumer = Consumer::start(&config.broker, topology, deliveries_in, Arc::clone(&health));
+    health.storing.set(true);
+
+    let (api_stop, api_stopped) = oneshot::channel::<()>();
+    let api =
+        tokio::spawn(serve(listener, ApiState { reader, health: Arc::clone(&health), metrics }, async {
+            // A dropped sender stops the API just as well.
+            let _ = api_stopped.await;
+        }));
+    let clock = Clock::start(recovered.latest);
+    let runtime = Runtime { engine, store, consumer, publisher, deliveries, reports, health, clock };
+    let result = runtime.run(signals).await;
+    drop(api_stop);
+    if let Err(error) = api.await {
+        warn!(%error, "the API ended badly");
+    }
+    result?;
+    Ok(Exit::Fine)
+}
+
+async fn serve(listener: TcpListener, state: ApiState, stop: impl Future<Output = ()> + Send + 'static) {
+    if let Err(error) = http::serve(listener, state, stop).await {
+        warn!(%error, "the API stopped; sagas run on");
+    }
+}
+
+/// Resolves at the first SIGTERM or SIGINT; from then on, the next one ends the process.
+fn stop_signals() -> Result<impl Future<Output = ()>, CliError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        let mut next = async move || {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        next().await;
+        tokio::spawn(async move {
+            next().await;
+            warn!("forced to stop: what was under way goes on at the next start");
+            std::process::exit(i32::from(Exit::Environment as u8));
+        });
+    })
+}

@@ -1,0 +1,194 @@
+//! Settings: `sagamq.yaml`, then the environment, then flags.
+//!
+//! [`Config::load`] puts them together; every setting, its key and how it is read stand in one
+//! table in `settings`.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+pub use load::{ConfigError, DEFAULT_FILE, Override};
+
+mod broker_url;
+mod load;
+mod settings;
+
+/// All settings of an orchestrator.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The broker and how to use it.
+    pub broker: BrokerConfig,
+    /// Where state is kept.
+    pub store: StoreConfig,
+    /// Folder or file of saga definitions. `./sagas` unless set.
+    pub definitions: PathBuf,
+    /// The admin API.
+    pub http: HttpConfig,
+    /// Logging.
+    pub log: LogConfig,
+}
+
+/// Section `broker`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BrokerConfig {
+    /// `amqp://` or `amqps://` URL, with user, password and virtual host. The local broker as guest
+    /// unless set.
+    pub url: Secret,
+    /// First part of the names of all queues and exchanges of this orchestrator. `sagamq` unless
+    /// set.
+    pub prefix: String,
+    /// What to do about queues, exchanges and bindings. `declare` unless set.
+    pub topology: TopologyMode,
+    /// Type of the queues. `quorum` unless set.
+    pub queue_type: QueueType,
+    /// Unacknowledged deliveries per queue: the only inflow. At least 1; 500 unless set.
+    pub prefetch: u16,
+    /// How long `run` tries to reach the broker for the first time before it gives up; 30 s unless
+    /// set. Once it was reached, a lost connection is retried for ever.
+    pub startup_timeout: Duration,
+}
+
+/// What to do about queues, exchanges and bindings when connecting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TopologyMode {
+    /// Make what is missing.
+    Declare,
+    /// Check that it is there, and fail if not.
+    Verify,
+    /// Neither.
+    None,
+}
+
+/// Type of the orchestrator's queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueType {
+    /// Replicated, written to disk before a confirm.
+    Quorum,
+    /// Durable, not written to disk before a confirm.
+    Classic,
+}
+
+/// Section `store`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoreConfig {
+    /// Folder of the store; made if it is missing. `./sagamq-data` unless set.
+    pub path: PathBuf,
+    /// Size of the page cache in MiB. At least 1; 128 unless set.
+    pub cache_mib: u64,
+}
+
+/// Section `http`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpConfig {
+    /// Address and port of the admin API; `127.0.0.1:7654` unless set. It has no authentication:
+    /// keep it on loopback or behind a proxy.
+    pub bind: SocketAddr,
+}
+
+/// Section `log`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogConfig {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,sagamq::engine=debug`.
+    /// `info` unless set.
+    pub level: String,
+    /// Text for people or JSON for machines. `text` unless set.
+    pub format: LogFormat,
+}
+
+/// Form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A value that must not be shown: `Debug` and `Display` print `***`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl BrokerConfig {
+    /// The broker's URL for messages and logs: without password and without query.
+    pub fn shown_url(&self) -> String {
+        broker_url::without_secrets(self.url.expose())
+    }
+}
+
+impl Secret {
+    /// Wraps a value that must not be shown.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The value itself, for the one place that needs it. It must not get into a message.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Secret {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self::new(text))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            broker: BrokerConfig::default(),
+            store: StoreConfig::default(),
+            definitions: PathBuf::from("./sagas"),
+            http: HttpConfig::default(),
+            log: LogConfig::default(),
+        }
+    }
+}
+
+impl Default for BrokerConfig {
+    fn default() -> Self {
+        Self {
+            url: Secret::new("amqp://guest:guest@127.0.0.1:5672/%2f"),
+            prefix: "sagamq".to_owned(),
+            topology: TopologyMode::Declare,
+            queue_type: QueueType::Quorum,
+            prefetch: 500,
+            startup_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self { path: PathBuf::from("./sagamq-data"), cache_mib: 128 }
+    }
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self { bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 7654)) }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Text }
+    }
+}

@@ -1,0 +1,137 @@
+//! Definition files on disk.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use crate::saga::compile;
+use crate::saga::definition::MAX_SOURCE;
+use crate::saga::plan::Plan;
+use crate::saga::problem::Problem;
+
+/// A definition file that holds.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The file, as it is shown to people.
+    pub file: String,
+    /// Its text, as it is kept in the store.
+    pub source: String,
+    /// What it means.
+    pub plan: Plan,
+}
+
+/// Definitions that cannot be used; shows every problem, as `sagamq check` does.
+#[derive(Debug)]
+pub struct DefinitionsError(pub Vec<Problem>);
+
+impl fmt::Display for DefinitionsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let problems: Vec<_> = self.0.iter().map(Problem::to_string).collect();
+        write!(f, "the saga definitions cannot be used\n{}", problems.join("\n\n"))
+    }
+}
+
+impl std::error::Error for DefinitionsError {}
+
+/// All definitions of a folder, or of a single file, sorted by path.
+///
+/// # Errors
+///
+/// Everything that is wrong with any of them; also a folder without definitions.
+pub fn load_folder(path: &Path) -> Result<Vec<Loaded>, DefinitionsError> {
+    let (loaded, problems) = load_paths(&[path.to_owned()]);
+    if problems.is_empty() { Ok(loaded) } else { Err(DefinitionsError(problems)) }
+}
+
+/// The definitions under several paths that hold, and the problems of the others. In a folder,
+/// `*.yaml` and `*.yml` count, at any depth, without `*.test.yaml` and what is hidden.
+pub fn load_paths(paths: &[PathBuf]) -> (Vec<Loaded>, Vec<Problem>) {
+    let mut files = Vec::new();
+    let mut problems = Vec::new();
+    for path in paths {
+        let before = files.len();
+        match collect(path, &mut files) {
+            Err(error) => problems.push(unreadable(path, &error)),
+            Ok(()) if files.len() == before => {
+                let hint = "definitions are files that end in .yaml or .yml";
+                let message = "there is no saga definition";
+                problems.push(Problem::of_file(&path.to_string_lossy(), message, Some(hint.to_owned())));
+            }
+            Ok(()) => {}
+        }
+    }
+    files.sort();
+    files.dedup();
+
+    let mut loaded = Vec::new();
+    for file in files {
+        let name = file.to_string_lossy().into_owned();
+        match read(&file) {
+            Err(error) => problems.push(unreadable(&file, &error)),
+            Ok(source) => match compile::load(&name, &source) {
+                Ok(plan) => loaded.push(Loaded { file: name, source, plan }),
+                Err(found) => problems.extend(found),
+            },
+        }
+    }
+    problems.extend(repeats(&loaded));
+    (loaded, problems)
+}
+
+/// Gathers the definition files at `path`. A file that is named is taken whatever its name is.
+fn collect(path: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    if !fs::metadata(path)?.is_dir() {
+        files.push(path.to_owned());
+        return Ok(());
+    }
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        if name.starts_with('.') {
+            continue;
+        }
+        // Links to folders are not followed, so the walk ends; links to files are.
+        if entry.file_type()?.is_dir() {
+            collect(&path, files)?;
+        } else if is_definition(&name) && fs::metadata(&path)?.is_file() {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn is_definition(name: &str) -> bool {
+    let stem = name.strip_suffix(".yaml").or_else(|| name.strip_suffix(".yml"));
+    stem.is_some_and(|stem| !stem.ends_with(".test"))
+}
+
+/// Reads a file, a little beyond the limit at most: the reader of definitions refuses the rest.
+fn read(file: &Path) -> io::Result<String> {
+    let mut source = Vec::new();
+    File::open(file)?.take(MAX_SOURCE as u64 + 1).read_to_end(&mut source)?;
+    let too_large = source.len() > MAX_SOURCE;
+    match String::from_utf8(source) {
+        Ok(source) => Ok(source),
+        Err(_) if too_large => Err(io::Error::other(format!("it is over the limit of {MAX_SOURCE} bytes"))),
+        Err(_) => Err(io::Error::other("it is not text in UTF-8")),
+    }
+}
+
+/// A version of a saga stands in one file only.
+fn repeats(loaded: &[Loaded]) -> Vec<Problem> {
+    let mut first = BTreeMap::new();
+    let mut problems = Vec::new();
+    for Loaded { file, plan, .. } in loaded {
+        let Some(other) = first.insert((&plan.saga, plan.version), file) else { continue };
+        let message = format!("saga {} v{} is already defined in {}", plan.saga, plan.version, other);
+        let hint = "raise the version of one of them, or rename the saga".to_owned();
+        problems.push(Problem::of_file(file, message, Some(hint)));
+    }
+    problems
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Problem {
+    Problem::of_file(&path.to_string_lossy(), format!("cannot be read: {error}"), None)
+}

@@ -1,0 +1,118 @@
+//! What passes between the broker's side and the engine: plain values.
+
+use crate::saga::message::{Message, Origin, Outgoing, Poison};
+
+/// One of our queues.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Queue {
+    /// Events that sagas wait for.
+    Events,
+    /// Answers to commands.
+    Replies,
+}
+
+/// Names a delivery, as long as the connection lasts that it came by.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Token {
+    /// Where it came from.
+    pub queue: Queue,
+    /// The connection: counts from 1.
+    pub epoch: u64,
+    /// The broker's number, ascending within queue and epoch.
+    pub tag: u64,
+}
+
+/// Something to handle and then to settle.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delivery {
+    /// By which it is settled.
+    pub token: Token,
+    /// What it says, if it can be understood.
+    pub content: Result<Message, Box<Rejected>>,
+}
+
+/// What is known of a message that cannot be understood.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rejected {
+    /// Why.
+    pub poison: Poison,
+    /// Exchange that it was published to.
+    pub exchange: String,
+    /// Routing key.
+    pub key: String,
+    /// AMQP property `message_id`.
+    pub message_id: Option<String>,
+    /// Bytes in the body.
+    pub size: usize,
+    /// The beginning of the body.
+    pub preview: String,
+}
+
+/// What became of a message that was to be published. Each gets one report, unless the process ends
+/// before.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// Which message.
+    pub origin: Origin,
+    /// What became of it.
+    pub verdict: Verdict,
+}
+
+/// What became of a message.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// The broker has it, in every queue that it was routed to, as safe as the queue's type makes
+    /// it.
+    Published,
+    /// Nobody gets it: no queue is bound, the exchange is missing, or the broker refuses it.
+    Unroutable {
+        /// Why, in words.
+        reason: String,
+        /// True if an earlier copy may have been delivered all the same.
+        maybe_delivered: bool,
+    },
+}
+
+/// What may happen once a batch is durable, and not before.
+#[derive(Debug, Default, PartialEq)]
+pub struct Release {
+    /// Deliveries that the broker may forget.
+    pub settlement: Settlement,
+    /// Messages to publish.
+    pub outgoing: Vec<Outgoing>,
+}
+
+/// Deliveries that the broker may forget, because all that follows from them is durable.
+///
+/// Deliveries of a queue are settled in the order in which they came, each once: an ack tells the
+/// broker that everything before it is settled too.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settlement {
+    /// To be dead-lettered.
+    pub reject: Vec<Token>,
+    /// Done: of each queue and epoch the last one, which stands for all before it.
+    pub ack: Vec<Token>,
+}
+
+impl Settlement {
+    /// Counts a delivery as done.
+    pub fn ack(&mut self, token: Token) {
+        match self.ack.iter_mut().find(|known| known.queue == token.queue && known.epoch == token.epoch) {
+            Some(known) => known.tag = known.tag.max(token.tag),
+            None => self.ack.push(token),
+        }
+    }
+}
+
+impl Queue {
+    /// Both.
+    pub const ALL: [Queue; 2] = [Queue::Events, Queue::Replies];
+
+    /// The last part of its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Queue::Events => "events",
+            Queue::Replies => "replies",
+        }
+    }
+}

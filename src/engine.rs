@@ -1,0 +1,451 @@
+//! The engine: one owner of all state, synchronous.
+//!
+//! Each input is decided at once and gathered: what is to be stored in a batch, what may happen only
+//! after that in a release. The runtime commits the batch, then carries out the release, while the next
+//! batch gathers.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{counter, gauge};
+use tracing::{error, info, warn};
+
+use crate::catalog::{Catalog, CatalogError};
+use crate::delivery::{Delivery, Release, Report, Token, Verdict};
+use crate::saga::command;
+use crate::saga::fact::{Fact, HistoryEntry, Ignored, Recorded};
+use crate::saga::id::InstanceId;
+use crate::saga::instance::{Instance, Status};
+use crate::saga::message::{Message, Outgoing};
+use crate::saga::plan::Plan;
+use crate::saga::time::Timestamp;
+use crate::saga::transition::{self, Decision, Event};
+use crate::store::{Batch, Before, Correlation, DeadLetter, Reader, StoreError};
+use crate::timers::Timers;
+
+/// Instances kept in memory beside those that wait for a commit.
+const CACHED_INSTANCES: usize = 20_000;
+/// How long a "published" mark may wait for another fact to ride with.
+const MARK_DELAY: Duration = Duration::from_secs(1);
+
+/// Decides what inputs mean. See the module's documentation.
+pub struct Engine {
+    pub(crate) reader: Reader,
+    pub(crate) catalog: Catalog,
+    cache: HashMap<InstanceId, Cached>,
+    timers: Timers,
+    /// Instances with "published" marks that are not stored yet, the oldest first.
+    marked: VecDeque<(Timestamp, InstanceId)>,
+    open: usize,
+    gathering: Gathered,
+    taken: u64,
+}
+
+/// What a group of inputs came to.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    /// To be stored first.
+    pub batch: Batch,
+    /// To be done after that.
+    pub release: Release,
+    /// How many inputs it covers.
+    pub inputs: usize,
+    touched: Vec<InstanceId>,
+}
+
+/// Why the engine cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An instance's definition cannot be had.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+}
+
+/// An instance in memory, ahead of the store by what is gathered or being committed.
+struct Cached {
+    instance: Instance,
+    plan: Arc<Plan>,
+    /// What the store will hold once everything taken or gathered is committed.
+    stored: Option<Before>,
+    /// "Published" facts that are applied but not yet stored. Losing them costs a repeat of the same
+    /// message, nothing else.
+    marks: Vec<Recorded>,
+    /// The last gathering that changed it.
+    changed_in: u64,
+}
+
+/// What becomes of a delivery.
+pub(crate) enum Fate {
+    /// It is understood, whether or not it changed anything.
+    Settled,
+    /// It can never be understood, for this reason.
+    Refused(String),
+}
+
+impl Engine {
+    /// An engine over a store and the definitions in force.
+    pub fn new(reader: Reader, catalog: Catalog) -> Self {
+        Self {
+            reader,
+            catalog,
+            cache: HashMap::new(),
+            timers: Timers::default(),
+            marked: VecDeque::new(),
+            open: 0,
+            gathering: Gathered::default(),
+            taken: 0,
+        }
+    }
+
+    /// The definitions that it knows.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Takes up every open instance: arms its timer and hands out the messages that the broker has not
+    /// confirmed. Call it once, before the first input.
+    ///
+    /// # Errors
+    /// A record cannot be read, or the definition of an open instance is neither in the folder nor in
+    /// the store.
+    pub fn recover(&mut self) -> Result<Recovered, EngineError> {
+        let mut recovered = Recovered::default();
+        for instance in self.reader.open_instances() {
+            let instance = instance?;
+            let plan = self.catalog.plan_of(&instance, &self.reader)?;
+            for part in instance.unconfirmed() {
+                // It could be rendered when it was decided, so it can be now.
+                if let Ok(Some(outgoing)) = command::render(&plan, &instance, part) {
+                    recovered.outgoing.push(Outgoing { repeated: true, ..outgoing });
+                }
+            }
+            self.timers.arm(instance.id, instance.next_due());
+            recovered.latest = recovered.latest.max(instance.updated_at);
+            self.open += 1;
+        }
+        recovered.instances = self.open;
+        gauge!("sagamq_instances_open").set(self.open as f64);
+        Ok(recovered)
+    }
+
+    /// Decides what a delivery means.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn handle_delivery(&mut self, delivery: Delivery, now: Timestamp) -> Result<(), EngineError> {
+        self.gathering.inputs += 1;
+        let token = delivery.token;
+        match delivery.content {
+            Err(rejected) => {
+                let letter = DeadLetter {
+                    at: now,
+                    queue: token.queue.as_str().to_owned(),
+                    exchange: rejected.exchange,
+                    key: rejected.key,
+                    message_id: rejected.message_id,
+                    reason: rejected.poison.to_string(),
+                    preview: rejected.preview,
+                    size: rejected.size,
+                };
+                self.dead_letter(token, letter);
+            }
+            Ok(message) => match self.route(token.queue, &message, now)? {
+                Fate::Settled => self.gathering.release.settlement.ack(token),
+                Fate::Refused(reason) => {
+                    let preview: String = message.data.to_string().chars().take(512).collect();
+                    let letter = DeadLetter {
+                        at: now,
+                        queue: token.queue.as_str().to_owned(),
+                        size: preview.len(),
+                        exchange: message.exchange,
+                        key: message.key,
+                        message_id: message.id,
+                        reason,
+                        preview,
+                    };
+                    self.dead_letter(token, letter);
+                }
+            },
+        }
+        Ok(())
+    }
+
+    /// Takes in what the broker said to a published message.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn handle_report(&mut self, report: Report, now: Timestamp) -> Result<(), EngineError> {
+        self.gathering.inputs += 1;
+        let part = report.origin.part;
+        let event = match report.verdict {
+            Verdict::Published => Event::Published(part),
+            Verdict::Unroutable { reason, maybe_delivered } => {
+                warn!(instance = %report.origin.instance, ?part, reason, "message is unroutable");
+                Event::Unroutable { part, reason, maybe_delivered }
+            }
+        };
+        self.apply(report.origin.instance, event, None, now)?;
+        Ok(())
+    }
+
+    /// Does what time demands: due timers, and marks that have waited long enough.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn tick(&mut self, now: Timestamp) -> Result<(), EngineError> {
+        while let Some(id) = self.timers.pop_due(now) {
+            self.apply(id, Event::Tick, None, now)?;
+            let still_due = self.cache.get(&id).and_then(|cached| cached.instance.next_due());
+            if let Some(due) = still_due.filter(|due| *due <= now) {
+                // Only a command that the broker has not confirmed is due and stays so.
+                warn!(instance = %id, since = %due, "broker has not confirmed a command for a minute");
+                self.timers.arm(id, Some(now + Duration::from_secs(60)));
+            }
+            self.gathering.inputs += 1;
+        }
+        while self.marked.front().is_some_and(|(since, _)| *since + MARK_DELAY <= now) {
+            self.store_oldest_marks();
+        }
+        Ok(())
+    }
+
+    /// Gathers every mark that is not stored yet: for a stop.
+    pub fn store_all_marks(&mut self) {
+        while !self.marked.is_empty() {
+            self.store_oldest_marks();
+        }
+    }
+
+    /// When [`tick`](Self::tick) has something to do next.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        let marks = self.marked.front().map(|(since, _)| *since + MARK_DELAY);
+        self.timers.next_due().into_iter().chain(marks).min()
+    }
+
+    /// How many inputs were gathered since the last take.
+    pub fn gathered(&self) -> usize {
+        self.gathering.inputs
+    }
+
+    /// Takes what was gathered, if anything was. The batch must be committed before the release is
+    /// carried out, and [`committed`](Self::committed) called then, in the order of the takes.
+    pub fn take(&mut self) -> Option<Gathered> {
+        if self.gathering.inputs == 0 && self.gathering.batch.is_empty() {
+            return None;
+        }
+        self.taken += 1;
+        gauge!("sagamq_instances_open").set(self.open as f64);
+        gauge!("sagamq_timers").set(self.timers.len() as f64);
+        Some(std::mem::take(&mut self.gathering))
+    }
+
+    /// Says that a taken batch is durable; forgets instances that need not be kept in memory. Nothing
+    /// may be taken between a take and its commit.
+    pub fn committed(&mut self, gathered: &Gathered) {
+        for id in &gathered.touched {
+            if self.cache.get(id).is_some_and(|cached| !cached.instance.is_open() && self.is_clean(cached)) {
+                self.cache.remove(id);
+            }
+        }
+        if self.cache.len() > CACHED_INSTANCES {
+            let taken = self.taken;
+            self.cache.retain(|_, cached| cached.changed_in > taken || !cached.marks.is_empty());
+        }
+    }
+
+    /// Begins an instance, unless the business key has one.
+    pub(crate) fn start(
+        &mut self,
+        plan: &Arc<Plan>,
+        message: &Message,
+        now: Timestamp,
+    ) -> Result<Fate, EngineError> {
+        let key = match transition::business_key(plan, message) {
+            Ok(key) => key,
+            Err(error) => return Ok(Fate::Refused(format!("saga {}: business_key: {error}", plan.saga))),
+        };
+        let id = InstanceId::new(&plan.saga, &key);
+        if self.load(id)? {
+            let event = Event::StartedAgain { event_id: message.id.clone() };
+            counter!("sagamq_ignored_total", "what" => "duplicate_start").increment(1);
+            self.apply(id, event, message.id.clone(), now)?;
+            return Ok(Fate::Settled);
+        }
+        let (instance, decision) = match transition::start(plan, message, now) {
+            Ok(started) => started,
+            Err(error) => return Ok(Fate::Refused(format!("saga {}: input: {error}", plan.saga))),
+        };
+        info!(saga = plan.saga, version = plan.version, instance = %id, business_key = key, "instance started");
+        counter!("sagamq_starts_total", "saga" => plan.saga.clone()).increment(1);
+        let cached =
+            Cached { instance, plan: Arc::clone(plan), stored: None, marks: Vec::new(), changed_in: 0 };
+        self.cache.insert(id, cached);
+        self.keep(id, decision, message.id.clone(), now);
+        Ok(Fate::Settled)
+    }
+
+    /// Hands an event to an instance; false if there is no such instance.
+    pub(crate) fn apply(
+        &mut self,
+        id: InstanceId,
+        event: Event,
+        causation_id: Option<String>,
+        now: Timestamp,
+    ) -> Result<bool, EngineError> {
+        if !self.load(id)? {
+            return Ok(false);
+        }
+        let cached = self.cache.get_mut(&id).expect("the instance was loaded above");
+        let decision = transition::transition(&cached.plan, &mut cached.instance, event, now);
+        self.keep(id, decision, causation_id, now);
+        Ok(true)
+    }
+
+    /// Brings an instance into memory; false if there is none.
+    pub(crate) fn load(&mut self, id: InstanceId) -> Result<bool, EngineError> {
+        if self.cache.contains_key(&id) {
+            return Ok(true);
+        }
+        let Some(instance) = self.reader.instance(id)? else { return Ok(false) };
+        let plan = self.catalog.plan_of(&instance, &self.reader)?;
+        let stored = Some(Before::of(&instance));
+        self.cache.insert(id, Cached { instance, plan, stored, marks: Vec::new(), changed_in: 0 });
+        Ok(true)
+    }
+
+    /// An instance that was loaded, with its plan.
+    pub(crate) fn loaded(&self, id: InstanceId) -> Option<(&Instance, &Arc<Plan>)> {
+        self.cache.get(&id).map(|cached| (&cached.instance, &cached.plan))
+    }
+
+    /// Gathers what a decision has to store and to release.
+    fn keep(&mut self, id: InstanceId, decision: Decision, causation_id: Option<String>, now: Timestamp) {
+        let cached = self.cache.get_mut(&id).expect("only loaded instances are decided on");
+        self.timers.arm(id, cached.instance.next_due());
+        if decision.facts.is_empty() {
+            return;
+        }
+        report(&cached.instance, &decision);
+        if decision.facts.iter().all(|recorded| is_mark(&recorded.fact)) {
+            if cached.marks.is_empty() {
+                self.marked.push_back((now, id));
+            }
+            cached.marks.extend(decision.facts);
+            return;
+        }
+        for outgoing in decision.outgoing.iter().filter(|outgoing| outgoing.wants_reply) {
+            if let Some(correlation) = Correlation::of(outgoing.origin) {
+                self.gathering.batch.correlate(outgoing.message_id, correlation);
+            }
+        }
+        self.gathering.release.outgoing.extend(decision.outgoing);
+        let mut facts = std::mem::take(&mut cached.marks);
+        facts.extend(decision.facts);
+        self.append(id, facts, causation_id);
+    }
+
+    fn store_oldest_marks(&mut self) {
+        let Some((_, id)) = self.marked.pop_front() else { return };
+        let Some(cached) = self.cache.get_mut(&id) else { return };
+        let facts = std::mem::take(&mut cached.marks);
+        if !facts.is_empty() {
+            self.append(id, facts, None);
+        }
+    }
+
+    /// Gathers one entry of history with the record that follows from it.
+    fn append(&mut self, id: InstanceId, facts: Vec<Recorded>, causation_id: Option<String>) {
+        let cached = self.cache.get_mut(&id).expect("only loaded instances are appended to");
+        let was_open = cached.stored.as_ref().is_some_and(|before| before.open);
+        cached.instance.revision += 1;
+        let entry = HistoryEntry { revision: cached.instance.revision, causation_id, facts };
+        self.gathering.batch.save(cached.stored, &cached.instance, &entry);
+        let stored = Before::of(&cached.instance);
+        match (was_open, stored.open) {
+            (false, true) => self.open += 1,
+            (true, false) => self.open -= 1,
+            _ => {}
+        }
+        cached.stored = Some(stored);
+        cached.changed_in = self.taken + 1;
+        self.gathering.touched.push(id);
+    }
+
+    fn dead_letter(&mut self, token: Token, letter: DeadLetter) {
+        warn!(
+            queue = letter.queue,
+            exchange = letter.exchange,
+            key = letter.key,
+            reason = letter.reason,
+            "message dead-lettered"
+        );
+        counter!("sagamq_dead_letters_total", "queue" => letter.queue.clone()).increment(1);
+        self.gathering.batch.dead_letter(letter);
+        self.gathering.release.settlement.reject.push(token);
+    }
+
+    fn is_clean(&self, cached: &Cached) -> bool {
+        cached.changed_in <= self.taken && cached.marks.is_empty()
+    }
+}
+
+/// What there was to take up at start.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// Open instances.
+    pub instances: usize,
+    /// Messages that the broker has not confirmed, as they were.
+    pub outgoing: Vec<Outgoing>,
+    /// The latest time at which anything was recorded of them.
+    pub latest: Timestamp,
+}
+
+/// Whether a fact only says that a message is out.
+fn is_mark(fact: &Fact) -> bool {
+    matches!(fact, Fact::Published { .. } | Fact::NoticePublished { .. })
+}
+
+/// Tells people what a decision came to.
+fn report(instance: &Instance, decision: &Decision) {
+    let (saga, id, key) = (&instance.saga, instance.id, &instance.business_key);
+    let ended = |status: Status| {
+        counter!("sagamq_instances_ended_total", "saga" => saga.clone(), "status" => status.as_str())
+            .increment(1);
+    };
+    for recorded in &decision.facts {
+        match &recorded.fact {
+            Fact::Completed => {
+                ended(Status::Completed);
+                info!(saga, instance = %id, business_key = key, "instance completed");
+            }
+            Fact::AllCompensated => {
+                ended(Status::Compensated);
+                info!(saga, instance = %id, business_key = key, "instance compensated");
+            }
+            Fact::Parked { error } => {
+                ended(Status::Parked);
+                error!(saga, instance = %id, business_key = key, step = error.step, code = error.code,
+                    message = error.message, "instance parked: a person must look at it");
+            }
+            Fact::Stopping { error } => {
+                info!(saga, instance = %id, business_key = key, step = error.step, code = error.code,
+                    message = error.message, "instance turns back");
+            }
+            Fact::Ignored { what, .. } => {
+                let what = match what {
+                    Ignored::DuplicateStart => continue, // counted where it is seen
+                    Ignored::DuplicateReply => "duplicate_reply",
+                    Ignored::LateReply => "late_reply",
+                    Ignored::UnexpectedReply => "unexpected_reply",
+                    Ignored::RefusedCancel => "refused_cancel",
+                };
+                counter!("sagamq_ignored_total", "what" => what).increment(1);
+            }
+            _ => {}
+        }
+    }
+}

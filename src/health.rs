@@ -1,0 +1,45 @@
+//! What `/readyz` tells: which parts work right now.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Shared by the parts that report and the API that tells. All flags start as false.
+#[derive(Debug, Default)]
+pub struct Health {
+    /// Both queues are being consumed.
+    pub consuming: Flag,
+    /// The publishing connection is open.
+    pub publishing: Flag,
+    /// The last commit succeeded, and recovery is done.
+    pub storing: Flag,
+    /// A stop has begun.
+    pub stopping: Flag,
+}
+
+/// A flag that any thread may set and read.
+#[derive(Debug, Default)]
+pub struct Flag(AtomicBool);
+
+impl Flag {
+    /// Sets the flag; true if that changed it.
+    pub fn set(&self, value: bool) -> bool {
+        self.0.swap(value, Ordering::SeqCst) != value
+    }
+
+    /// Reads the flag.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl Health {
+    /// What keeps the orchestrator from being ready, in words; empty when it is ready.
+    pub fn obstacles(&self) -> Vec<&'static str> {
+        let checks = [
+            (self.consuming.is_set(), "not consuming from the broker"),
+            (self.publishing.is_set(), "not connected to the broker for publishing"),
+            (self.storing.is_set(), "the store is not accepting commits"),
+            (!self.stopping.is_set(), "stopping"),
+        ];
+        checks.into_iter().filter(|(fine, _)| !fine).map(|(_, words)| words).collect()
+    }
+}

@@ -1,0 +1,272 @@
+//! One function a route. What reads the store does so on a thread that may block.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use super::error::ApiError;
+use super::query::Parameters;
+use super::view::{DeadLetterView, Details, PageView, Readiness, Summary};
+use crate::health::Health;
+use crate::saga::id::InstanceId;
+use crate::store::{Reader, StoreError};
+
+/// What the API tells about.
+#[derive(Clone)]
+pub struct ApiState {
+    /// The store.
+    pub reader: Reader,
+    /// Which parts work.
+    pub health: Arc<Health>,
+    /// The metrics.
+    pub metrics: PrometheusHandle,
+}
+
+type Pairs = Result<Query<Vec<(String, String)>>, QueryRejection>;
+
+pub(super) fn router(state: ApiState) -> Router {
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/api/v1/sagas", get(list))
+        .route("/api/v1/sagas/{id}", get(details))
+        .route("/api/v1/dead-letters", get(dead_letters))
+        .fallback(async || ApiError::not_found("there is nothing at this path"))
+        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+        .with_state(state)
+}
+
+async fn livez() -> &'static str {
+    "ok\n"
+}
+
+async fn readyz(State(state): State<ApiState>) -> (StatusCode, Json<Readiness>) {
+    let obstacles: Vec<_> = state.health.obstacles().into_iter().map(str::to_owned).collect();
+    let status = if obstacles.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Readiness { ready: obstacles.is_empty(), obstacles }))
+}
+
+async fn metrics(State(state): State<ApiState>) -> Response {
+    let form = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    (form, state.metrics.render()).into_response()
+}
+
+async fn list(State(state): State<ApiState>, pairs: Pairs) -> Result<Json<PageView<Summary>>, ApiError> {
+    let query = parameters(pairs)?.into_query()?;
+    let page = blocking(move || state.reader.list(&query)).await?;
+    Ok(Json(PageView { items: page.items.iter().map(Summary::new).collect(), next: page.next }))
+}
+
+async fn details(
+    State(state): State<ApiState>,
+    id: Result<Path<String>, PathRejection>,
+    pairs: Pairs,
+) -> Result<Json<Details>, ApiError> {
+    parameters(pairs)?.finish()?;
+    let text = id.map_or_else(|_| String::new(), |Path(text)| text);
+    let problem = "must be an instance's id (find it by business key: /api/v1/sagas?business_key=)";
+    let id: InstanceId = text.parse().map_err(|_| ApiError::bad_parameter("id", problem))?;
+    let found = blocking(move || match state.reader.instance(id)? {
+        Some(instance) => Ok(Some(Details::new(&instance, &state.reader.history(id)?))),
+        None => Ok(None),
+    });
+    found.await?.map(Json).ok_or_else(|| ApiError::not_found(format!("there is no instance {id}")))
+}
+
+async fn dead_letters(
+    State(state): State<ApiState>,
+    pairs: Pairs,
+) -> Result<Json<PageView<DeadLetterView>>, ApiError> {
+    let page = parameters(pairs)?.into_page()?;
+    let found = blocking(move || state.reader.dead_letters(page.limit, page.cursor.as_deref())).await?;
+    Ok(Json(PageView {
+        items: found.items.into_iter().map(DeadLetterView::from).collect(),
+        next: found.next,
+    }))
+}
+
+fn parameters(pairs: Pairs) -> Result<Parameters, ApiError> {
+    let Query(pairs) = pairs.map_err(|error| ApiError::bad_parameter("?", error.body_text()))?;
+    Ok(Parameters::new(pairs))
+}
+
+async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, ApiError> {
+    match tokio::task::spawn_blocking(read).await {
+        Ok(outcome) => Ok(outcome?),
+        Err(error) => Err(ApiError::internal(format!("reading the store was cut short: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::cli::args::{Cli, Command};
+    use crate::cli::client::Client;
+    use crate::cli::{self, CliError, Exit};
+    use crate::http::view::ErrorBody;
+    use crate::http::{bind, fixture, serve};
+    use clap::Parser;
+
+    /// Runs `ask` against a server on a free port, which then stops.
+    async fn with_server(ask: impl FnOnce(&str, &Health) + Send + 'static) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = fixture::store(folder.path());
+        let health = Arc::new(Health::default());
+        let metrics = crate::telemetry::metrics();
+        let state = ApiState { reader: store.reader(), health: Arc::clone(&health), metrics };
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = tokio::spawn(serve(listener, state, async { drop(stopped.await) }));
+        tokio::task::spawn_blocking(move || ask(&url, &health)).await.unwrap();
+        drop(stop);
+        server.await.unwrap().unwrap();
+    }
+
+    fn get(url: &str, path: &str) -> (u16, Value) {
+        let answer = Client::new(url).get(path, &[]).unwrap();
+        (answer.status, serde_json::from_str(&answer.text).unwrap_or(Value::String(answer.text)))
+    }
+
+    fn keys(page: &Value) -> Vec<&str> {
+        page["items"].as_array().unwrap().iter().map(|item| item["business_key"].as_str().unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn sagas_are_listed_by_filter_and_page_by_page() {
+        with_server(|url, _| {
+            let (status, all) = get(url, "/api/v1/sagas");
+            assert_eq!((status, keys(&all).len(), &all["next"]), (200, 5, &Value::Null));
+            let (_, parked) = get(url, "/api/v1/sagas?status=parked&attribute=customer:C-1&saga=order");
+            assert_eq!(keys(&parked), ["parked"]);
+            let (_, one) = get(url, "/api/v1/sagas?business_key=retrying");
+            assert_eq!(keys(&one), ["retrying"]);
+            assert_eq!(one["items"][0]["started_at"], "2026-01-01T00:00:00.000Z");
+            assert_eq!(keys(&get(url, "/api/v1/sagas?before=2025-01-01T00:00:00Z").1), [""; 0]);
+            let (_, first) = get(url, "/api/v1/sagas?limit=3");
+            let (_, second) =
+                get(url, &format!("/api/v1/sagas?limit=3&cursor={}", first["next"].as_str().unwrap()));
+            assert_eq!([keys(&first), keys(&second)].concat(), keys(&all));
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_saga_is_told_with_the_names_of_steps_and_readable_times() {
+        with_server(|url, _| {
+            let (instance, history) = fixture::instances().remove(2);
+            let (status, details) = get(url, &format!("/api/v1/sagas/{}", instance.id));
+            assert_eq!(status, 200);
+            assert_eq!(details["current"], serde_json::json!(["charge_payment"]));
+            assert_eq!(details["to_come"], serde_json::json!(["ship"]));
+            assert_eq!(details["input"]["order_id"], "retrying");
+            assert_eq!(details["steps"][1]["action"]["due"], "2026-01-01T00:00:30.000Z");
+            let retry = &details["history"][3];
+            assert_eq!(retry["correlation_id"], instance.id.to_string());
+            assert_eq!(retry["facts"][1]["step"], "charge_payment");
+            assert_eq!(retry["facts"][1]["due"], "2026-01-01T00:01:04.000Z");
+            let read: Details = serde_json::from_value(details).unwrap();
+            assert_eq!(read, Details::new(&instance, &history));
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn every_error_is_json_with_its_status() {
+        with_server(|url, _| {
+            let unknown = crate::saga::id::InstanceId::new("order", "none");
+            let cases = [
+                ("/api/v1/sagas?state=x".to_owned(), 400, "bad_parameter", "\"state\" is not known"),
+                ("/api/v1/sagas?cursor=x".to_owned(), 400, "bad_parameter", "\"cursor\""),
+                ("/api/v1/dead-letters?cursor=x".to_owned(), 400, "bad_parameter", "\"cursor\""),
+                ("/api/v1/sagas/x".to_owned(), 400, "bad_parameter", "\"id\""),
+                ("/api/v1/sagas/%ff".to_owned(), 400, "bad_parameter", "\"id\""),
+                (format!("/api/v1/sagas/{unknown}?x=1"), 400, "bad_parameter", "\"x\""),
+                (format!("/api/v1/sagas/{unknown}"), 404, "not_found", "no instance"),
+                ("/api/v2".to_owned(), 404, "not_found", "nothing at this path"),
+            ];
+            for (path, status, code, message) in cases {
+                let (found, body) = get(url, &path);
+                let ErrorBody { error } = serde_json::from_value(body).unwrap();
+                assert_eq!((found, error.code.as_str()), (status, code), "{path}");
+                assert!(error.message.contains(message), "{path}: {}", error.message);
+            }
+            let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+            let mut refused = agent.post(format!("{url}/api/v1/sagas")).send_empty().unwrap();
+            assert_eq!(refused.status(), 405);
+            assert!(refused.headers().contains_key("allow"));
+            assert!(refused.body_mut().read_to_string().unwrap().contains("method_not_allowed"));
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn readiness_follows_the_health_of_the_parts() {
+        with_server(|url, health| {
+            assert_eq!(get(url, "/livez"), (200, Value::String("ok\n".to_owned())));
+            let (status, body) = get(url, "/readyz");
+            assert_eq!((status, &body["ready"]), (503, &Value::Bool(false)));
+            assert_eq!(body["obstacles"][0], "not consuming from the broker");
+            let client = Client::new(url);
+            assert_eq!(cli::ready::ask(&client).unwrap().0, Exit::Failed);
+            for flag in [&health.consuming, &health.publishing, &health.storing] {
+                flag.set(true);
+            }
+            assert_eq!(get(url, "/readyz").0, 200);
+            assert_eq!(cli::ready::ask(&client).unwrap().0, Exit::Fine);
+            let (status, page) = get(url, "/metrics");
+            assert_eq!(status, 200);
+            assert!(page.as_str().unwrap().contains("sagamq_commits_total"));
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn the_command_line_reads_what_the_api_answers() {
+        with_server(|url, _| {
+            let client = Client::new(url);
+            let run = |line: &[&str]| {
+                let cli = Cli::try_parse_from([&["sagamq"], line].concat()).unwrap();
+                match cli.command {
+                    Command::List(args) => cli::list::ask(&args, &client),
+                    Command::Show(args) => cli::show::ask(&args, &client),
+                    Command::DeadLetters(args) => cli::dead_letters::ask(&args, &client),
+                    _ => panic!("not a command that asks the API"),
+                }
+            };
+            assert!(
+                run(&["list", "--status", "parked"]).unwrap().contains("no reply to 1 attempt (TIMEOUT)")
+            );
+            assert_eq!(run(&["list", "--saga", "other"]).unwrap(), "no sagas\n");
+            assert!(run(&["list", "--limit", "2"]).unwrap().contains("there are more: --cursor "));
+            assert!(run(&["dead-letters"]).unwrap().contains("body is not JSON"));
+            let id = fixture::instances()[0].0.id.to_string();
+            assert_eq!(run(&["show", &id]).unwrap(), run(&["show", "completed"]).unwrap());
+            assert!(run(&["show", "parked", "--json"]).unwrap().starts_with("{\"id\":"));
+            assert!(matches!(run(&["show", "nobody"]), Err(CliError::NotFound(_))));
+            assert_eq!(run(&["show", "nobody"]).unwrap_err().exit(), Exit::Failed);
+            assert_eq!(run(&["list", "--after", "now"]).unwrap_err().exit(), Exit::Usage);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn an_address_in_use_is_named_with_the_remedy() {
+        let taken = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let error = bind(taken.local_addr().unwrap()).await.unwrap_err().to_string();
+        assert!(error.starts_with(&format!("cannot listen on {}", taken.local_addr().unwrap())), "{error}");
+        assert!(error.contains("http.bind"), "{error}");
+    }
+}

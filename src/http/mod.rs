@@ -1,0 +1,19 @@
+//! The admin API: `/livez`, `/readyz`, `/metrics` and, below `/api/v1`, what is kept about sagas.
+//!
+//! It only reads. It has no authentication: it is meant for loopback or for a proxy in front.
+//!
+//! [`server`] binds and serves, [`api`] holds one function a route, [`query`] reads parameters, and
+//! [`view`] and [`history`] are the answers. The answers are a contract of their own, apart from what
+//! is stored; the command line reads them back into the same types.
+
+pub use api::ApiState;
+pub use server::{BindError, bind, serve};
+
+mod api;
+mod error;
+#[cfg(test)]
+pub(crate) mod fixture;
+pub mod history;
+mod query;
+mod server;
+pub mod view;

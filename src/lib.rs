@@ -1,0 +1,27 @@
+//! sagamq: a saga orchestrator that runs beside RabbitMQ.
+//!
+//! The crate is made for its one binary; the library exists for tests and tools. The modules stand in
+//! reading order, and ARCHITECTURE.md follows a delivery through them.
+
+pub mod saga;
+
+pub mod store;
+
+pub mod catalog;
+pub mod delivery;
+pub mod engine;
+mod routing;
+pub mod runtime;
+pub mod timers;
+
+pub mod amqp;
+
+pub mod config;
+pub mod definitions;
+pub mod health;
+pub mod http;
+pub mod telemetry;
+
+pub mod cli;
+pub mod demo;
+pub mod throwaway;

@@ -1,0 +1,226 @@
+//! The runtime: the one loop that moves everything.
+//!
+//! ```text
+//! deliveries --+
+//! reports -----+--> engine gathers --> commit (one at a time) --> release: reject, ack, publish
+//! time --------+         ^                    |
+//!                        +---- meanwhile -----+
+//! ```
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{counter, gauge, histogram};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::amqp::{Consumer, Publisher};
+use crate::delivery::{Delivery, Report};
+use crate::engine::{Engine, EngineError, Gathered};
+use crate::health::Health;
+use crate::saga::time::Timestamp;
+use crate::store::{Store, StoreError};
+
+/// Inputs gathered at most for one commit.
+const BATCH_INPUTS: usize = 1024;
+/// Messages that may wait for the broker's confirm before no more deliveries are taken.
+const OUTBOX: usize = 10_000;
+/// How long a stop waits for confirms that are out.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// All that the loop moves between.
+pub struct Runtime {
+    /// Decides.
+    pub engine: Engine,
+    /// Keeps.
+    pub store: Store,
+    /// Settles deliveries.
+    pub consumer: Consumer,
+    /// Sends messages.
+    pub publisher: Publisher,
+    /// What the consumer receives.
+    pub deliveries: mpsc::Receiver<Delivery>,
+    /// What the publisher has to tell.
+    pub reports: mpsc::UnboundedReceiver<Report>,
+    /// What the API tells.
+    pub health: Arc<Health>,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// Why the loop ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// The engine cannot go on.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A commit failed. Nothing that belongs to it was acked or published.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A commit was cut short by a bug.
+    #[error("a commit panicked: {0}")]
+    Commit(#[from] tokio::task::JoinError),
+}
+
+/// Wall-clock time that a jump of the wall clock does not move: it is read once, and goes on with the
+/// monotonic clock. So no timer fires early because somebody set the clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    wall: Timestamp,
+    started: Instant,
+}
+
+impl Clock {
+    /// A clock that shows the wall-clock time, but nothing before `floor`: the latest time that the
+    /// store knows, so that a clock which was set back does not make the past repeat itself.
+    pub fn start(floor: Timestamp) -> Self {
+        Self { wall: Timestamp::from(chrono::Utc::now()).max(floor), started: Instant::now() }
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Timestamp {
+        self.wall + self.started.elapsed()
+    }
+
+    fn instant_of(&self, at: Timestamp) -> Instant {
+        self.started + at.since(self.wall)
+    }
+}
+
+/// A commit under way, and what waits for it.
+struct Committing {
+    task: JoinHandle<(Store, Gathered, Result<(), StoreError>)>,
+    since: Instant,
+}
+
+impl Runtime {
+    /// Runs until `stop` resolves, and then to a clean end: what was received is decided, committed and
+    /// acked, and what was sent is confirmed, as far as the broker answers in time.
+    ///
+    /// # Errors
+    /// The store failed. Everything that was acked or published is safe; the rest comes again.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), RuntimeError> {
+        let Self { mut engine, store, consumer, publisher, mut deliveries, mut reports, health, clock } =
+            self;
+        let mut idle = Some(store);
+        let mut committing: Option<Committing> = None;
+        let mut stopping = false;
+        tokio::pin!(stop);
+        loop {
+            if let Some(store) = idle.take() {
+                match engine.take() {
+                    None if stopping => break,
+                    None => idle = Some(store),
+                    Some(gathered) if gathered.batch.is_empty() => {
+                        // Only acks of what changed nothing; everything before is durable already.
+                        release(&mut engine, &consumer, &publisher, gathered);
+                        idle = Some(store);
+                    }
+                    Some(gathered) => committing = Some(Committing::start(store, gathered)),
+                }
+            }
+            let open = engine.gathered() < BATCH_INPUTS;
+            let inflow = open && !stopping && publisher.outstanding() < OUTBOX;
+            let due = engine
+                .next_due()
+                .map_or_else(|| Instant::now() + Duration::from_secs(3600), |at| clock.instant_of(at));
+            tokio::select! {
+                biased;
+                done = async { (&mut committing.as_mut().expect("the guard saw a commit").task).await }, if committing.is_some() => {
+                    let since = committing.take().map(|committing| committing.since);
+                    let (store, gathered, result) = done?;
+                    if let Err(error) = result {
+                        health.storing.set(false);
+                        return Err(error.into());
+                    }
+                    counter!("sagamq_commits_total").increment(1);
+                    histogram!("sagamq_commit_seconds").record(since.map_or(0.0, |since| since.elapsed().as_secs_f64()));
+                    histogram!("sagamq_batch_inputs").record(gathered.inputs as f64);
+                    gauge!("sagamq_outbox").set(publisher.outstanding() as f64);
+                    release(&mut engine, &consumer, &publisher, gathered);
+                    idle = Some(store);
+                }
+                () = &mut stop, if !stopping => {
+                    info!("stopping: no new deliveries are taken");
+                    stopping = true;
+                    health.stopping.set(true);
+                    consumer.pause();
+                    // What was received already is decided; the rest stays with the broker.
+                    while let Ok(delivery) = deliveries.try_recv() {
+                        engine.handle_delivery(delivery, clock.now())?;
+                    }
+                }
+                Some(report) = reports.recv(), if open => {
+                    engine.handle_report(report, clock.now())?;
+                    while engine.gathered() < BATCH_INPUTS && let Ok(report) = reports.try_recv() {
+                        engine.handle_report(report, clock.now())?;
+                    }
+                }
+                Some(delivery) = deliveries.recv(), if inflow => {
+                    engine.handle_delivery(delivery, clock.now())?;
+                    while engine.gathered() < BATCH_INPUTS && let Ok(delivery) = deliveries.try_recv() {
+                        engine.handle_delivery(delivery, clock.now())?;
+                    }
+                }
+                () = tokio::time::sleep_until(due), if open => engine.tick(clock.now())?,
+            }
+        }
+        let store = idle.take();
+        finish(engine, store, consumer, publisher, reports, clock).await
+    }
+}
+
+impl Committing {
+    fn start(mut store: Store, gathered: Gathered) -> Self {
+        let task = tokio::task::spawn_blocking(move || {
+            let result = store.commit(&gathered.batch);
+            (store, gathered, result)
+        });
+        Self { task, since: Instant::now() }
+    }
+}
+
+/// Does what had to wait for the commit.
+fn release(engine: &mut Engine, consumer: &Consumer, publisher: &Publisher, gathered: Gathered) {
+    engine.committed(&gathered);
+    let Gathered { release, .. } = gathered;
+    publisher.publish(release.outgoing);
+    consumer.settle(release.settlement);
+}
+
+/// Waits for the confirms that are out, stores what they say, and closes everything.
+async fn finish(
+    mut engine: Engine,
+    store: Option<Store>,
+    consumer: Consumer,
+    publisher: Publisher,
+    mut reports: mpsc::UnboundedReceiver<Report>,
+    clock: Clock,
+) -> Result<(), RuntimeError> {
+    consumer.close().await;
+    let patience = tokio::time::sleep(STOP_PATIENCE);
+    tokio::pin!(patience);
+    while publisher.outstanding() > 0 {
+        tokio::select! {
+            Some(report) = reports.recv() => engine.handle_report(report, clock.now())?,
+            () = &mut patience => {
+                warn!(messages = publisher.outstanding(), "stopping without the broker's confirm: these go out again at the next start");
+                break;
+            }
+        }
+    }
+    while let Ok(report) = reports.try_recv() {
+        engine.handle_report(report, clock.now())?;
+    }
+    engine.store_all_marks();
+    if let (Some(mut store), Some(gathered)) = (store, engine.take()) {
+        tokio::task::spawn_blocking(move || store.commit(&gathered.batch)).await??;
+        // What these facts would send (a retry of something unroutable) goes out at the next start.
+    }
+    publisher.close(Duration::ZERO).await;
+    info!("stopped");
+    Ok(())
+}

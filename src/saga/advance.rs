@@ -1,0 +1,158 @@
+//! Going on: which steps begin, which are undone, and when an instance has ended.
+//!
+//! ```text
+//!            all settled
+//! running ------------------------------------------> completed
+//!    | a step failed, deadline, cancelled
+//!    v
+//! stopping: steps in flight settle --- pivot succeeded ---> running
+//!    | none in flight
+//!    v
+//! compensating: backwards over the graph -----------> compensated
+//! ```
+
+use super::command;
+use super::fact::Fact;
+use super::id::Phase;
+use super::instance::{Awaiting, Status, StepStatus};
+use super::message::Part;
+use super::plan::Kind;
+use super::transition::Transition;
+
+impl Transition<'_> {
+    /// Does everything that is due without a further event.
+    pub(super) fn advance(&mut self) {
+        loop {
+            let before = self.decision.facts.len();
+            match self.instance.status {
+                Status::Running if self.instance.is_stopping() => self.drain(),
+                Status::Running => self.go_forward(),
+                Status::Compensating => self.go_back(),
+                Status::Completed | Status::Compensated | Status::Parked => {}
+            }
+            if self.decision.facts.len() == before {
+                return;
+            }
+        }
+    }
+
+    /// Begins every step whose prerequisites are settled.
+    fn go_forward(&mut self) {
+        for step in 0..self.plan.steps.len() {
+            if self.instance.status != Status::Running || self.instance.is_stopping() {
+                return;
+            }
+            let ready = self.instance.steps[step].status == StepStatus::Pending
+                && self.plan.steps[step].requires.iter().all(|&earlier| self.is_settled(earlier));
+            if ready {
+                self.begin(step);
+            }
+        }
+        if (0..self.plan.steps.len()).all(|step| self.is_settled(step)) {
+            self.record(Fact::Completed);
+            self.notify();
+        }
+    }
+
+    fn begin(&mut self, step: usize) {
+        let condition = self.plan.steps[step].when.as_ref();
+        match condition.map(|condition| condition.evaluate_bool(&super::expression::Scope::of(self.instance)))
+        {
+            None | Some(Ok(true)) => self.dispatch(step, Phase::Action, 1),
+            Some(Ok(false)) => self.record(Fact::Skipped { step }),
+            Some(Err(error)) => {
+                let message = format!("the step's `when` cannot be evaluated: {error}");
+                let error = self.failure(step, "BAD_EXPRESSION", message);
+                self.record(Fact::NotSent { step, phase: Phase::Action, error: error.clone() });
+                self.exhausted(step, Phase::Action, error);
+            }
+        }
+    }
+
+    /// Decides an attempt and renders its command.
+    pub(super) fn dispatch(&mut self, step: usize, phase: Phase, attempt: u32) {
+        self.record(Fact::Dispatched { step, phase, attempt });
+        match command::render(self.plan, self.instance, Part::Attempt { step, phase, attempt }) {
+            Ok(outgoing) => self.decision.outgoing.extend(outgoing),
+            Err(error) => {
+                let message = format!("the command's body cannot be made: {error}");
+                let error = self.failure(step, "BAD_EXPRESSION", message);
+                self.record(Fact::NotSent { step, phase, error: error.clone() });
+                self.exhausted(step, phase, error);
+            }
+        }
+    }
+
+    /// Waits for the steps in flight, then turns back, or goes on if the pivot got through.
+    fn drain(&mut self) {
+        for step in 0..self.plan.steps.len() {
+            let state = &self.instance.steps[step];
+            let idle = matches!(state.action.awaiting, Awaiting::Retry(_));
+            if state.status != StepStatus::Dispatched || !idle {
+                continue;
+            }
+            // Nothing is out for this step. The pivot alone is asked on: whether it happened decides
+            // the direction.
+            if self.plan.steps[step].kind != Kind::Pivot || !state.action.maybe_delivered {
+                let message = "given up between two attempts because the instance stops".to_owned();
+                let error = self.failure(step, "STOPPED", message);
+                self.exhausted(step, Phase::Action, error);
+            }
+        }
+        let in_flight = self.instance.steps.iter().any(|state| state.status == StepStatus::Dispatched);
+        if self.instance.is_stopping() && !in_flight {
+            let fact = if self.pivot_passed() { Fact::StopOverruled } else { Fact::CompensationStarted };
+            self.record(fact);
+        }
+    }
+
+    /// Undoes every step that may have taken effect and that nothing later stands on.
+    fn go_back(&mut self) {
+        let steps = self.plan.steps.len();
+        // open[i]: step i, or a step that requires it, is still to be undone or being undone.
+        let mut open = vec![false; steps];
+        for step in (0..steps).rev() {
+            let to_undo = self.is_to_undo(step);
+            if to_undo && !open[step] {
+                self.dispatch(step, Phase::Compensation, 1);
+            }
+            let status = self.instance.steps[step].status;
+            open[step] |= to_undo || matches!(status, StepStatus::Compensating | StepStatus::Dispatched);
+            if open[step] {
+                for &earlier in &self.plan.steps[step].requires {
+                    open[earlier] = true;
+                }
+            }
+            if self.instance.status != Status::Compensating {
+                return;
+            }
+        }
+        if !open.contains(&true) {
+            self.record(Fact::AllCompensated);
+            self.notify();
+        }
+    }
+
+    /// Has an event emitted that tells where the instance stands, if the plan names one.
+    pub(super) fn notify(&mut self) {
+        if command::emission(self.plan, self.instance.status).is_none() {
+            return;
+        }
+        let notice = self.instance.notices.len();
+        self.record(Fact::NoticeDue);
+        match command::render(self.plan, self.instance, Part::Notice(notice)) {
+            Ok(outgoing) => self.decision.outgoing.extend(outgoing),
+            Err(error) => self.record(Fact::NoticeDropped { notice, reason: error.to_string() }),
+        }
+    }
+
+    fn is_settled(&self, step: usize) -> bool {
+        matches!(self.instance.steps[step].status, StepStatus::Succeeded | StepStatus::Skipped)
+    }
+
+    fn is_to_undo(&self, step: usize) -> bool {
+        let may_have_happened =
+            matches!(self.instance.steps[step].status, StepStatus::Succeeded | StepStatus::Unknown);
+        may_have_happened && self.plan.steps[step].compensation.is_some()
+    }
+}

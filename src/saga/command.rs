@@ -1,0 +1,163 @@
+//! Rendering: the bytes of a message, as a function of the plan and the instance.
+//!
+//! Nothing rendered is stored. While a message is unconfirmed, everything that its body can refer to
+//! stands still: an action is sent when the steps before it are settled, and compensation begins only
+//! when no action is in flight. So a message that is published again after a crash is byte for byte
+//! the same.
+
+use std::collections::BTreeMap;
+
+use super::expression::{ExpressionError, Scope};
+use super::fact::Trace;
+use super::id::{MessageId, Phase};
+use super::instance::{Instance, Notice, Status};
+use super::message::{Origin, Outgoing, Part};
+use super::plan::{Call, Emission, Plan};
+use super::time::Timestamp;
+
+/// Renders one message of an instance; `None` where the plan has no such message.
+///
+/// # Errors
+/// An expression of the body cannot be evaluated, for example because a field is missing.
+pub fn render(plan: &Plan, instance: &Instance, part: Part) -> Result<Option<Outgoing>, ExpressionError> {
+    match part {
+        Part::Attempt { step, phase, attempt } => {
+            let Some(call) = call(plan, step, phase) else { return Ok(None) };
+            render_attempt(plan, instance, call, step, phase, attempt).map(Some)
+        }
+        Part::Notice(index) => {
+            let Some(notice) = instance.notices.get(index) else { return Ok(None) };
+            let Some(emission) = emission(plan, notice.status) else { return Ok(None) };
+            render_notice(plan, instance, emission, notice, index).map(Some)
+        }
+    }
+}
+
+/// The call that does or undoes a step.
+pub fn call(plan: &Plan, step: usize, phase: Phase) -> Option<&Call> {
+    let step = plan.steps.get(step)?;
+    match phase {
+        Phase::Action => Some(&step.action),
+        Phase::Compensation => step.compensation.as_ref(),
+    }
+}
+
+/// The event that tells that an instance has come to `status`.
+pub fn emission(plan: &Plan, status: Status) -> Option<&Emission> {
+    match status {
+        Status::Completed => plan.on_completed.as_ref(),
+        Status::Compensated => plan.on_compensated.as_ref(),
+        Status::Parked => plan.on_parked.as_ref(),
+        Status::Running | Status::Compensating => None,
+    }
+}
+
+fn render_attempt(
+    plan: &Plan,
+    instance: &Instance,
+    call: &Call,
+    step: usize,
+    phase: Phase,
+    attempt: u32,
+) -> Result<Outgoing, ExpressionError> {
+    let body = call.body.evaluate(&Scope::of(instance))?;
+    let name = &plan.steps[step].name;
+    let id_of = |phase, attempt| MessageId::attempt(instance.id, name, phase, attempt);
+    let message_id = id_of(phase, attempt);
+    let mut headers = headers(plan, instance, message_id);
+    let mut put = |name: &str, value: String| headers.insert(name.to_owned(), value);
+    put("x-saga-step", name.clone());
+    put("x-saga-phase", phase.to_string());
+    put("x-saga-attempt", attempt.to_string());
+    put("x-saga-command-id", id_of(phase, 1).to_string());
+    match phase {
+        Phase::Action => {
+            if let Some(deadline) = instance.deadline {
+                put("x-saga-deadline", deadline.to_string());
+            }
+        }
+        Phase::Compensation => {
+            put("x-saga-compensates", id_of(Phase::Action, 1).to_string());
+        }
+    }
+    Ok(Outgoing {
+        origin: Origin { instance: instance.id, part: Part::Attempt { step, phase, attempt } },
+        exchange: call.exchange.clone(),
+        key: call.key.clone(),
+        message_id,
+        wants_reply: true,
+        timestamp: instance.steps[step].progress(phase).dispatched_at,
+        headers,
+        body: to_bytes(&body),
+        repeated: false,
+    })
+}
+
+fn render_notice(
+    plan: &Plan,
+    instance: &Instance,
+    emission: &Emission,
+    notice: &Notice,
+    index: usize,
+) -> Result<Outgoing, ExpressionError> {
+    let body = emission.body.evaluate(&Scope::of_notice(instance, notice))?;
+    let message_id = MessageId::notice(instance.id, index);
+    Ok(Outgoing {
+        origin: Origin { instance: instance.id, part: Part::Notice(index) },
+        exchange: emission.exchange.clone(),
+        key: emission.key.clone(),
+        message_id,
+        wants_reply: false,
+        timestamp: notice.at,
+        headers: headers(plan, instance, message_id),
+        body: to_bytes(&body),
+        repeated: false,
+    })
+}
+
+fn headers(plan: &Plan, instance: &Instance, message_id: MessageId) -> BTreeMap<String, String> {
+    let mut headers = BTreeMap::from([
+        ("x-saga-id".to_owned(), instance.id.to_string()),
+        ("x-saga-name".to_owned(), plan.saga.clone()),
+        ("x-saga-version".to_owned(), plan.version.to_string()),
+    ]);
+    if let Some(trace) = &instance.trace {
+        headers.insert("traceparent".to_owned(), child_of(trace, message_id));
+        if let Some(state) = &trace.state {
+            headers.insert("tracestate".to_owned(), state.clone());
+        }
+    }
+    headers
+}
+
+/// The start's trace, with the first half of the message id as the parent span.
+fn child_of(trace: &Trace, message_id: MessageId) -> String {
+    let span: String = message_id.as_bytes()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    match trace.parent.split('-').collect::<Vec<_>>().as_slice() {
+        [version, id, _, flags] => format!("{version}-{id}-{span}-{flags}"),
+        _ => trace.parent.clone(),
+    }
+}
+
+/// Reads the trace context of a start event, if it has a well-formed one.
+pub fn trace_of(headers: &serde_json::Map<String, serde_json::Value>) -> Option<Trace> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.as_str());
+    let parent = text("traceparent")?;
+    let lengths: Vec<usize> = parent.split('-').map(str::len).collect();
+    let hex = parent.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit());
+    if lengths != [2, 32, 16, 2] || !hex {
+        return None;
+    }
+    let state = text("tracestate").filter(|state| state.len() <= 512);
+    Some(Trace { parent: parent.to_owned(), state: state.map(str::to_owned) })
+}
+
+fn to_bytes(body: &serde_json::Value) -> Vec<u8> {
+    // `Display` of a JSON value is its compact form and cannot fail.
+    body.to_string().into_bytes()
+}
+
+/// When an attempt counts as unanswered that was published, or heard of, at `now`.
+pub fn due(call: &Call, now: Timestamp) -> Timestamp {
+    now + call.timeout
+}

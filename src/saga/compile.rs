@@ -1,0 +1,409 @@
+//! From a definition to a plan: defaults filled in, expressions compiled, the graph made.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::definition::{self, Attempts, Compensate, Definition, Located, Node, Place, Retry, Rule, Step};
+use super::expression::{Expression, ExpressionError, Template};
+use super::lint::{self, Finding};
+use super::names::Names;
+use super::plan::{self, Plan};
+use super::problem::Problem;
+use super::retry::{Jitter, RetryPolicy};
+
+/// How long an attempt may stay unanswered where the definition does not say.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Reads a definition, checks it, and compiles it.
+///
+/// # Errors
+///
+/// Everything that is wrong with it, in the order of the file; where it does not have the form of
+/// a definition, only the first thing.
+pub fn load(file: &str, source: &str) -> Result<Plan, Vec<Problem>> {
+    let definition = definition::parse(file, source).map_err(|problem| vec![problem])?;
+    let findings = lint::lint(&definition);
+    compiled(file, source, &definition, findings)
+}
+
+/// Compiles a definition that was accepted before, possibly by an earlier release with fewer
+/// refusals: a running instance keeps what it started with.
+///
+/// # Errors
+///
+/// Those of [`load`], without what is only a refusal of style or prudence.
+pub fn reload(file: &str, source: &str) -> Result<Plan, Vec<Problem>> {
+    let definition = definition::parse(file, source).map_err(|problem| vec![problem])?;
+    compiled(file, source, &definition, Vec::new())
+}
+
+fn compiled(
+    file: &str,
+    source: &str,
+    definition: &Definition,
+    findings: Vec<Finding>,
+) -> Result<Plan, Vec<Problem>> {
+    let mut compiler = Compiler { definition, findings };
+    let plan = compiler.plan();
+    let mut findings = compiler.findings;
+    if findings.is_empty() {
+        return Ok(plan);
+    }
+    findings.sort_by(|a, b| (a.at, &a.message).cmp(&(b.at, &b.message)));
+    findings.dedup();
+    let problem = |finding: Finding| Problem::at(file, source, finding.at, finding.message, finding.hint);
+    Err(findings.into_iter().map(problem).collect())
+}
+
+/// The policy that a step or a compensation asks for. One that is not known counts as none.
+pub(super) fn retry_policy(definition: &Definition, retry: Option<&Located<Retry>>) -> RetryPolicy {
+    let once = RetryPolicy::once();
+    let policy = match retry.map(|retry| &retry.value) {
+        Some(Retry::Inline(policy)) => policy,
+        Some(Retry::Named(name)) => match definition.retry.find(name) {
+            Some(policy) => policy,
+            None => return once,
+        },
+        None => return once,
+    };
+    let initial = policy.initial.as_ref().map_or(once.initial, |initial| initial.value.0);
+    RetryPolicy {
+        attempts: match policy.attempts.value {
+            Attempts::AtMost(count) => Some(count),
+            Attempts::Unlimited => None,
+        },
+        initial,
+        // A wrong factor is refused elsewhere; until then it must not shrink delays below zero.
+        factor: policy.factor.as_ref().map_or(once.factor, |factor| factor.value.max(1.0)),
+        max: policy.max.as_ref().map_or(once.max.max(initial), |max| max.value.0),
+        jitter: match policy.jitter {
+            Some(definition::Jitter::None) => Jitter::None,
+            Some(definition::Jitter::Full) | None => Jitter::Full,
+        },
+        except: policy.except.clone(),
+    }
+}
+
+/// Compiles on after a problem, so that all problems are found; what did not compile is null.
+struct Compiler<'a> {
+    definition: &'a Definition,
+    findings: Vec<Finding>,
+}
+
+impl Compiler<'_> {
+    fn plan(&mut self) -> Plan {
+        let definition = self.definition;
+        let steps: Vec<&str> = definition.steps.iter().map(|step| step.step.as_str()).collect();
+        let start = &definition.start;
+        let at_start = Names { event: true, place: "the start", ..Names::default() };
+        let at_attributes = Names { input: true, place: "attributes", ..at_start };
+        let at_end = Names {
+            input: true,
+            steps: Some(&steps),
+            all_steps: &steps,
+            place: "the end",
+            ..Names::default()
+        };
+        Plan {
+            saga: definition.saga.value.clone(),
+            version: definition.version.value,
+            hash: definition.hash(),
+            start: plan::Start {
+                on: subscription(&start.on),
+                business_key: self.key(&start.business_key, &at_start),
+                input: self.template_or(start.input.as_ref(), "event.data", &at_start),
+            },
+            attributes: definition
+                .attributes
+                .0
+                .iter()
+                .map(|(name, value)| (name.value.clone(), self.expression(value, &at_attributes)))
+                .collect(),
+            deadline: definition.deadline.as_ref().map(|deadline| plan::Deadline {
+                after: deadline.after.value.0,
+                then: match deadline.then {
+                    Some(definition::AtDeadline::Park) => plan::AtDeadline::Park,
+                    Some(definition::AtDeadline::Compensate) | None => plan::AtDeadline::Compensate,
+                },
+            }),
+            cancel: definition.cancel.as_ref().map(|cancel| plan::Cancel {
+                on: subscription(&cancel.on),
+                business_key: self.key(&cancel.business_key, &at_start.at("a cancellation")),
+            }),
+            steps: definition
+                .steps
+                .iter()
+                .enumerate()
+                .map(|(index, step)| self.step(index, step, &steps))
+                .collect(),
+            on_completed: self.ending(definition.on_completed.as_ref(), &at_end),
+            on_compensated: self.ending(definition.on_compensated.as_ref(), &at_end),
+            on_parked: self.ending(definition.on_parked.as_ref(), &at_end),
+        }
+    }
+
+    fn step(&mut self, index: usize, step: &Step, steps: &[&str]) -> plan::Step {
+        let before = Names {
+            input: true,
+            steps: Some(&steps[..index]),
+            all_steps: steps,
+            place: "a step",
+            ..Names::default()
+        };
+        let its_own_too = Names { steps: Some(&steps[..=index]), place: "a compensation", ..before };
+        let action = CallParts {
+            command: &step.command,
+            replies: &step.replies,
+            timeout: step.timeout.as_ref(),
+            retry: step.retry.as_ref(),
+        };
+        plan::Step {
+            name: step.step.value.clone(),
+            kind: match lint::kind(step) {
+                definition::Kind::Compensatable => plan::Kind::Compensatable,
+                definition::Kind::Pivot => plan::Kind::Pivot,
+                definition::Kind::Retriable => plan::Kind::Retriable,
+            },
+            // Steps run in the written order: each requires the one before.
+            requires: index.checked_sub(1).into_iter().collect(),
+            when: step.when.as_ref().map(|when| self.condition(when, &before.at("`when`"))),
+            action: self.call(&action, &before),
+            on_timeout: match step.on_timeout.as_ref().map(|on_timeout| on_timeout.value) {
+                Some(definition::OnTimeout::Retry) | None => plan::OnTimeout::Retry,
+                Some(definition::OnTimeout::Compensate) => plan::OnTimeout::Compensate,
+                Some(definition::OnTimeout::Park) => plan::OnTimeout::Park,
+            },
+            output: step.output.as_ref().map(|output| self.template(output, &before.and_reply("`output`"))),
+            compensation: match step.compensate.as_ref().map(|compensate| &compensate.value) {
+                Some(Compensate::By(by)) => Some(self.call(
+                    &CallParts {
+                        command: &by.command,
+                        replies: &by.replies,
+                        timeout: by.timeout.as_ref(),
+                        retry: by.retry.as_ref(),
+                    },
+                    &its_own_too,
+                )),
+                Some(Compensate::None) | None => None,
+            },
+        }
+    }
+
+    fn call(&mut self, parts: &CallParts<'_>, names: &Names<'_>) -> plan::Call {
+        plan::Call {
+            exchange: parts.command.exchange.value.clone(),
+            key: parts.command.key.value.clone(),
+            body: self.template_or(parts.command.body.as_ref(), "input", &names.at("the body of a command")),
+            replies: parts.replies.iter().map(|rule| self.rule(rule, names)).collect(),
+            timeout: parts.timeout.map_or(DEFAULT_TIMEOUT, |timeout| timeout.value.0),
+            retry: retry_policy(self.definition, parts.retry),
+        }
+    }
+
+    fn rule(&mut self, rule: &Rule, names: &Names<'_>) -> plan::ReplyRule {
+        let of_reply = Names { reply: true, place: "the business key of a reply", ..Names::default() };
+        plan::ReplyRule {
+            on: rule.on.as_ref().map(|on| subscription(on)),
+            when: rule.when.as_ref().map(|when| self.condition(when, &names.and_reply("`replies`"))),
+            business_key: rule.business_key.as_ref().map(|key| self.key(key, &of_reply)),
+            outcome: match rule.outcome {
+                definition::Outcome::Success => plan::OutcomeKind::Success,
+                definition::Outcome::Failure => plan::OutcomeKind::Failure,
+                definition::Outcome::Retry => plan::OutcomeKind::Retry,
+                definition::Outcome::Pending => plan::OutcomeKind::Pending,
+            },
+            error: rule.error.as_ref().map(|error| error.value.clone()),
+        }
+    }
+
+    fn ending(&mut self, ending: Option<&definition::Ending>, names: &Names<'_>) -> Option<plan::Emission> {
+        let emit = &ending?.emit;
+        Some(plan::Emission {
+            exchange: emit.exchange.value.clone(),
+            key: emit.key.value.clone(),
+            body: self.template_or(emit.body.as_ref(), "input", &names.at("an event at the end")),
+        })
+    }
+
+    /// A business key, which differs from message to message.
+    fn key(&mut self, node: &Located<Node>, names: &Names<'_>) -> Expression {
+        let expression = self.expression(node, names);
+        if expression.constant().is_some_and(|value| !value.is_null()) {
+            let hint = "write a path of the event, such as `=event.data.order_id`";
+            self.refuse(node.at, "this key is the same for every event".to_owned(), Some(hint.to_owned()));
+        }
+        expression
+    }
+
+    /// A condition, which is true or false.
+    fn condition(&mut self, node: &Located<Node>, names: &Names<'_>) -> Expression {
+        let expression = self.expression(node, names);
+        if expression.constant().is_some_and(|value| !value.is_boolean() && !value.is_null()) {
+            let hint = "write an expression, such as `=input.total_amount > 0`";
+            self.refuse(node.at, "a condition must be true or false".to_owned(), Some(hint.to_owned()));
+        }
+        expression
+    }
+
+    fn expression(&mut self, node: &Located<Node>, names: &Names<'_>) -> Expression {
+        match &node.value {
+            Node::Scalar(Value::String(text)) => self.text(text, node.at, names),
+            Node::Scalar(value) => Expression::literal(value.clone()),
+            Node::List(_) | Node::Map(_) => {
+                let hint = "a single value, such as `=input.customer_id`";
+                self.refuse(node.at, "expected an expression".to_owned(), Some(hint.to_owned()));
+                Expression::literal(Value::Null)
+            }
+        }
+    }
+
+    fn template_or(&mut self, node: Option<&Located<Node>>, default: &str, names: &Names<'_>) -> Template {
+        match node {
+            Some(node) => self.template(node, names),
+            None => Expression::compile(default).expect("defaults are plain paths").into(),
+        }
+    }
+
+    fn template(&mut self, node: &Located<Node>, names: &Names<'_>) -> Template {
+        match &node.value {
+            Node::Scalar(_) => self.expression(node, names).into(),
+            Node::List(items) => {
+                Template::list(items.iter().map(|item| self.template(item, names)).collect())
+            }
+            Node::Map(entries) => {
+                let field = |(name, value): &(Located<String>, Located<Node>)| {
+                    (name.value.clone(), self.template(value, names))
+                };
+                Template::map(entries.0.iter().map(field).collect())
+            }
+        }
+    }
+
+    fn text(&mut self, text: &str, at: Place, names: &Names<'_>) -> Expression {
+        match Expression::from_text(text) {
+            Ok(expression) => {
+                for path in expression.references() {
+                    if let Err((message, hint)) = names.check(path) {
+                        self.refuse(at, message, hint);
+                    }
+                }
+                expression
+            }
+            Err(error) => {
+                self.refuse(within(at, text, &error), error.to_string(), error.hint());
+                Expression::literal(Value::Null)
+            }
+        }
+    }
+
+    fn refuse(&mut self, at: Place, message: String, hint: Option<String>) {
+        self.findings.push(Finding { at, message, hint });
+    }
+}
+
+/// The common part of a step and a compensation.
+struct CallParts<'a> {
+    command: &'a definition::Command,
+    replies: &'a [Rule],
+    timeout: Option<&'a Located<definition::Period>>,
+    retry: Option<&'a Located<Retry>>,
+}
+
+fn subscription(on: &definition::Subscription) -> plan::Subscription {
+    plan::Subscription { exchange: on.exchange.value.clone(), pattern: on.key.value.clone() }
+}
+
+/// Where in a text the error is, if the text is written in one line as it is, with quotes or
+/// without; else the whole text.
+fn within(at: Place, text: &str, error: &ExpressionError) -> Place {
+    let ExpressionError::Syntax { column, .. } = error else { return at };
+    let quotes = match at.width.checked_sub(text.chars().count()) {
+        Some(0) => 0,
+        Some(2) => 1,
+        _ => return at,
+    };
+    match text.get(..*column) {
+        Some(before) if !text.contains('\n') => {
+            Place { column: at.column + quotes + before.chars().count(), width: 1, ..at }
+        }
+        _ => at,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ORDER: &str = include_str!("../../sagas/order.yaml");
+
+    #[test]
+    fn the_order_saga_is_compiled_to_a_chain_with_its_defaults() {
+        let plan = load("sagas/order.yaml", ORDER).unwrap();
+        let requires: Vec<_> = plan.steps.iter().map(|step| step.requires.clone()).collect();
+        assert_eq!(requires, [vec![], vec![0], vec![1]]);
+        let kinds: Vec<_> = plan.steps.iter().map(|step| step.kind).collect();
+        assert_eq!(kinds, [plan::Kind::Compensatable, plan::Kind::Compensatable, plan::Kind::Pivot]);
+        let undo = &plan.steps[0].compensation.as_ref().unwrap().retry;
+        assert_eq!(
+            (undo.attempts, undo.max, undo.jitter),
+            (Some(30), Duration::from_secs(900), Jitter::Full)
+        );
+        assert_eq!(plan.exchanges(), ["inventory", "orders", "payments", "shipping"]);
+        assert_eq!(plan.subscriptions().len(), 4);
+    }
+
+    #[test]
+    fn what_is_left_out_has_its_default() {
+        let source = "\
+saga: tiny
+version: 1
+start: {on: {exchange: a, key: b}, business_key: =event.id}
+steps: [{step: s, command: {exchange: c, key: d}, compensate: none}]
+on_completed: {emit: {exchange: c, key: e}}
+";
+        let plan = load("tiny.yaml", source).unwrap();
+        let step = &plan.steps[0];
+        assert_eq!((step.action.timeout, step.on_timeout), (DEFAULT_TIMEOUT, plan::OnTimeout::Retry));
+        assert_eq!(step.action.retry, RetryPolicy::once());
+        assert_eq!(plan.start.input.references(), [["event", "data"]]);
+        assert_eq!(step.action.body.references(), [["input"]]);
+        assert_eq!(plan.on_completed.unwrap().body.references(), [["input"]]);
+    }
+
+    #[test]
+    fn every_problem_is_reported_in_the_order_of_the_file() {
+        let source = ORDER
+            .replace("saga: order\n", "saga: Order\n")
+            .replace("retry: normal", "retry: normaal")
+            .replace("=input.total_amount", "=inptu.total_amount");
+        let problems = load("order.yaml", &source).unwrap_err();
+        assert_eq!(problems.len(), 6, "{problems:#?}");
+        assert!(problems.is_sorted_by_key(|problem| problem.line));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = load("any.yaml", &String::from_utf8_lossy(&bytes));
+        }
+
+        #[test]
+        fn no_change_of_a_definition_makes_it_panic(
+            changes in proptest::collection::vec((0..ORDER.len(), 0..12_usize, ".{0,6}|[-0=:{}\\[\\]&*\n #]{1,3}"), 1..4),
+        ) {
+            let mut source = ORDER.to_owned();
+            for (at, length, text) in changes {
+                let boundary = |at: usize| (0..=at.min(source.len())).rev().find(|at| source.is_char_boundary(*at));
+                let (from, to) = (boundary(at).unwrap_or(0), boundary(at + length).unwrap_or(0));
+                source.replace_range(from..to, &text);
+            }
+            if let Err(problems) = load("order.yaml", &source) {
+                let text: Vec<_> = problems.iter().map(ToString::to_string).collect();
+                prop_assert!(!text.is_empty());
+            }
+        }
+    }
+}

@@ -1,0 +1,471 @@
+//! Expressions: the values of a definition that begin with `=`.
+//!
+//! They are CEL without I/O, clock or randomness, bounded in length, depth and cost. A plain path
+//! (`=input.items`) is looked up directly, without the interpreter.
+
+use serde_json::Value;
+
+use super::interpreter::{self, FUNCTIONS, MAX_DEPTH, MAX_SOURCE, Parsed, Program};
+use super::problem::closest;
+use super::scope::{Found, ROOTS, type_name};
+
+pub use super::scope::Scope;
+pub use super::template::Template;
+
+/// Longest business key, in bytes.
+pub const MAX_KEY: usize = 1024;
+/// Deepest nesting of a result: what is kept must be readable again, and JSON readers stop at 128.
+const MAX_RESULT_DEPTH: usize = 96;
+
+/// A compiled expression.
+#[derive(Debug)]
+pub struct Expression {
+    form: Form,
+    references: Vec<Vec<String>>,
+}
+
+#[derive(Debug)]
+enum Form {
+    Literal(Value),
+    /// The only reference of the expression.
+    Path,
+    Cel(Program),
+}
+
+impl Expression {
+    /// Compiles a CEL expression, given without the `=` before it. One that names nothing in scope
+    /// is evaluated here and now.
+    ///
+    /// # Errors
+    ///
+    /// It does not parse, goes beyond a bound, or names something that is never in scope.
+    pub fn compile(source: &str) -> Result<Self, ExpressionError> {
+        Ok(match interpreter::parse(source)? {
+            Parsed::Path(path) => Self { form: Form::Path, references: vec![path] },
+            Parsed::Program(program) => {
+                let references: Vec<_> = program.paths().cloned().collect();
+                if references.is_empty() {
+                    Self::literal(program.run(&Scope::default())?)
+                } else {
+                    Self { form: Form::Cel(program), references }
+                }
+            }
+        })
+    }
+
+    /// Compiles a text of a definition: an expression where it begins with `=`, else itself. A
+    /// text that must begin with `=` is written with two.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Expression::compile`].
+    pub fn from_text(text: &str) -> Result<Self, ExpressionError> {
+        match text.strip_prefix('=') {
+            Some(literal) if literal.starts_with('=') => Ok(Self::literal(Value::from(literal))),
+            Some(source) => Self::compile(source),
+            None => Ok(Self::literal(Value::from(text))),
+        }
+    }
+
+    /// An expression that is always the same value.
+    pub fn literal(value: Value) -> Self {
+        Self { form: Form::Literal(value), references: Vec::new() }
+    }
+
+    /// Its value, where it does not depend on anything.
+    pub fn constant(&self) -> Option<&Value> {
+        match &self.form {
+            Form::Literal(value) => Some(value),
+            Form::Path | Form::Cel(_) => None,
+        }
+    }
+
+    /// The paths that it names, each from a root name (`["input", "items"]`).
+    pub fn references(&self) -> &[Vec<String>] {
+        &self.references
+    }
+
+    /// Evaluates it. A path through null is null.
+    ///
+    /// # Errors
+    ///
+    /// A field is missing, an operation does not fit its operands, or the values are too large to
+    /// compute with.
+    pub fn evaluate(&self, scope: &Scope<'_>) -> Result<Value, ExpressionError> {
+        self.value(scope).and_then(bounded)
+    }
+
+    /// Evaluates a condition.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Expression::evaluate`], or it is neither true nor false.
+    pub fn evaluate_bool(&self, scope: &Scope<'_>) -> Result<bool, ExpressionError> {
+        match self.value(scope)? {
+            Value::Bool(value) => Ok(value),
+            other => Err(ExpressionError::NotABoolean(type_name(&other))),
+        }
+    }
+
+    /// Evaluates a business key: a string or a number, as text.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Expression::evaluate`], or it is anything else, empty, or over [`MAX_KEY`] bytes.
+    pub fn evaluate_key(&self, scope: &Scope<'_>) -> Result<String, ExpressionError> {
+        let key = match self.value(scope)? {
+            Value::String(text) => text,
+            Value::Number(number) => number.to_string(),
+            other => return Err(ExpressionError::NotAKey(type_name(&other))),
+        };
+        match key.len() {
+            0 => Err(ExpressionError::NotAKey("an empty string")),
+            1..=MAX_KEY => Ok(key),
+            _ => Err(ExpressionError::NotAKey("over 1024 bytes long")),
+        }
+    }
+
+    pub(super) fn value(&self, scope: &Scope<'_>) -> Result<Value, ExpressionError> {
+        match (&self.form, self.references.as_slice()) {
+            (Form::Literal(value), _) => Ok(value.clone()),
+            (Form::Cel(program), _) => program.run(scope),
+            (Form::Path, paths) => match scope.find(&paths[0]) {
+                Found::Value(value) => Ok(value.into_owned()),
+                Found::BehindNull => Ok(Value::Null),
+                other => Err(ExpressionError::not_found(&paths[0], other)),
+            },
+        }
+    }
+}
+
+/// Why an expression does not compile or has no value. Never contains data of a message.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ExpressionError {
+    /// The source is over the limit.
+    #[error("expression of {0} bytes is over the limit of {MAX_SOURCE}")]
+    TooLong(usize),
+    /// The source nests too deep, or a path is too long.
+    #[error("expression nests deeper than {MAX_DEPTH} levels")]
+    TooDeep,
+    /// A loop in a loop.
+    #[error("a loop inside of a loop is not allowed")]
+    NestedLoop,
+    /// A typed struct literal.
+    #[error("structs are not supported, write a map")]
+    NoStructs,
+    /// The source is not CEL.
+    #[error("expression does not parse: {message}")]
+    Syntax {
+        /// What the parser says.
+        message: String,
+        /// Where, in characters from 1, on the line of the source.
+        column: usize,
+    },
+    /// A path begins with a name that is never in scope.
+    #[error("unknown name {0:?}")]
+    UnknownName(String),
+    /// There is no such function.
+    #[error("unknown function {0:?}")]
+    UnknownFunction(String),
+    /// A name is in scope elsewhere, but not here.
+    #[error("{path}: {name:?} is not available here")]
+    Unavailable {
+        /// The whole path.
+        path: String,
+        /// Its first name.
+        name: String,
+    },
+    /// A field is not there.
+    #[error("{path}: there is no field {field:?}")]
+    Missing {
+        /// The whole path.
+        path: String,
+        /// The field.
+        field: String,
+    },
+    /// A field of something that has no fields.
+    #[error("{path}: there is no field {field:?} in {parent}")]
+    NoFields {
+        /// The whole path.
+        path: String,
+        /// The field.
+        field: String,
+        /// What stands before it.
+        parent: &'static str,
+    },
+    /// Not a condition.
+    #[error("expected true or false, found {0}")]
+    NotABoolean(&'static str),
+    /// Not a business key.
+    #[error("a business key must be a string or a number of 1 to {MAX_KEY} bytes, this one is {0}")]
+    NotAKey(&'static str),
+    /// The result cannot be written as JSON.
+    #[error("the result is {0}, which JSON cannot express")]
+    NotJson(&'static str),
+    /// The result nests too deep to be kept.
+    #[error("the result nests deeper than {MAX_RESULT_DEPTH} levels")]
+    ResultTooDeep,
+    /// The values are too large to compute with.
+    #[error("the values are too large to compute with, pass them on by a plain path")]
+    TooMuch,
+    /// The interpreter gave up.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl ExpressionError {
+    /// What to do about it, where that can be told.
+    pub fn hint(&self) -> Option<String> {
+        let roots = || format!("the names are {}", ROOTS.join(", "));
+        Some(match self {
+            Self::UnknownName(name) => match closest(name, ROOTS) {
+                Some(root) => format!("did you mean `{root}`?"),
+                None => format!("{}; a text is written in quotes", roots()),
+            },
+            Self::UnknownFunction(name) => match closest(name, FUNCTIONS) {
+                Some(function) => format!("did you mean `{function}`?"),
+                None => format!("the functions are {}", FUNCTIONS.join(", ")),
+            },
+            Self::Syntax { .. } => {
+                "a value that begins with `=` is a CEL expression; write `==` for a text that begins with `=`"
+                    .to_owned()
+            }
+            _ => return None,
+        })
+    }
+
+    pub(super) fn unavailable(path: &[String]) -> Self {
+        Self::Unavailable { path: path_text(path), name: path.first().cloned().unwrap_or_default() }
+    }
+
+    pub(super) fn not_found(path: &[String], found: Found<'_>) -> Self {
+        let Found::Missing { at, parent } = found else {
+            return Self::unavailable(path);
+        };
+        let (path, field) = (path_text(path), path.get(at).cloned().unwrap_or_default());
+        match parent {
+            Some(parent) => Self::NoFields { path, field, parent },
+            None => Self::Missing { path, field },
+        }
+    }
+}
+
+/// A path as it is written in an expression.
+pub(super) fn path_text(path: &[String]) -> String {
+    let mut text = String::new();
+    for segment in path {
+        let word = segment.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+            && segment.starts_with(|c: char| !c.is_ascii_digit());
+        match (word, text.is_empty()) {
+            (true, true) => text.push_str(segment),
+            (true, false) => {
+                text.push('.');
+                text.push_str(segment);
+            }
+            (false, _) => text.push_str(&format!("[{segment:?}]")),
+        }
+    }
+    text
+}
+
+/// The value, if it can be kept.
+pub(super) fn bounded(value: Value) -> Result<Value, ExpressionError> {
+    fn fits(value: &Value, depth: usize) -> bool {
+        depth > 0
+            && match value {
+                Value::Array(items) => items.iter().all(|item| fits(item, depth - 1)),
+                Value::Object(fields) => fields.values().all(|field| fits(field, depth - 1)),
+                _ => true,
+            }
+    }
+    if fits(&value, MAX_RESULT_DEPTH) { Ok(value) } else { Err(ExpressionError::ResultTooDeep) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::saga::message::Message;
+
+    fn reply() -> Message {
+        let data =
+            json!({"status": "SUCCESS", "customer": null, "items": [{"sku": "a", "n": 2}, {"sku": "b"}]});
+        let headers = json!({"x-foo": "bar"});
+        Message {
+            id: Some("m-1".to_owned()),
+            data,
+            headers: headers.as_object().cloned().unwrap_or_default(),
+            key: "order.placed".to_owned(),
+            ..Message::default()
+        }
+    }
+
+    fn evaluated(source: &str) -> Result<Value, ExpressionError> {
+        let (reply, input) =
+            (reply(), json!({"decimal": 59.97, "whole": 60, "point": 60.0, "big": u64::MAX}));
+        let scope = Scope { reply: Some(&reply), input: Some(&input), ..Scope::default() };
+        Expression::compile(source)?.evaluate(&scope)
+    }
+
+    #[test]
+    fn paths_are_looked_up_without_the_interpreter() {
+        for (source, value) in [
+            ("reply.data.status", json!("SUCCESS")),
+            ("reply.headers[\"x-foo\"]", json!("bar")),
+            ("reply.id", json!("m-1")),
+            ("reply.source", json!(null)),
+            ("reply.data.customer.name.first", json!(null)),
+            (" reply.key ", json!("order.placed")),
+        ] {
+            let expression = Expression::compile(source).unwrap();
+            assert!(matches!(expression.form, Form::Path), "{source}");
+            assert_eq!(evaluated(source), Ok(value), "{source}");
+        }
+    }
+
+    #[test]
+    fn a_missing_field_is_an_error_that_names_the_path() {
+        let message = |source: &str| evaluated(source).unwrap_err().to_string();
+        assert_eq!(message("reply.data.statsu"), "reply.data.statsu: there is no field \"statsu\"");
+        assert_eq!(message("reply.data.statsu == 'x'"), "reply.data.statsu: there is no field \"statsu\"");
+        assert_eq!(
+            message("reply.data.status.code"),
+            "reply.data.status.code: there is no field \"code\" in a string"
+        );
+        assert_eq!(message("event.data"), "event.data: \"event\" is not available here");
+        assert_eq!(
+            message("steps.ship.output.x + 1"),
+            "steps.ship.output.x: \"steps\" is not available here"
+        );
+    }
+
+    #[test]
+    fn cel_sees_only_what_it_names() {
+        for (source, value) in [
+            ("input.decimal > 0 && input.whole > 0 && input.point > 0 && input.big > 0", json!(true)),
+            ("input.whole == input.point", json!(true)),
+            ("reply.data.status == \"SUCCESS\" ? 'yes' : 'no'", json!("yes")),
+            (
+                "has(reply.data.status) && !has(reply.data.statsu) && !has(reply.data.customer.name)",
+                json!(true),
+            ),
+            ("reply.data.customer.name == null", json!(true)),
+            ("has(reply.data.gone) ? reply.data.gone : 7", json!(7)),
+            ("reply.data.items[0].sku", json!("a")),
+            ("reply.data.items.filter(i, has(i.n)).map(i, i.n * 2)", json!([4])),
+            ("reply.data.items.all(reply, reply.sku != 'c')", json!(true)),
+            ("'x-foo' in reply.headers", json!(true)),
+            ("{'b': 1, 'a': [1.5, null]}", json!({"a": [1.5, null], "b": 1})),
+        ] {
+            assert_eq!(evaluated(source), Ok(value), "{source}");
+        }
+        let error = evaluated("input.decimal * input.whole").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "mul does not work on double and int; use double(), int() or string() on one of them"
+        );
+        let references =
+            Expression::compile("has(input.a.b) || input.items.exists(i, i.x == input.y)").unwrap();
+        let paths: Vec<_> = references.references().iter().map(|path| path.join(".")).collect();
+        assert_eq!(paths, ["input.a.b", "input.items", "input.y"]);
+    }
+
+    #[test]
+    fn what_cannot_hold_is_refused_when_compiled() {
+        let message = |source: &str| Expression::compile(source).unwrap_err().to_string();
+        for (source, part) in [
+            ("inputt.a == 1", "unknown name \"inputt\""),
+            ("foo", "unknown name \"foo\""),
+            ("input.a.startWith('x')", "unknown function \"startWith\""),
+            ("input.a.matches('x')", "unknown function \"matches\""),
+            ("input.a ==", "does not parse"),
+            ("", "does not parse"),
+            ("input.?a", "does not parse"),
+            ("input.a{b: 1}", "structs are not supported"),
+            ("1 / 0", "division by zero"),
+            ("0.0 / 0.0", "JSON cannot express"),
+            ("b'x'", "JSON cannot express"),
+            ("{1: 2}", "JSON cannot express"),
+            ("input.a.map(x, input.b.map(y, x + y))", "loop inside of a loop"),
+        ] {
+            assert!(message(source).contains(part), "{source}: {}", message(source));
+        }
+        assert_eq!(
+            Expression::compile("inputt.a").unwrap_err().hint().as_deref(),
+            Some("did you mean `input`?")
+        );
+    }
+
+    #[test]
+    fn hostile_sources_are_refused_at_once() {
+        use ExpressionError::{Syntax, TooDeep};
+
+        let sources = [
+            "(".repeat(4096),
+            "[".repeat(4096),
+            "-".repeat(4000) + "input.a",
+            "!".repeat(4000) + "input.a",
+            "1".to_owned() + &"+1".repeat(2000),
+            "input".to_owned() + &".a".repeat(2000),
+            "input".to_owned() + &"[0]".repeat(1300),
+            "input.a".to_owned() + &".map(x,x)".repeat(400),
+            "has(".repeat(1000),
+            "true?1:".repeat(500) + "1",
+        ];
+        for source in sources {
+            match Expression::compile(&source) {
+                // Double signs cancel each other out.
+                Ok(short) => assert_eq!(short.references().len(), 1, "{}...", &source[..20]),
+                Err(error) => {
+                    assert!(matches!(error, TooDeep | Syntax { .. }), "{}...: {error}", &source[..20])
+                }
+            }
+        }
+        assert_eq!(Expression::compile(&" ".repeat(4097)).unwrap_err(), ExpressionError::TooLong(4097));
+    }
+
+    #[test]
+    fn large_values_are_passed_on_but_not_computed_with() {
+        let input = json!({"items": vec![1; 100_000], "text": "x".repeat(1 << 20)});
+        let scope = Scope { input: Some(&input), ..Scope::default() };
+        let evaluated = |source: &str| Expression::compile(source).unwrap().evaluate(&scope);
+        assert!(evaluated("input.items").is_ok());
+        assert_eq!(evaluated("input.text.size()"), Ok(json!(1 << 20)));
+        assert_eq!(evaluated("input.items.size()"), Err(ExpressionError::TooMuch));
+
+        let input = json!({"items": vec![1; 10_000]});
+        let scope = Scope { input: Some(&input), ..Scope::default() };
+        let evaluated = |source: &str| Expression::compile(source).unwrap().evaluate(&scope);
+        assert_eq!(evaluated("input.items.all(i, i == 1)"), Ok(json!(true)));
+        assert_eq!(evaluated("input.items.all(i, i in input.items)"), Err(ExpressionError::TooMuch));
+    }
+
+    #[test]
+    fn keys_and_conditions_have_their_types() {
+        let input = json!({"id": "A-1", "number": 7, "empty": "", "long": "x".repeat(1025), "list": []});
+        let scope = Scope { input: Some(&input), ..Scope::default() };
+        let key = |source: &str| Expression::compile(source).unwrap().evaluate_key(&scope);
+        assert_eq!(key("input.id"), Ok("A-1".to_owned()));
+        assert_eq!(key("input.number"), Ok("7".to_owned()));
+        for source in ["input.empty", "input.long", "input.list", "input.id.nothing", "null"] {
+            assert!(key(source).is_err(), "{source}");
+        }
+        let condition = Expression::compile("input.number").unwrap();
+        assert_eq!(condition.evaluate_bool(&scope), Err(ExpressionError::NotABoolean("a number")));
+    }
+
+    proptest! {
+        #[test]
+        fn no_source_makes_it_panic(source in "[a-z0-9.()\\[\\]{}'\"\\\\+*/<>=!&|?:, é-]{0,40}") {
+            let input = json!({"a": [1, "x", null, {"b": 1.5}]});
+            let scope = Scope { input: Some(&input), ..Scope::default() };
+            for source in [source.clone(), format!("input.a{source}"), format!("input.a.map(x, {source})")] {
+                if let Ok(expression) = Expression::compile(&source) {
+                    let _ = expression.evaluate(&scope);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Facts: what is known to have happened to an instance. Its history is their sequence, its state
+//! is their fold.
+//!
+//! What was random or timed when it was decided (a jittered delay, the time of an attempt) is in
+//! the fact, so a replay decides nothing anew.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::id::Phase;
+use super::instance::Status;
+use super::plan::DefinitionHash;
+use super::time::Timestamp;
+
+/// One entry of an instance's history: what one input changed, appended as a whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    /// Position in the history, from 1; the instance's revision after this entry.
+    pub revision: u64,
+    /// Id of the message that caused it, where a message did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub causation_id: Option<String>,
+    /// What became known, in order.
+    pub facts: Vec<Recorded>,
+}
+
+/// A fact and when it was recorded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// When it was recorded.
+    pub at: Timestamp,
+    /// The fact.
+    #[serde(flatten)]
+    pub fact: Fact,
+}
+
+/// Something that became known about an instance. `step` is an index into the instance's steps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "fact", rename_all = "snake_case")]
+pub enum Fact {
+    /// The instance began.
+    Started(Box<Started>),
+    /// The step's condition was false.
+    Skipped {
+        /// Index of the step.
+        step: usize,
+    },
+    /// An attempt was decided; its command is to be published.
+    Dispatched {
+        /// Index of the step.
+        step: usize,
+        /// Doing or undoing.
+        phase: Phase,
+        /// From 1.
+        attempt: u32,
+    },
+    /// The broker confirmed the attempt's command; its timeout runs from here.
+    Published {
+        /// Index of the step.
+        step: usize,
+        /// Doing or undoing.
+        phase: Phase,
+        /// From 1.
+        attempt: u32,
+        /// When the attempt counts as unanswered.
+        due: Timestamp,
+    },
+    /// The broker could not route the attempt's command to any queue.
+    Unroutable {
+        /// Index of the step.
+        step: usize,
+        /// Doing or undoing.
+        phase: Phase,
+        /// From 1.
+        attempt: u32,
+        /// True if an earlier copy of the same command may have been routed.
+        maybe_delivered: bool,
+        /// What the broker said.
+        reason: String,
+    },
+    /// The attempt was not answered in time.
+    TimedOut {
+        /// Index of the step.
+        step: usize,
+        /// Doing or undoing.
+        phase: Phase,
+        /// From 1.
+        attempt: u32,
+    },
+    /// The participant is still working; the timeout starts anew.
+    StillWorking {
+        /// Index of the step.
+        step: usize,
+        /// Doing or undoing.
+        phase: Phase,
+        /// When the attempt counts as unanswered now.
+        due: Timestamp,
+    },
+    /// The participant could not do it for now.
+    Transient {
+        /// Index of the step.
+        step: usize,
+        /// Doing or undoing.
+        phase: Phase,
+        /// From 1.
+        attempt: u32,
+        /// Why.
+        error: Failure,
+    },
+    /// The attempt's command could not be made: an expression in its body failed.
+    NotSent {
+        /// Index of the step.
+        step: usize,
+        /// Doing or undoing.
+        phase: Phase,
+        /// Why.
+        error: Failure,
+    },
+    /// Another attempt will be sent.
+    RetryScheduled {
+        /// Index of the step.
+        step: usize,
+        /// Doing or undoing.
+        phase: Phase,
+        /// When.
+        #[serde(rename = "retry_at")]
+        at: Timestamp,
+    },
+    /// The step is done.
+    Succeeded {
+        /// Index of the step.
+        step: usize,
+        /// What the step keeps of its reply.
+        output: Value,
+    },
+    /// The step was definitely not done.
+    Failed {
+        /// Index of the step.
+        step: usize,
+        /// Why.
+        error: Failure,
+    },
+    /// The step was given up; whether it was done is not known.
+    GivenUp {
+        /// Index of the step.
+        step: usize,
+        /// Why.
+        error: Failure,
+    },
+    /// The step is undone.
+    Compensated {
+        /// Index of the step.
+        step: usize,
+    },
+    /// No further step is begun: a step failed, the deadline passed, or the instance was
+    /// cancelled. Steps in flight are awaited first.
+    Stopping {
+        /// Why.
+        error: Failure,
+    },
+    /// The pivot succeeded while the instance was stopping: it goes on forward.
+    StopOverruled,
+    /// Every step in flight has settled; steps are undone from here on.
+    CompensationStarted,
+    /// The deadline passed.
+    DeadlinePassed,
+    /// Every step is settled.
+    Completed,
+    /// Everything that may have taken effect is undone.
+    AllCompensated,
+    /// The instance waits for a person.
+    Parked {
+        /// Why.
+        error: Failure,
+    },
+    /// A definite reply settled what the instance was parked for.
+    Resumed {
+        /// Which way it goes on.
+        to: Status,
+    },
+    /// An event is to be emitted that tells where the instance stands now.
+    NoticeDue,
+    /// The broker confirmed a notice.
+    NoticePublished {
+        /// Index of the notice.
+        notice: usize,
+    },
+    /// A notice was not published: nobody is bound to its key, or its body could not be made.
+    NoticeDropped {
+        /// Index of the notice.
+        notice: usize,
+        /// What was in the way.
+        reason: String,
+    },
+    /// A message that changes nothing: a duplicate or a late one.
+    Ignored {
+        /// What kind of message it was.
+        what: Ignored,
+        /// Its id.
+        message_id: Option<String>,
+        /// The step that it spoke of.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<usize>,
+    },
+}
+
+/// All that an instance takes from its start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Started {
+    /// Name of the saga.
+    pub saga: String,
+    /// Version of the definition.
+    pub version: u32,
+    /// The definition that the instance keeps.
+    pub definition: DefinitionHash,
+    /// Names the instance in its saga.
+    pub business_key: String,
+    /// Names of the steps, in the plan's order.
+    pub steps: Vec<String>,
+    /// What the saga keeps of the event.
+    pub input: Value,
+    /// Searchable values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
+    /// When the time limit is reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+    /// Id of the start event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_id: Option<String>,
+    /// W3C trace context of the start event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Trace>,
+}
+
+/// W3C trace context.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Trace {
+    /// Header `traceparent`.
+    pub parent: String,
+    /// Header `tracestate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+}
+
+/// Why something did not go as wished.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Name of the step, where it concerns one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// A word for programs, such as `OUT_OF_STOCK`.
+    pub code: String,
+    /// A sentence for people.
+    pub message: String,
+}
+
+/// Kinds of messages that change nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ignored {
+    /// A start event for a business key that has an instance.
+    DuplicateStart,
+    /// A reply that repeats what is known.
+    DuplicateReply,
+    /// A reply to something that is settled otherwise.
+    LateReply,
+    /// A reply to a step that was not sent.
+    UnexpectedReply,
+    /// A cancellation when there was no way back, or nothing left to cancel.
+    RefusedCancel,
+}

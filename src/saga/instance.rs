@@ -1,0 +1,453 @@
+//! An instance: the fold of its facts, and what follows from it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::fact::{Fact, Failure, HistoryEntry, Recorded, Started, Trace};
+use super::id::{InstanceId, Phase};
+use super::message::Part;
+use super::plan::DefinitionHash;
+use super::time::Timestamp;
+
+/// One run of a saga. It changes only by [`Instance::apply`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    /// Who it is.
+    pub id: InstanceId,
+    /// Name of the saga.
+    pub saga: String,
+    /// Version of the definition that it started with, and keeps.
+    pub version: u32,
+    /// That definition's content.
+    pub definition: DefinitionHash,
+    /// Names it in its saga.
+    pub business_key: String,
+    /// What it keeps of the start event. Stored once, with the first entry of the history.
+    #[serde(skip)]
+    pub input: Arc<Value>,
+    /// Searchable values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
+    /// Where it stands as a whole.
+    pub status: Status,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// When the last fact was recorded.
+    pub updated_at: Timestamp,
+    /// When it was completed or compensated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
+    /// When its time limit is reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+    /// Whether the deadline has been dealt with.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deadline_passed: bool,
+    /// Id of the start event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_id: Option<String>,
+    /// Trace context of the start event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Trace>,
+    /// Why it is stopping or was compensated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+    /// Why it is parked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked: Option<Failure>,
+    /// Its steps, in the plan's order.
+    pub steps: Vec<StepState>,
+    /// Events that tell of its ends, in the order in which they were due.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<Notice>,
+    /// How many messages were recorded that changed nothing.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub ignored: u32,
+    /// Entries in its history: the version that the next append expects.
+    pub revision: u64,
+}
+
+/// Where an instance stands as a whole.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Going forward.
+    Running,
+    /// Going back.
+    Compensating,
+    /// Every step is settled.
+    Completed,
+    /// Everything is undone.
+    Compensated,
+    /// Waiting for a person.
+    Parked,
+}
+
+/// A step of an instance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepState {
+    /// Name of the step.
+    pub name: String,
+    /// Where it stands.
+    pub status: StepStatus,
+    /// What it keeps of its reply.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Value>,
+    /// Why it failed or was given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+    /// How far doing it has got.
+    #[serde(default, skip_serializing_if = "Progress::is_idle")]
+    pub action: Progress,
+    /// How far undoing it has got.
+    #[serde(default, skip_serializing_if = "Progress::is_idle")]
+    pub compensation: Progress,
+}
+
+/// Where a step stands.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepStatus {
+    /// Not begun.
+    Pending,
+    /// Its command is out, or waits to be sent again.
+    Dispatched,
+    /// Done.
+    Succeeded,
+    /// Definitely not done.
+    Failed,
+    /// Given up; whether it was done is not known.
+    Unknown,
+    /// Its condition was false.
+    Skipped,
+    /// Being undone.
+    Compensating,
+    /// Undone.
+    Compensated,
+}
+
+/// How far a command has got over its attempts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Attempts so far.
+    pub attempt: u32,
+    /// When the last attempt was decided.
+    pub dispatched_at: Timestamp,
+    /// What is awaited.
+    pub awaiting: Awaiting,
+    /// Whether an attempt may have reached a participant.
+    #[serde(default)]
+    pub maybe_delivered: bool,
+}
+
+/// What a command's next change depends on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Awaiting {
+    /// Nothing: not begun, or settled.
+    #[default]
+    Nothing,
+    /// The broker's confirm: the command is to be published, again after a restart.
+    Confirm,
+    /// The answer, until this time.
+    Reply(Timestamp),
+    /// This time, to send the next attempt.
+    Retry(Timestamp),
+}
+
+/// An event that tells that an instance ended or is parked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Notice {
+    /// What it tells.
+    pub status: Status,
+    /// Since when.
+    pub at: Timestamp,
+    /// The reason as it stood then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+    /// Whether it still has to be published.
+    pub pending: bool,
+}
+
+/// How long a command may stay unconfirmed before that is looked at.
+const CONFIRM_CHECK: Duration = Duration::from_secs(60);
+
+impl Instance {
+    /// The instance as it is right after its start, at revision 0: nothing is recorded yet.
+    pub fn begin(id: InstanceId, started: &Started, at: Timestamp) -> Self {
+        let steps = started.steps.iter().map(|name| StepState::new(name.clone())).collect();
+        Self {
+            id,
+            saga: started.saga.clone(),
+            version: started.version,
+            definition: started.definition.clone(),
+            business_key: started.business_key.clone(),
+            input: Arc::new(started.input.clone()),
+            attributes: started.attributes.clone(),
+            status: Status::Running,
+            started_at: at,
+            updated_at: at,
+            ended_at: None,
+            deadline: started.deadline,
+            deadline_passed: false,
+            event_id: started.event_id.clone(),
+            trace: started.trace.clone(),
+            error: None,
+            parked: None,
+            steps,
+            notices: Vec::new(),
+            ignored: 0,
+            revision: 0,
+        }
+    }
+
+    /// The fold of a whole history; `None` where it does not begin with a start.
+    pub fn replay(id: InstanceId, history: &[HistoryEntry]) -> Option<Self> {
+        let first = history.first()?.facts.first()?;
+        let Fact::Started(started) = &first.fact else { return None };
+        let mut instance = Self::begin(id, started, first.at);
+        for entry in history {
+            for recorded in &entry.facts {
+                instance.apply(recorded);
+            }
+            instance.revision = entry.revision;
+        }
+        Some(instance)
+    }
+
+    /// Changes the instance as the fact says. Facts that name a step or a notice which is not there
+    /// change nothing.
+    pub fn apply(&mut self, recorded: &Recorded) {
+        let at = recorded.at;
+        self.updated_at = self.updated_at.max(at);
+        match &recorded.fact {
+            Fact::Started(_) => {}
+            Fact::Skipped { step } => self.settle(*step, StepStatus::Skipped, None),
+            Fact::Dispatched { step, phase, attempt } => {
+                if let Some(state) = self.steps.get_mut(*step) {
+                    state.status = match phase {
+                        Phase::Action => StepStatus::Dispatched,
+                        Phase::Compensation => StepStatus::Compensating,
+                    };
+                    let progress = state.progress_mut(*phase);
+                    progress.attempt = *attempt;
+                    progress.dispatched_at = at;
+                    progress.awaiting = Awaiting::Confirm;
+                }
+            }
+            Fact::Published { step, phase, due, .. } | Fact::StillWorking { step, phase, due } => {
+                self.await_next(*step, *phase, Awaiting::Reply(*due), true);
+            }
+            Fact::TimedOut { step, phase, .. } | Fact::Transient { step, phase, .. } => {
+                self.await_next(*step, *phase, Awaiting::Nothing, true);
+            }
+            Fact::Unroutable { step, phase, maybe_delivered, .. } => {
+                self.await_next(*step, *phase, Awaiting::Nothing, *maybe_delivered);
+            }
+            Fact::NotSent { step, phase, .. } => self.await_next(*step, *phase, Awaiting::Nothing, false),
+            Fact::RetryScheduled { step, phase, at } => {
+                self.await_next(*step, *phase, Awaiting::Retry(*at), false);
+            }
+            Fact::Succeeded { step, output } => {
+                self.settle(*step, StepStatus::Succeeded, None);
+                if let Some(state) = self.steps.get_mut(*step) {
+                    state.output = Some(output.clone()).filter(|output| !output.is_null());
+                }
+            }
+            Fact::Failed { step, error } => self.settle(*step, StepStatus::Failed, Some(error)),
+            Fact::GivenUp { step, error } => self.settle(*step, StepStatus::Unknown, Some(error)),
+            Fact::Compensated { step } => {
+                if let Some(state) = self.steps.get_mut(*step) {
+                    state.status = StepStatus::Compensated;
+                    state.compensation.awaiting = Awaiting::Nothing;
+                }
+            }
+            Fact::Stopping { error } => self.error = Some(error.clone()),
+            Fact::StopOverruled => self.error = None,
+            Fact::CompensationStarted => self.status = Status::Compensating,
+            Fact::DeadlinePassed => self.deadline_passed = true,
+            Fact::Completed => self.end(Status::Completed, at),
+            Fact::AllCompensated => self.end(Status::Compensated, at),
+            Fact::Parked { error } => {
+                self.status = Status::Parked;
+                self.parked = Some(error.clone());
+            }
+            Fact::Resumed { to } => {
+                self.status = *to;
+                self.parked = None;
+            }
+            Fact::NoticeDue => self.notices.push(Notice {
+                status: self.status,
+                at,
+                error: self.reason().cloned(),
+                pending: true,
+            }),
+            Fact::NoticePublished { notice } | Fact::NoticeDropped { notice, .. } => {
+                if let Some(notice) = self.notices.get_mut(*notice) {
+                    notice.pending = false;
+                }
+            }
+            Fact::Ignored { .. } => self.ignored = self.ignored.saturating_add(1),
+        }
+    }
+
+    /// Why it is parked, else why it is stopping or was compensated.
+    pub fn reason(&self) -> Option<&Failure> {
+        self.parked.as_ref().or(self.error.as_ref())
+    }
+
+    /// Whether something of it is still to be done: it is under way, or a notice is not published.
+    pub fn is_open(&self) -> bool {
+        matches!(self.status, Status::Running | Status::Compensating)
+            || self.notices.iter().any(|notice| notice.pending)
+            || self.unconfirmed().next().is_some()
+    }
+
+    /// Whether no further step is begun because of a failure, the deadline or a cancellation.
+    pub fn is_stopping(&self) -> bool {
+        self.status == Status::Running && self.error.is_some()
+    }
+
+    /// The messages that the broker has not confirmed yet.
+    pub fn unconfirmed(&self) -> impl Iterator<Item = Part> + '_ {
+        let attempts = self.steps.iter().enumerate().flat_map(|(step, state)| {
+            [Phase::Action, Phase::Compensation].into_iter().filter_map(move |phase| {
+                let progress = state.progress(phase);
+                (progress.awaiting == Awaiting::Confirm).then_some(Part::Attempt {
+                    step,
+                    phase,
+                    attempt: progress.attempt,
+                })
+            })
+        });
+        let notices = self.notices.iter().enumerate().filter(|(_, notice)| notice.pending);
+        attempts.chain(notices.map(|(index, _)| Part::Notice(index)))
+    }
+
+    /// The next time at which it has to be looked at; there is always one while it is running or
+    /// compensating.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        if !matches!(self.status, Status::Running | Status::Compensating) {
+            return None;
+        }
+        let phases = self.steps.iter().flat_map(|state| [&state.action, &state.compensation]);
+        let awaited = phases.filter_map(|progress| match progress.awaiting {
+            Awaiting::Nothing => None,
+            Awaiting::Confirm => Some(progress.dispatched_at + CONFIRM_CHECK),
+            Awaiting::Reply(due) | Awaiting::Retry(due) => Some(due),
+        });
+        awaited.chain(self.deadline.filter(|_| !self.deadline_passed)).min()
+    }
+
+    fn settle(&mut self, step: usize, status: StepStatus, error: Option<&Failure>) {
+        if let Some(state) = self.steps.get_mut(step) {
+            state.status = status;
+            state.error = error.cloned();
+            state.action.awaiting = Awaiting::Nothing;
+        }
+    }
+
+    fn await_next(&mut self, step: usize, phase: Phase, awaiting: Awaiting, delivered: bool) {
+        if let Some(state) = self.steps.get_mut(step) {
+            let progress = state.progress_mut(phase);
+            progress.awaiting = awaiting;
+            progress.maybe_delivered |= delivered;
+        }
+    }
+
+    fn end(&mut self, status: Status, at: Timestamp) {
+        self.status = status;
+        self.ended_at = Some(at);
+    }
+}
+
+impl StepState {
+    /// A step that has not begun.
+    pub fn new(name: String) -> Self {
+        Self {
+            name,
+            status: StepStatus::Pending,
+            output: None,
+            error: None,
+            action: Progress::default(),
+            compensation: Progress::default(),
+        }
+    }
+
+    /// How far doing or undoing it has got.
+    pub fn progress(&self, phase: Phase) -> &Progress {
+        match phase {
+            Phase::Action => &self.action,
+            Phase::Compensation => &self.compensation,
+        }
+    }
+
+    fn progress_mut(&mut self, phase: Phase) -> &mut Progress {
+        match phase {
+            Phase::Action => &mut self.action,
+            Phase::Compensation => &mut self.compensation,
+        }
+    }
+}
+
+impl Progress {
+    /// Whether nothing was ever sent.
+    pub fn is_idle(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Status {
+    /// All of them, in the order in which people look for them.
+    pub const ALL: [Self; 5] =
+        [Self::Running, Self::Compensating, Self::Parked, Self::Completed, Self::Compensated];
+
+    /// The name as it stands in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Running => "running",
+            Status::Compensating => "compensating",
+            Status::Completed => "completed",
+            Status::Compensated => "compensated",
+            Status::Parked => "parked",
+        }
+    }
+}
+
+impl StepStatus {
+    /// The name as it stands in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            StepStatus::Pending => "pending",
+            StepStatus::Dispatched => "dispatched",
+            StepStatus::Succeeded => "succeeded",
+            StepStatus::Failed => "failed",
+            StepStatus::Unknown => "unknown",
+            StepStatus::Skipped => "skipped",
+            StepStatus::Compensating => "compensating",
+            StepStatus::Compensated => "compensated",
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Display for StepStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}

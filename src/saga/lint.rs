@@ -1,0 +1,429 @@
+//! What a definition must hold beyond its form. Every refusal names its place and, where there is
+//! one, the remedy.
+//!
+//! Which names an expression may use is checked by [`names`](super::names), where it is compiled.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::compile::{DEFAULT_TIMEOUT, retry_policy};
+use super::definition::{
+    Attempts, Command, Compensate, Definition, Ending, Kind, Located, OnTimeout, Outcome, Period, Place,
+    Policy, Retry, Rule, Step,
+};
+use super::plan::Subscription;
+use super::problem::closest;
+
+/// Longest name, in characters.
+const MAX_NAME: usize = 64;
+/// Longest name of an exchange and longest routing key, in bytes: the limit of AMQP.
+const MAX_SHORT_STRING: usize = 255;
+/// Most attempts that may be counted.
+const MAX_ATTEMPTS: u32 = 10_000;
+
+/// Something that is wrong at a place of a definition.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Finding {
+    pub(super) at: Place,
+    pub(super) message: String,
+    pub(super) hint: Option<String>,
+}
+
+/// Everything that is wrong, in no particular order.
+pub(super) fn lint(definition: &Definition) -> Vec<Finding> {
+    let mut lint = Lint { definition, findings: Vec::new() };
+    lint.saga();
+    lint.order_of_kinds();
+    lint.own_start();
+    lint.findings
+}
+
+struct Lint<'a> {
+    definition: &'a Definition,
+    findings: Vec<Finding>,
+}
+
+impl<'a> Lint<'a> {
+    fn saga(&mut self) {
+        let definition = self.definition;
+        self.name("saga", &definition.saga);
+        if definition.version.value == 0 {
+            self.refuse(definition.version.at, "versions count from 1", None);
+        }
+        for (name, _) in &definition.attributes.0 {
+            self.name("attribute", name);
+        }
+        for (name, policy) in &definition.retry.0 {
+            self.name("retry policy", name);
+            self.policy(policy);
+        }
+        if let Some(deadline) = &definition.deadline {
+            self.not_zero(&deadline.after);
+        }
+        self.subscription(&definition.start.on);
+        if let Some(cancel) = &definition.cancel {
+            self.subscription(&cancel.on);
+        }
+        if definition.steps.is_empty() {
+            self.refuse(definition.steps.at, "a saga needs at least one step", None);
+        }
+        let mut seen = BTreeSet::new();
+        for step in definition.steps.iter() {
+            if !seen.insert(step.step.as_str()) {
+                let message = format!("there is another step {:?}", step.step.value);
+                self.refuse(step.step.at, message, Some("the name of a step is unique in its saga"));
+            }
+            self.step(step);
+        }
+        for ending in self.endings() {
+            self.command(&ending.emit);
+        }
+    }
+
+    fn step(&mut self, step: &'a Step) {
+        self.name("step", &step.step);
+        self.call(&step.command, &step.replies, step.timeout.as_ref(), step.retry.as_ref());
+        if kind(step) != Kind::Retriable {
+            self.budget(step);
+        }
+        if let Some(compensate) = &step.compensate
+            && let Compensate::By(by) = &compensate.value
+        {
+            self.call(&by.command, &by.replies, by.timeout.as_ref(), by.retry.as_ref());
+        }
+    }
+
+    fn call(
+        &mut self,
+        command: &Command,
+        replies: &[Rule],
+        timeout: Option<&Located<Period>>,
+        retry: Option<&'a Located<Retry>>,
+    ) {
+        self.command(command);
+        if let Some(timeout) = timeout {
+            self.not_zero(timeout);
+        }
+        for rule in replies {
+            if let Some(on) = &rule.on {
+                self.subscription(on);
+            }
+            if let (Outcome::Success, Some(error)) = (rule.outcome, &rule.error) {
+                self.refuse(error.at, "a success has no error code", None);
+            }
+        }
+        match retry.map(|retry| (retry.at, &retry.value)) {
+            Some((_, Retry::Inline(policy))) => self.policy(policy),
+            Some((at, Retry::Named(name))) if self.definition.retry.find(name).is_none() => {
+                let hint = match closest(name, self.definition.retry.names()) {
+                    Some(known) => format!("did you mean `{known}`?"),
+                    None => "the policies are listed under `retry:` at the top level".to_owned(),
+                };
+                self.refuse(at, format!("unknown retry policy {name:?}"), Some(&hint));
+            }
+            _ => {}
+        }
+    }
+
+    /// Where steps stand relative to the pivot, and what follows from it.
+    fn order_of_kinds(&mut self) {
+        let steps = &self.definition.steps.value;
+        let pivot = steps.iter().position(|step| kind(step) == Kind::Pivot);
+        for (index, step) in steps.iter().enumerate() {
+            let at = step.kind.as_ref().map_or(step.step.at, |kind| kind.at);
+            let name = &step.step.value;
+            let after_pivot = pivot.is_some_and(|pivot| index > pivot);
+            match (kind(step), after_pivot) {
+                (Kind::Pivot, true) => self.refuse(
+                    at,
+                    format!("step {name:?} is a second pivot"),
+                    Some("after the first pivot there is no way back; say `kind: retriable`"),
+                ),
+                (Kind::Compensatable, true) => self.refuse(
+                    at,
+                    format!("step {name:?} comes after the pivot and cannot be undone"),
+                    Some("say `kind: retriable`, or move the step before the pivot"),
+                ),
+                (Kind::Retriable, false) => self.refuse(
+                    at,
+                    format!("step {name:?} is retriable but comes before any pivot"),
+                    Some("only steps after a pivot are retriable"),
+                ),
+                _ => {}
+            }
+            self.way_back(step, after_pivot);
+        }
+    }
+
+    fn way_back(&mut self, step: &Step, after_pivot: bool) {
+        let name = &step.step.value;
+        if kind(step) == Kind::Compensatable {
+            if step.compensate.is_none() && !after_pivot {
+                let hint =
+                    "say `compensate:` with a command, or `compensate: none` where nothing has to be undone";
+                self.refuse(step.step.at, format!("step {name:?} does not say how it is undone"), Some(hint));
+            }
+            return;
+        }
+        if let Some(compensate) = &step.compensate {
+            let message = format!("step {name:?} is the pivot or comes after it, it is never undone");
+            self.refuse(compensate.at, message, Some("leave out `compensate`"));
+        }
+        if let Some(on_timeout) = &step.on_timeout
+            && on_timeout.value == OnTimeout::Compensate
+        {
+            let message =
+                format!("step {name:?} may have taken effect, so there is no way back from its timeout");
+            self.refuse(on_timeout.at, message, Some("say `on_timeout: retry` or `on_timeout: park`"));
+        }
+    }
+
+    /// The time that a step may take up must fit into the deadline.
+    fn budget(&mut self, step: &Step) {
+        let policy = retry_policy(self.definition, step.retry.as_ref());
+        let at = step.retry.as_ref().map_or(step.step.at, |retry| retry.at);
+        let deadline = self.definition.deadline.as_ref().map(|deadline| deadline.after.value);
+        let (attempts, deadline) = match (policy.attempts, deadline) {
+            (None, None) => {
+                let message =
+                    format!("step {:?} is tried without end, and the saga has no deadline", step.step.value);
+                let hint = "give the saga a `deadline`, or the policy a number of attempts";
+                return self.refuse(at, message, Some(hint));
+            }
+            (Some(attempts), Some(deadline)) => (attempts.min(MAX_ATTEMPTS), deadline),
+            _ => return,
+        };
+        let timeout = step.timeout.as_ref().map_or(DEFAULT_TIMEOUT, |timeout| timeout.value.0);
+        let delays: Duration = (1..attempts).map(|attempt| policy.longest_delay_after(attempt)).sum();
+        let budget = timeout.saturating_mul(attempts).saturating_add(delays);
+        if budget > deadline.0 {
+            let message = format!(
+                "step {:?} may take {}, longer than the deadline of {deadline}",
+                step.step.value,
+                Period(budget)
+            );
+            self.refuse(at, message, Some("lower attempts, delays or timeout, or allow the saga more time"));
+        }
+    }
+
+    fn policy(&mut self, policy: &Policy) {
+        if let Attempts::AtMost(count) = policy.attempts.value
+            && !(1..=MAX_ATTEMPTS).contains(&count)
+        {
+            let message = format!("attempts must be 1 to {MAX_ATTEMPTS}, or `unlimited`");
+            self.refuse(policy.attempts.at, message, None);
+        }
+        if let Some(factor) = &policy.factor
+            && !(factor.value >= 1.0 && factor.value.is_finite())
+        {
+            self.refuse(factor.at, "the factor must be at least 1, delays never shrink", None);
+        }
+        for period in [&policy.initial, &policy.max].into_iter().flatten() {
+            self.not_zero(period);
+        }
+        if let (Some(initial), Some(max)) = (&policy.initial, &policy.max)
+            && initial.value.0 > max.value.0
+        {
+            self.refuse(max.at, "`max` is shorter than `initial`", None);
+        }
+    }
+
+    fn command(&mut self, command: &Command) {
+        self.short_string("exchange", &command.exchange);
+        self.short_string("key", &command.key);
+    }
+
+    /// A saga whose own messages match its start pattern would start itself again.
+    fn own_start(&mut self) {
+        let on = &self.definition.start.on;
+        let start = Subscription { exchange: on.exchange.value.clone(), pattern: on.key.value.clone() };
+        let commands = self.definition.steps.iter().flat_map(|step| {
+            let compensation = match step.compensate.as_ref().map(|compensate| &compensate.value) {
+                Some(Compensate::By(by)) => Some(&by.command),
+                Some(Compensate::None) | None => None,
+            };
+            [Some(&step.command), compensation]
+        });
+        let emitted = self.endings().map(|ending| Some(&ending.emit));
+        let own = commands.chain(emitted).flatten().find(|own| start.matches(&own.exchange, &own.key));
+        if let Some(own) = own {
+            let message = format!(
+                "the saga starts on what it publishes itself: {:?} on exchange {:?}",
+                own.key.value, own.exchange.value
+            );
+            self.refuse(on.at, message, Some("narrow the pattern, or publish with another key"));
+        }
+    }
+
+    fn endings(&self) -> impl Iterator<Item = &'a Ending> + use<'a> {
+        let definition = self.definition;
+        [&definition.on_completed, &definition.on_compensated, &definition.on_parked].into_iter().flatten()
+    }
+
+    fn subscription(&mut self, on: &super::definition::Subscription) {
+        self.short_string("exchange", &on.exchange);
+        self.short_string("key", &on.key);
+    }
+
+    fn short_string(&mut self, what: &str, text: &Located<String>) {
+        if text.is_empty() {
+            self.refuse(text.at, format!("the {what} is empty"), None);
+        } else if text.len() > MAX_SHORT_STRING {
+            self.refuse(text.at, format!("the {what} is over {MAX_SHORT_STRING} bytes"), None);
+        } else if text.starts_with('=') {
+            let hint = "topology is known before any message comes; put what varies into the body";
+            self.refuse(text.at, format!("the {what} cannot be an expression"), Some(hint));
+        }
+    }
+
+    fn name(&mut self, what: &str, name: &Located<String>) {
+        let snake = name.starts_with(|c: char| c.is_ascii_lowercase())
+            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        if !snake {
+            let hint = "a to z, 0 to 9 and _, beginning with a letter";
+            self.refuse(name.at, format!("name of {what} {:?} is not snake_case", name.value), Some(hint));
+        } else if name.len() > MAX_NAME {
+            self.refuse(name.at, format!("name of {what} is over {MAX_NAME} characters"), None);
+        }
+    }
+
+    fn not_zero(&mut self, period: &Located<Period>) {
+        if period.value.0.is_zero() {
+            self.refuse(period.at, "a duration of zero", Some("write at least 1ms"));
+        }
+    }
+
+    fn refuse(&mut self, at: Place, message: impl Into<String>, hint: Option<&str>) {
+        self.findings.push(Finding { at, message: message.into(), hint: hint.map(str::to_owned) });
+    }
+}
+
+/// The kind of a step that may not say so.
+pub(super) fn kind(step: &Step) -> Kind {
+    step.kind.as_ref().map_or(Kind::Compensatable, |kind| kind.value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::compile::load;
+
+    /// Line 1 is `saga: s`, a step stands on each of the lines 8 to 10.
+    const BASE: &str = "\
+saga: s
+version: 1
+start: {on: {exchange: in, key: a.b}, business_key: =event.data.id}
+attributes: {customer: =input.customer}
+deadline: {after: 10m}
+retry: {some: {attempts: 3}}
+steps:
+  - {step: one, command: {exchange: out, key: one}, compensate: {command: {exchange: out, key: undo}}}
+  - {step: two, kind: pivot, command: {exchange: out, key: two}, retry: some}
+  - {step: three, kind: retriable, command: {exchange: out, key: three}}
+on_completed: {emit: {exchange: out, key: done}}
+";
+
+    const COMPENSATE: &str = ", compensate: {command: {exchange: out, key: undo}}";
+    const DEADLINE: &str = "deadline: {after: 10m}\nretry: {some: {attempts: 3}}";
+
+    #[test]
+    fn the_base_of_these_tests_holds() {
+        load("f", BASE).unwrap();
+    }
+
+    /// Each row: what is replaced in the base, by what, and the one problem that comes of it.
+    #[test]
+    fn each_refusal_has_its_place_and_its_reason() {
+        let long_name = format!("step: {}", "x".repeat(65));
+        let long_key = format!("key: {}", "k".repeat(256));
+        let rows: [(&str, &str, &str, &str); 48] = [
+            // Names.
+            ("saga: s", "saga: S", "1:7", "name of saga \"S\" is not snake_case"),
+            ("step: one", "step: o-ne", "8:12", "name of step \"o-ne\" is not"),
+            ("step: one", &long_name, "8:12", "name of step is over 64 characters"),
+            ("customer: =", "Customer: =", "4:14", "name of attribute \"Customer\" is not"),
+            ("some: {", "1st: {attempts: 1}, some: {", "6:9", "name of retry policy \"1st\" is not"),
+            ("step: three", "step: one", "10:12", "there is another step \"one\""),
+            ("version: 1", "version: 0", "2:10", "versions count from 1"),
+            // What names mean where.
+            ("retry: some", "retry: soem", "9:73", "unknown retry policy \"soem\""),
+            ("key: two", "key: two, body: =steps.three.output", "9:71", "step \"three\" is not before"),
+            ("key: two", "key: two, body: =steps.two.output", "9:71", "step \"two\" is not before"),
+            ("key: two", "key: two, body: [{x: =steps.oen.output}]", "9:76", "unknown step \"oen\""),
+            ("key: two", "key: two, body: =steps.one.outptu", "9:71", "there is no field \"outptu\""),
+            ("key: two", "key: two, body: =steps", "9:71", "`steps` needs the name of a step"),
+            ("key: two", "key: two, body: =event.data", "9:71", "`event` is not available in the body"),
+            ("key: two", "key: two, body: =reply.data", "9:71", "`reply` is not available in the body"),
+            ("key: undo", "key: undo, body: =steps.two.output", "8:108", "step \"two\" is not before"),
+            ("key: done", "key: done, body: =event.data", "11:55", "`event` is not available in an event"),
+            (
+                "kind: pivot",
+                "kind: pivot, when: =reply.id == null",
+                "9:36",
+                "`reply` is not available in `when`",
+            ),
+            ("=event.data.id", "=input.id", "3:53", "`input` is not available in the start"),
+            ("=event.data.id", "=event.dat.id", "3:53", "there is no field \"dat\""),
+            ("=input.customer", "=saga.id", "4:24", "`saga` is not available in attributes"),
+            (
+                "retry: some",
+                "replies: [{business_key: =input.x, outcome: success}]",
+                "9:91",
+                "`input` is not available",
+            ),
+            // Expressions.
+            ("=event.data.id", "=event.data.id +", "3:69", "does not parse"),
+            ("=event.data.id", "\"=event.data.id + 'é' + ,\"", "3:77", "does not parse"),
+            ("=event.data.id", "order", "3:53", "this key is the same for every event"),
+            ("=event.data.id", "{a: 1}", "3:53", "expected an expression"),
+            ("kind: pivot", "kind: pivot, when: 1", "9:36", "a condition must be true or false"),
+            // The way back.
+            (COMPENSATE, "", "8:12", "does not say how it is undone"),
+            ("kind: pivot", "compensate: none", "10:25", "is retriable but comes before any pivot"),
+            ("kind: pivot", "kind: pivot, compensate: none", "9:42", "it is never undone"),
+            ("kind: retriable", "kind: retriable, compensate: none", "10:48", "it is never undone"),
+            ("kind: retriable, ", "", "10:12", "comes after the pivot and cannot be undone"),
+            ("kind: retriable", "kind: pivot", "10:25", "is a second pivot"),
+            ("kind: pivot", "kind: pivot, on_timeout: compensate", "9:42", "no way back from its timeout"),
+            (
+                "kind: retriable",
+                "kind: retriable, on_timeout: compensate",
+                "10:48",
+                "no way back from its timeout",
+            ),
+            // Time.
+            ("attempts: 3", "attempts: 20", "9:73", "step \"two\" may take 1443s, longer than"),
+            ("attempts: 3", "attempts: 0", "6:26", "attempts must be 1 to 10000"),
+            ("attempts: 3", "attempts: 3, factor: 0.5", "6:37", "the factor must be at least 1"),
+            ("attempts: 3", "attempts: 3, factor: -2", "6:37", "the factor must be at least 1"),
+            ("attempts: 3", "attempts: 3, initial: 0s", "6:38", "a duration of zero"),
+            ("attempts: 3", "attempts: 3, initial: 2s, max: 1s", "6:47", "`max` is shorter than `initial`"),
+            ("retry: some", "timeout: 0ms", "9:75", "a duration of zero"),
+            (DEADLINE, "retry: {some: {attempts: unlimited}}", "8:73", "tried without end"),
+            // Topology.
+            ("in, key: a.b", "out, key: '#'", "3:13", "starts on what it publishes itself: \"one\""),
+            ("out, key: two", "'', key: two", "9:50", "the exchange is empty"),
+            ("key: two", "key: =input.key", "9:60", "the key cannot be an expression"),
+            ("key: two", &long_key, "9:60", "the key is over 255 bytes"),
+            (
+                "retry: some",
+                "replies: [{outcome: success, error: X}]",
+                "9:102",
+                "a success has no error code",
+            ),
+        ];
+        for (from, to, place, part) in rows {
+            let problems = load("f", &BASE.replacen(from, to, 1)).expect_err(to);
+            let [problem] = problems.as_slice() else { panic!("{to}: {problems:#?}") };
+            assert!(problem.message.contains(part), "{problem}");
+            assert_eq!(format!("{}:{}", problem.line, problem.column), place, "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_saga_has_steps() {
+        let steps = BASE.find("  - {step").unwrap()..BASE.find("on_completed").unwrap();
+        let mut source = BASE.to_owned();
+        source.replace_range(steps, "  []\n");
+        assert_eq!(load("f", &source).unwrap_err()[0].message, "a saga needs at least one step");
+    }
+}

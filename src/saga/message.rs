@@ -1,0 +1,129 @@
+//! Messages: what comes in, made uniform, and what goes out.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::id::{InstanceId, MessageId};
+use super::time::Timestamp;
+
+/// A message as the broker handed it over, before anything is believed of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RawMessage {
+    /// Exchange that it was published to; empty for the default exchange.
+    pub exchange: String,
+    /// Routing key.
+    pub key: String,
+    /// AMQP property `message_id`.
+    pub message_id: Option<String>,
+    /// AMQP property `correlation_id`.
+    pub correlation_id: Option<String>,
+    /// AMQP property `type`.
+    pub kind: Option<String>,
+    /// AMQP property `app_id`.
+    pub app_id: Option<String>,
+    /// AMQP property `content_type`.
+    pub content_type: Option<String>,
+    /// AMQP property `content_encoding`.
+    pub content_encoding: Option<String>,
+    /// AMQP property `timestamp`, in seconds.
+    pub timestamp: Option<u64>,
+    /// Headers, in their JSON form.
+    pub headers: Map<String, Value>,
+    /// The body, unparsed.
+    pub body: Vec<u8>,
+}
+
+/// An event or a reply in the one form that expressions see.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Message {
+    /// Id given by the sender, if any.
+    pub id: Option<String>,
+    /// Type of the event.
+    pub kind: Option<String>,
+    /// Where it says that it comes from.
+    pub source: Option<String>,
+    /// When it says that it happened, RFC 3339.
+    pub time: Option<String>,
+    /// The payload.
+    pub data: Value,
+    /// What the envelope said beside the payload.
+    pub metadata: Value,
+    /// AMQP headers, in their JSON form.
+    pub headers: Map<String, Value>,
+    /// Exchange that it was published to; empty for the default exchange.
+    pub exchange: String,
+    /// Routing key.
+    pub key: String,
+    /// AMQP property `correlation_id`.
+    pub correlation_id: Option<String>,
+}
+
+/// A message that is ready to be published. Two renderings of one message are byte for byte the
+/// same.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outgoing {
+    /// Which message of which instance it is.
+    pub origin: Origin,
+    /// Exchange to publish to.
+    pub exchange: String,
+    /// Routing key, also the property `type`.
+    pub key: String,
+    /// Properties `message_id` and, for a command, `correlation_id`.
+    pub message_id: MessageId,
+    /// Whether an answer is expected: sets `correlation_id` and `reply_to`.
+    pub wants_reply: bool,
+    /// Property `timestamp`: when the attempt was decided.
+    pub timestamp: Timestamp,
+    /// Headers, all of them strings.
+    pub headers: BTreeMap<String, String>,
+    /// JSON.
+    pub body: Vec<u8>,
+    /// True if a copy may have been published before, by an earlier connection or an earlier
+    /// process: a return then does not prove that nobody got it.
+    pub repeated: bool,
+}
+
+/// Names one outgoing message of an instance.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Origin {
+    /// The instance that sends it.
+    pub instance: InstanceId,
+    /// Which of its messages.
+    pub part: Part,
+}
+
+/// The part of an instance that a message belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Part {
+    /// One attempt of a step's command.
+    Attempt {
+        /// Index of the step.
+        step: usize,
+        /// Doing or undoing.
+        phase: super::id::Phase,
+        /// From 1.
+        attempt: u32,
+    },
+    /// The event that tells an end: index into the instance's notices.
+    Notice(usize),
+}
+
+/// Why a message can never be understood, however often it is delivered.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Poison {
+    /// The body is larger than the limit.
+    #[error("body of {size} bytes is over the limit of {limit}")]
+    TooLarge {
+        /// Bytes in the body.
+        size: usize,
+        /// Bytes allowed.
+        limit: usize,
+    },
+    /// `content_encoding` names a compression.
+    #[error("content encoding {0:?} is not supported, send plain JSON")]
+    Encoded(String),
+    /// The body is not JSON.
+    #[error("body is not JSON: {0}")]
+    NotJson(String),
+}

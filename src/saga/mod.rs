@@ -1,0 +1,30 @@
+//! The pure core: values and functions of values. No I/O, no clock, no randomness.
+
+pub mod decode;
+pub mod duration;
+pub mod id;
+pub mod message;
+pub mod time;
+
+pub mod compile;
+pub mod definition;
+mod lint;
+mod names;
+pub mod problem;
+mod reader;
+pub mod schema;
+mod yaml;
+
+pub mod expression;
+mod interpreter;
+pub mod scope;
+pub mod template;
+
+mod advance;
+pub mod command;
+pub mod fact;
+pub mod instance;
+pub mod plan;
+pub mod reply;
+pub mod retry;
+pub mod transition;

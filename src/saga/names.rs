@@ -1,0 +1,98 @@
+//! Which names mean something at which place of a definition.
+
+use super::expression::path_text;
+use super::problem::closest;
+use super::scope::{MESSAGE_FIELDS, SAGA_FIELDS, STEP_FIELDS};
+
+/// The names that are in scope at a place.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Names<'a> {
+    /// What the place is called in messages.
+    pub(super) place: &'static str,
+    /// Whether there is an event.
+    pub(super) event: bool,
+    /// Whether there is an input.
+    pub(super) input: bool,
+    /// Whether there is a reply.
+    pub(super) reply: bool,
+    /// The names of the steps that are in scope; `None` where there is no instance yet.
+    pub(super) steps: Option<&'a [&'a str]>,
+    /// The names of all steps, to tell a later step from an unknown one.
+    pub(super) all_steps: &'a [&'a str],
+}
+
+impl<'a> Names<'a> {
+    /// The same names with another title for the place.
+    pub(super) fn at(self, place: &'static str) -> Self {
+        Self { place, ..self }
+    }
+
+    /// The same names and the reply.
+    pub(super) fn and_reply(self, place: &'static str) -> Self {
+        Self { place, reply: true, ..self }
+    }
+
+    /// What is wrong with a path at this place, and the remedy.
+    pub(super) fn check(&self, path: &[String]) -> Result<(), (String, Option<String>)> {
+        let root = path.first().map_or("", String::as_str);
+        let available = match root {
+            "event" => self.event,
+            "input" => self.input,
+            "reply" => self.reply,
+            _ => self.steps.is_some(),
+        };
+        if !available {
+            let message = format!("`{root}` is not available in {}", self.place);
+            return Err((message, Some(format!("available here: {}", self.available().join(", ")))));
+        }
+        match (root, path.get(1)) {
+            ("event" | "reply", Some(field)) => known(path, field, &MESSAGE_FIELDS),
+            ("saga", Some(field)) => known(path, field, &SAGA_FIELDS),
+            ("steps", Some(step)) => {
+                self.step(step)?;
+                path.get(2).map_or(Ok(()), |field| known(path, field, &STEP_FIELDS))
+            }
+            ("steps", None) => Err((
+                "`steps` needs the name of a step".to_owned(),
+                Some("write `steps.<name>.output`".to_owned()),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn step(&self, name: &String) -> Result<(), (String, Option<String>)> {
+        let before = self.steps.unwrap_or_default();
+        if before.contains(&name.as_str()) {
+            return Ok(());
+        }
+        if self.all_steps.contains(&name.as_str()) {
+            let message = format!("step {name:?} is not before this one");
+            return Err((message, Some("an expression sees the steps that are done before it".to_owned())));
+        }
+        let hint =
+            closest(name, self.all_steps.iter().copied()).map(|known| format!("did you mean `{known}`?"));
+        Err((format!("unknown step {name:?}"), hint))
+    }
+
+    fn available(&self) -> Vec<&'static str> {
+        let names = [
+            ("event", self.event),
+            ("input", self.input),
+            ("reply", self.reply),
+            ("saga", self.steps.is_some()),
+            ("steps", self.steps.is_some_and(|steps| !steps.is_empty())),
+        ];
+        names.into_iter().filter(|(_, available)| *available).map(|(name, _)| name).collect()
+    }
+}
+
+fn known(path: &[String], field: &str, fields: &[&str]) -> Result<(), (String, Option<String>)> {
+    if fields.contains(&field) {
+        return Ok(());
+    }
+    let hint = match closest(field, fields.iter().copied()) {
+        Some(known) => format!("did you mean `{known}`?"),
+        None => format!("there are {}", fields.join(", ")),
+    };
+    Err((format!("`{}`: there is no field {field:?}", path_text(path)), Some(hint)))
+}

@@ -1,0 +1,281 @@
+//! A plan: a definition, checked and compiled to a graph of steps.
+//!
+//! Steps stand in topological order, each with the steps that it requires. A written sequence is a
+//! chain, and compensation walks the same graph backwards.
+
+use std::time::Duration;
+
+use super::expression::{Expression, Template};
+use super::retry::RetryPolicy;
+
+/// A compiled definition. Immutable; instances share it.
+#[derive(Debug)]
+pub struct Plan {
+    /// Name of the saga.
+    pub saga: String,
+    /// Version of the definition.
+    pub version: u32,
+    /// Hash of the definition's content.
+    pub hash: DefinitionHash,
+    /// What starts an instance.
+    pub start: Start,
+    /// Searchable values, by name.
+    pub attributes: Vec<(String, Expression)>,
+    /// Time limit of a whole instance.
+    pub deadline: Option<Deadline>,
+    /// What cancels an instance.
+    pub cancel: Option<Cancel>,
+    /// The graph.
+    pub steps: Vec<Step>,
+    /// Event to emit when an instance is completed.
+    pub on_completed: Option<Emission>,
+    /// Event to emit when an instance is compensated.
+    pub on_compensated: Option<Emission>,
+    /// Event to emit when an instance is parked.
+    pub on_parked: Option<Emission>,
+}
+
+/// SHA-256 of a definition's canonical form, in hexadecimal. Comments and layout do not count.
+pub type DefinitionHash = String;
+
+/// What starts an instance.
+#[derive(Debug)]
+pub struct Start {
+    /// Which events.
+    pub on: Subscription,
+    /// Names the instance.
+    pub business_key: Expression,
+    /// What the instance keeps of the event.
+    pub input: Template,
+}
+
+/// What cancels an instance.
+#[derive(Debug)]
+pub struct Cancel {
+    /// Which events.
+    pub on: Subscription,
+    /// Names the instance.
+    pub business_key: Expression,
+}
+
+/// A topic exchange and a pattern over its routing keys.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Subscription {
+    /// Name of the exchange.
+    pub exchange: String,
+    /// `*` stands for one word, `#` for any number of words.
+    pub pattern: String,
+}
+
+/// Time limit of a whole instance.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Deadline {
+    /// Counted from the start.
+    pub after: Duration,
+    /// What happens when it has passed before the pivot.
+    pub then: AtDeadline,
+}
+
+/// What happens at a deadline before the pivot. After the pivot it only alerts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtDeadline {
+    /// Undo what was done.
+    Compensate,
+    /// Wait for a person.
+    Park,
+}
+
+/// A node of the graph.
+#[derive(Debug)]
+pub struct Step {
+    /// Name, unique in the saga.
+    pub name: String,
+    /// Before, at or after the point of no return.
+    pub kind: Kind,
+    /// Indices of the steps that must be settled before this one; all are smaller than its own.
+    pub requires: Vec<usize>,
+    /// If it is there and false, the step is skipped.
+    pub when: Option<Expression>,
+    /// What does the step.
+    pub action: Call,
+    /// What to do when an attempt is not answered in time.
+    pub on_timeout: OnTimeout,
+    /// What the step keeps of its reply.
+    pub output: Option<Template>,
+    /// What undoes the step; `None` where nothing has to be undone.
+    pub compensation: Option<Call>,
+}
+
+/// Where a step stands relative to the point of no return.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Can be undone.
+    Compensatable,
+    /// Once it has succeeded there is no way back.
+    Pivot,
+    /// After the pivot: forward only.
+    Retriable,
+}
+
+/// A command and how its answer is awaited.
+#[derive(Debug)]
+pub struct Call {
+    /// Exchange to publish to.
+    pub exchange: String,
+    /// Routing key.
+    pub key: String,
+    /// Body.
+    pub body: Template,
+    /// Rules that read an outcome from a message without an `x-saga-outcome` header; the first
+    /// match wins.
+    pub replies: Vec<ReplyRule>,
+    /// How long one attempt may stay unanswered, counted from its publication.
+    pub timeout: Duration,
+    /// How often and when to send again.
+    pub retry: RetryPolicy,
+}
+
+/// Reads an outcome from a message without an outcome header.
+#[derive(Debug)]
+pub struct ReplyRule {
+    /// Which events; `None` for a reply to the reply queue.
+    pub on: Option<Subscription>,
+    /// Must be true for the rule to match.
+    pub when: Option<Expression>,
+    /// Finds the instance; `None` means the start's own expression.
+    pub business_key: Option<Expression>,
+    /// What the message means.
+    pub outcome: OutcomeKind,
+    /// Error code of an outcome that is not a success.
+    pub error: Option<String>,
+}
+
+/// What a reply says, without its details.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutcomeKind {
+    /// It is done.
+    Success,
+    /// It is refused for good.
+    Failure,
+    /// It failed for now.
+    Retry,
+    /// It is still being worked on.
+    Pending,
+}
+
+/// What to do when an attempt of an action is not answered in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnTimeout {
+    /// Send the next attempt.
+    Retry,
+    /// Give the step up, and compensate it too.
+    Compensate,
+    /// Wait for a person.
+    Park,
+}
+
+/// An event that sagamq emits of its own.
+#[derive(Debug)]
+pub struct Emission {
+    /// Exchange to publish to.
+    pub exchange: String,
+    /// Routing key.
+    pub key: String,
+    /// Body.
+    pub body: Template,
+}
+
+impl Plan {
+    /// Every pattern that the event queue must be bound to, without repeats.
+    pub fn subscriptions(&self) -> Vec<Subscription> {
+        let calls = self.steps.iter().flat_map(|step| [Some(&step.action), step.compensation.as_ref()]);
+        let rules = calls.flatten().flat_map(|call| &call.replies).filter_map(|rule| rule.on.clone());
+        let mut all: Vec<_> = [self.start.on.clone()]
+            .into_iter()
+            .chain(self.cancel.as_ref().map(|cancel| cancel.on.clone()))
+            .chain(rules)
+            .collect();
+        all.sort();
+        all.dedup();
+        all
+    }
+
+    /// Every exchange that the saga publishes to or listens on, without repeats.
+    pub fn exchanges(&self) -> Vec<String> {
+        let calls = self.steps.iter().flat_map(|step| [Some(&step.action), step.compensation.as_ref()]);
+        let emissions = [&self.on_completed, &self.on_compensated, &self.on_parked].into_iter().flatten();
+        let mut all: Vec<_> = calls
+            .flatten()
+            .map(|call| call.exchange.clone())
+            .chain(emissions.map(|emission| emission.exchange.clone()))
+            .chain(self.subscriptions().into_iter().map(|on| on.exchange))
+            .filter(|exchange| !exchange.is_empty())
+            .collect();
+        all.sort();
+        all.dedup();
+        all
+    }
+}
+
+impl Subscription {
+    /// Whether a message published to `exchange` with `key` is meant, by the rules of AMQP topic
+    /// exchanges.
+    pub fn matches(&self, exchange: &str, key: &str) -> bool {
+        self.exchange == exchange && pattern_matches(&self.pattern, key)
+    }
+}
+
+/// Topic matching without backtracking over words: linear for `*`, quadratic at worst for `#`.
+fn pattern_matches(pattern: &str, key: &str) -> bool {
+    let words = topic_words(key);
+    // reachable[i]: the pattern so far can have consumed the first i words.
+    let mut reachable = vec![false; words.len() + 1];
+    reachable[0] = true;
+    for part in topic_words(pattern) {
+        let mut next = vec![false; words.len() + 1];
+        let mut earlier = false;
+        for at in 0..=words.len() {
+            earlier |= reachable[at];
+            next[at] = match part {
+                "#" => earlier,
+                "*" => at > 0 && reachable[at - 1],
+                word => at > 0 && reachable[at - 1] && words[at - 1] == word,
+            };
+        }
+        reachable = next;
+    }
+    reachable[words.len()]
+}
+
+/// The words of a routing key; the empty key has none.
+fn topic_words(key: &str) -> Vec<&str> {
+    if key.is_empty() { Vec::new() } else { key.split('.').collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_as_topic_exchanges_do() {
+        let matching = [
+            ("order.placed", "order.placed"),
+            ("order.*", "order.placed"),
+            ("#", ""),
+            ("#", "a.b.c"),
+            ("order.#", "order"),
+            ("order.#", "order.placed.eu"),
+            ("#.eu", "order.placed.eu"),
+            ("*.*", "a.b"),
+            ("#.b.#", "a.b.c"),
+        ];
+        for (pattern, key) in matching {
+            assert!(pattern_matches(pattern, key), "{pattern} should match {key}");
+        }
+        for (pattern, key) in
+            [("order.*", "order"), ("order.*", "order.a.b"), ("*", ""), ("a", "b"), ("a.#.b", "a")]
+        {
+            assert!(!pattern_matches(pattern, key), "{pattern} should not match {key}");
+        }
+    }
+}

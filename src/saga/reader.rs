@@ -1,0 +1,215 @@
+//! Reading a definition from YAML, within bounds, and saying what is wrong with it.
+
+use std::fmt;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::definition::{Compensate, Compensation, Definition, Policy, Retry};
+use super::problem::{Problem, closest};
+
+/// Largest definition file, in bytes.
+pub const MAX_SOURCE: usize = 1 << 20;
+
+/// Forms that the language will have.
+const LATER: [&str; 7] = ["parallel", "wait", "delay", "emit", "foreach", "call", "limit"];
+
+/// Parses a definition. It is strict: a field that the language does not have is an error.
+///
+/// # Errors
+///
+/// The first thing that is not YAML, or not of the language's form.
+pub fn parse(file: &str, source: &str) -> Result<Definition, Problem> {
+    if source.len() > MAX_SOURCE {
+        let message = format!("a definition of {} bytes is over the limit of {MAX_SOURCE}", source.len());
+        return Err(Problem::of_file(file, message, None));
+    }
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_depth: 32,
+            flow_nesting_limit: 32,
+            max_nodes: 20_000,
+            max_events: 60_000,
+            max_aliases: 1_000,
+            max_anchors: 100,
+            max_recorded_anchor_events: 20_000,
+            max_recorded_anchor_bytes: MAX_SOURCE,
+            // A second one has an error of its own.
+            max_documents: 2,
+            max_merge_keys: 100,
+            max_total_scalar_bytes: MAX_SOURCE,
+        },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 20_000, max_replay_stack_depth: 16 },
+        strict_booleans: true,
+        with_snippet: false,
+    };
+    serde_saphyr::from_str_with_options(source, options).map_err(|error| explain(file, source, &error))
+}
+
+/// Turns an error of the YAML reader into a problem, in our words where it is a usual one.
+fn explain(file: &str, source: &str, error: &serde_saphyr::Error) -> Problem {
+    use serde_saphyr::Error as Yaml;
+    let error = error.without_snippet();
+    let list = |expected: &[&str]| format!("one of {}", expected.join(", "));
+    let (message, hint) = match error {
+        Yaml::SerdeUnknownField { field, expected, .. } => {
+            let hint = match closest(field, expected.iter().copied()) {
+                _ if LATER.contains(&field.as_str())
+                    && expected.iter().any(|name| name.starts_with("step")) =>
+                {
+                    format!("`{field}` is not supported yet, steps run in the written order")
+                }
+                Some(known) => format!("did you mean `{known}`?"),
+                None => list(expected),
+            };
+            (format!("unknown field {field:?}"), Some(hint))
+        }
+        Yaml::SerdeUnknownVariant { variant, expected, .. } => {
+            let hint = closest(variant, expected.iter().copied());
+            let hint = hint.map_or_else(|| list(expected), |known| format!("did you mean `{known}`?"));
+            (format!("unknown value {variant:?}"), Some(hint))
+        }
+        Yaml::SerdeMissingField { field, .. } => (format!("missing field {field:?}"), None),
+        Yaml::DuplicateMappingKey { key, .. } => (
+            format!(
+                "{} is there twice",
+                key.as_deref().map_or("a name".to_owned(), |key| format!("{key:?}"))
+            ),
+            None,
+        ),
+        Yaml::MultipleDocuments { .. } => (
+            "a file holds one definition".to_owned(),
+            Some("put each saga into a file of its own".to_owned()),
+        ),
+        Yaml::Budget { breach, .. } => {
+            (format!("the definition is too large or nests too deep: {breach:?}"), None)
+        }
+        Yaml::Eof { .. } => ("the definition ends too early".to_owned(), None),
+        other => {
+            let text = other.to_string();
+            (text.rfind(" at line ").map_or(text.as_str(), |end| &text[..end]).to_owned(), None)
+        }
+    };
+    match error.location() {
+        Some(location) if location.line() > 0 => Problem::at(file, source, location.into(), message, hint),
+        _ => Problem::of_file(file, message, hint),
+    }
+}
+
+impl<'de> Deserialize<'de> for Retry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Retry;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a retry policy, or a policy")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Retry, E> {
+                Ok(Retry::Named(name.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Retry, A::Error> {
+                Policy::deserialize(MapAccessDeserializer::new(map)).map(Retry::Inline)
+            }
+        }
+        deserializer.deserialize_any(Reader)
+    }
+}
+
+impl<'de> Deserialize<'de> for Compensate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Compensate;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`none`, or a mapping with a `command`")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Compensate, E> {
+                match text {
+                    "none" => Ok(Compensate::None),
+                    _ => Err(E::custom(format!("{text:?} is neither `none` nor a mapping with a `command`"))),
+                }
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Compensate, A::Error> {
+                let compensation = Compensation::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Compensate::By(Box::new(compensation)))
+            }
+        }
+        deserializer.deserialize_any(Reader)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ORDER: &str = include_str!("../../sagas/order.yaml");
+
+    #[test]
+    fn bombs_of_aliases_and_of_depth_are_refused() {
+        let mut aliases = "a: &a [x, x]\n".to_owned();
+        for (name, before) in ["b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n"]
+            .iter()
+            .zip("abcdefghijklm".chars())
+        {
+            aliases.push_str(&format!("{name}: &{name} [{}]\n", vec![format!("*{before}"); 9].join(", ")));
+        }
+        let bombs = [
+            ORDER.replace(
+                "body: {order_id: =saga.business_key, reason: =saga.error}",
+                &format!("body: {}", "[".repeat(10_000)),
+            ),
+            format!("{ORDER}attributes:\n{}x", "  - ".repeat(2000)),
+            aliases,
+            "#".repeat(MAX_SOURCE + 1),
+        ];
+        for bomb in bombs {
+            assert!(parse("bomb.yaml", &bomb).is_err());
+        }
+    }
+
+    #[test]
+    fn what_does_not_have_the_form_of_a_definition_is_refused_with_its_place() {
+        // Each row: what is replaced in the order saga, by what, where the problem is, what it says
+        // and what it advises.
+        let rows = [
+            ("timeout: 5s", "timeuot: 5s", "timeuot", "unknown field \"timeuot\"", "did you mean `timeout`?"),
+            ("step: ship", "parallel: x", "parallel: x", "unknown field \"parallel\"", "not supported yet"),
+            ("kind: pivot", "kind: pivto", "pivto", "unknown value \"pivto\"", "did you mean `pivot`?"),
+            (
+                "outcome: success",
+                "outcome: fine",
+                "fine",
+                "unknown value \"fine\"",
+                "one of success, failure",
+            ),
+            ("version: 1", "version: one", "one\n", "invalid u32", ""),
+            ("version: 1", "version: 1\nversion: 2", "version: 2", "\"version\" is there twice", ""),
+            ("\nversion: 1\n", "\n", "on_parked:", "missing field \"version\"", ""),
+            ("timeout: 5s", "timeout: 5 s", "5 s", "\"5 s\" is not a duration", ""),
+            ("attempts: 4", "attempts: few", "few,", "neither a number of attempts", ""),
+            ("attempts: 4", "attmepts: 4", "attmepts", "unknown field", "did you mean `attempts`?"),
+            ("retry: undo", "retry: {delay: 1s}", "delay: 1s", "unknown field \"delay\"", "one of attempts"),
+            ("=input.items}", "*other}", "*other", "unknown anchor", ""),
+            ("on_compensated:", "---\nother:", "other:", "one definition", "file of its own"),
+        ];
+        for (from, to, place, message, hint) in rows {
+            let source = ORDER.replacen(from, to, 1);
+            let problem = parse("f.yaml", &source).expect_err(to);
+            assert!(problem.message.contains(message), "{problem}");
+            assert!(problem.hint.as_deref().unwrap_or_default().contains(hint), "{problem}");
+            let before = &source[..source.find(place).unwrap()];
+            let line = before.matches('\n').count() + 1;
+            let column = before.len() - before.rfind('\n').map_or(0, |end| end + 1) + 1;
+            assert_eq!((problem.line as usize, problem.column as usize), (line, column), "{problem}");
+        }
+    }
+}

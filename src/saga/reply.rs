@@ -1,0 +1,171 @@
+//! Reading a reply: what it says of the step that it answers.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::expression::Scope;
+use super::fact::Failure;
+use super::id::Phase;
+use super::instance::Instance;
+use super::message::Message;
+use super::plan::{Call, OutcomeKind, Plan, ReplyRule};
+
+/// What a reply says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// It is done, with what the step keeps of the reply, or why that cannot be read from it.
+    Success(Result<Value, Failure>),
+    /// It is refused for good.
+    Failure(Failure),
+    /// It failed for now; the participant may say how long to wait.
+    Retry(Failure, Option<Duration>),
+    /// It is still being worked on.
+    Pending,
+}
+
+/// Why a reply cannot be read. It is not guessed but dead-lettered.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Unreadable {
+    /// Neither header nor rule.
+    #[error("reply to step {0:?} has no x-saga-outcome header, and no rule of its `replies` matches")]
+    NoOutcome(String),
+    /// A header with a word that is none of the four.
+    #[error(
+        "x-saga-outcome of the reply to step {step:?} is {value}: it must be success, failure, retry or pending"
+    )]
+    BadOutcome {
+        /// Name of the step.
+        step: String,
+        /// What stands there.
+        value: String,
+    },
+    /// A rule's condition does not work on this message.
+    #[error("a rule of the `replies` of step {step:?} cannot be evaluated: {message}")]
+    BadRule {
+        /// Name of the step.
+        step: String,
+        /// What the expression said.
+        message: String,
+    },
+}
+
+/// The longest delay that a participant may ask for.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+/// The longest error message that is kept, in characters.
+const LONGEST_MESSAGE: usize = 1000;
+
+/// Reads the outcome of a reply to step `step` (an index that the plan has) in `phase`: from its
+/// header, else by the first rule that matches.
+///
+/// # Errors
+/// See [`Unreadable`].
+pub fn read(
+    plan: &Plan,
+    step: usize,
+    phase: Phase,
+    instance: &Instance,
+    message: &Message,
+) -> Result<Outcome, Unreadable> {
+    let name = || plan.steps[step].name.clone();
+    let Some(call) = super::command::call(plan, step, phase) else {
+        return Err(Unreadable::NoOutcome(name()));
+    };
+    let (kind, rule_error) = match message.headers.get("x-saga-outcome") {
+        Some(value) => {
+            let kind = value.as_str().and_then(outcome_kind);
+            (kind.ok_or_else(|| Unreadable::BadOutcome { step: name(), value: value.to_string() })?, None)
+        }
+        None => {
+            let rule = matching_rule(call, instance, message)
+                .map_err(|message| Unreadable::BadRule { step: name(), message })?
+                .ok_or_else(|| Unreadable::NoOutcome(name()))?;
+            (rule.outcome, rule.error.as_deref())
+        }
+    };
+    let failure = || Failure {
+        step: Some(name()),
+        code: header(message, "x-saga-error-code").or(rule_error).unwrap_or("UNSPECIFIED").to_owned(),
+        message: header(message, "x-saga-error-message")
+            .unwrap_or("the participant gave no message")
+            .chars()
+            .take(LONGEST_MESSAGE)
+            .collect(),
+    };
+    Ok(match kind {
+        OutcomeKind::Success => Outcome::Success(output(plan, step, phase, instance, message)),
+        OutcomeKind::Failure => Outcome::Failure(failure()),
+        OutcomeKind::Retry => Outcome::Retry(failure(), retry_after(message)),
+        OutcomeKind::Pending => Outcome::Pending,
+    })
+}
+
+/// The first of the call's rules that matches the message.
+///
+/// # Errors
+/// A condition cannot be evaluated; the text says which and why.
+pub fn matching_rule<'a>(
+    call: &'a Call,
+    instance: &Instance,
+    message: &Message,
+) -> Result<Option<&'a ReplyRule>, String> {
+    let scope = Scope { reply: Some(message), ..Scope::of(instance) };
+    for rule in call.replies.iter().filter(|rule| listens(rule, message)) {
+        let holds = match &rule.when {
+            None => true,
+            Some(condition) => condition.evaluate_bool(&scope).map_err(|error| error.to_string())?,
+        };
+        if holds {
+            return Ok(Some(rule));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether the rule is about messages of this exchange and key. A rule without a subscription is
+/// about the reply queue, which is fed by the default exchange.
+pub fn listens(rule: &ReplyRule, message: &Message) -> bool {
+    match &rule.on {
+        Some(on) => on.matches(&message.exchange, &message.key),
+        None => message.exchange.is_empty(),
+    }
+}
+
+fn outcome_kind(word: &str) -> Option<OutcomeKind> {
+    match word {
+        "success" => Some(OutcomeKind::Success),
+        "failure" => Some(OutcomeKind::Failure),
+        "retry" => Some(OutcomeKind::Retry),
+        "pending" => Some(OutcomeKind::Pending),
+        _ => None,
+    }
+}
+
+fn output(
+    plan: &Plan,
+    step: usize,
+    phase: Phase,
+    instance: &Instance,
+    message: &Message,
+) -> Result<Value, Failure> {
+    let step = &plan.steps[step];
+    let Some(template) = step.output.as_ref().filter(|_| phase == Phase::Action) else {
+        return Ok(Value::Null);
+    };
+    let scope = Scope { reply: Some(message), ..Scope::of(instance) };
+    template.evaluate(&scope).map_err(|error| Failure {
+        step: Some(step.name.clone()),
+        code: "BAD_OUTPUT".to_owned(),
+        message: format!("the reply says success, but the step's output cannot be read from it: {error}"),
+    })
+}
+
+fn header<'a>(message: &'a Message, name: &str) -> Option<&'a str> {
+    message.headers.get(name).and_then(Value::as_str)
+}
+
+fn retry_after(message: &Message) -> Option<Duration> {
+    let value = message.headers.get("x-saga-retry-after")?;
+    let millis = value.as_u64().or_else(|| value.as_str()?.parse().ok())?;
+    Some(Duration::from_millis(millis).min(LONGEST_RETRY_AFTER))
+}

@@ -1,0 +1,108 @@
+//! Templates: the bodies, inputs and outputs of a definition.
+
+use serde_json::{Map, Value};
+
+use super::expression::{Expression, ExpressionError, bounded};
+use super::scope::Scope;
+
+/// A JSON value with expressions in it.
+#[derive(Debug)]
+pub enum Template {
+    /// Always the same.
+    Literal(Value),
+    /// Computed.
+    Expression(Expression),
+    /// An object.
+    Map(Vec<(String, Template)>),
+    /// A list.
+    List(Vec<Template>),
+}
+
+impl Template {
+    /// An object; a literal if all its fields are.
+    pub fn map(fields: Vec<(String, Template)>) -> Self {
+        if fields.iter().all(|(_, field)| matches!(field, Template::Literal(_))) {
+            let fields = fields.into_iter().filter_map(|(name, field)| match field {
+                Template::Literal(value) => Some((name, value)),
+                _ => None,
+            });
+            return Template::Literal(Value::Object(fields.collect()));
+        }
+        Template::Map(fields)
+    }
+
+    /// A list; a literal if all its items are.
+    pub fn list(items: Vec<Template>) -> Self {
+        if items.iter().all(|item| matches!(item, Template::Literal(_))) {
+            let items = items.into_iter().filter_map(|item| match item {
+                Template::Literal(value) => Some(value),
+                _ => None,
+            });
+            return Template::Literal(items.collect());
+        }
+        Template::List(items)
+    }
+
+    /// Evaluates every expression in it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Expression::evaluate`]; the first one ends it.
+    pub fn evaluate(&self, scope: &Scope<'_>) -> Result<Value, ExpressionError> {
+        self.value(scope).and_then(bounded)
+    }
+
+    /// The paths that it names.
+    pub fn references(&self) -> Vec<&[String]> {
+        match self {
+            Template::Literal(_) => Vec::new(),
+            Template::Expression(expression) => expression.references().iter().map(Vec::as_slice).collect(),
+            Template::Map(fields) => fields.iter().flat_map(|(_, field)| field.references()).collect(),
+            Template::List(items) => items.iter().flat_map(Template::references).collect(),
+        }
+    }
+
+    fn value(&self, scope: &Scope<'_>) -> Result<Value, ExpressionError> {
+        Ok(match self {
+            Template::Literal(value) => value.clone(),
+            Template::Expression(expression) => expression.value(scope)?,
+            Template::Map(fields) => {
+                let mut object = Map::new();
+                for (name, field) in fields {
+                    object.insert(name.clone(), field.value(scope)?);
+                }
+                Value::Object(object)
+            }
+            Template::List(items) => items.iter().map(|item| item.value(scope)).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl From<Expression> for Template {
+    fn from(expression: Expression) -> Self {
+        match expression.constant() {
+            Some(value) => Template::Literal(value.clone()),
+            None => Template::Expression(expression),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn constant_parts_of_templates_are_folded() {
+        let literal = || Template::Literal(json!(1));
+        let text = |text: &str| Template::from(Expression::from_text(text).unwrap());
+        let folded = Template::map(vec![("a".to_owned(), Template::list(vec![literal(), text("=1 + 1")]))]);
+        assert!(matches!(folded, Template::Literal(value) if value == json!({"a": [1, 2]})));
+        assert!(matches!(text("==x"), Template::Literal(value) if value == json!("=x")));
+        let computed = Template::map(vec![("a".to_owned(), literal()), ("b".to_owned(), text("=input"))]);
+        let input = json!(5);
+        let scope = Scope { input: Some(&input), ..Scope::default() };
+        assert_eq!(computed.evaluate(&scope), Ok(json!({"a": 1, "b": 5})));
+    }
+}

@@ -1,0 +1,487 @@
+//! The transition function: what an event means for an instance.
+//!
+//! ```text
+//! (plan, instance, event, now)  ->  facts, and the messages that follow from them
+//! ```
+//!
+//! It decides by recording facts; each is applied at once, so a later decision of the same transition
+//! sees it. An event that makes no sense where the instance stands is recorded as ignored: there are no
+//! illegal events, only ones that change nothing.
+
+use std::time::Duration;
+
+use super::command;
+use super::expression::{ExpressionError, Scope};
+use super::fact::{Fact, Failure, Ignored, Recorded, Started};
+use super::id::{InstanceId, MessageId, Phase};
+use super::instance::{Awaiting, Instance, Status, StepStatus};
+use super::message::{Message, Outgoing, Part};
+use super::plan::{AtDeadline, Kind, OnTimeout, Plan};
+use super::reply::Outcome;
+use super::time::Timestamp;
+
+/// Something that happened and concerns one instance.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The broker confirmed a message.
+    Published(Part),
+    /// The broker could not route a message to any queue.
+    Unroutable {
+        /// Which message.
+        part: Part,
+        /// What the broker said.
+        reason: String,
+        /// True if an earlier copy of it may have been routed.
+        maybe_delivered: bool,
+    },
+    /// A participant answered.
+    Reply {
+        /// Index of the step.
+        step: usize,
+        /// Doing or undoing.
+        phase: Phase,
+        /// Which attempt it answers, where the reply tells.
+        attempt: Option<u32>,
+        /// What it says.
+        outcome: Outcome,
+        /// The reply's own id.
+        message_id: Option<String>,
+    },
+    /// Time has passed.
+    Tick,
+    /// Somebody wants the instance to be undone.
+    Cancel {
+        /// Id of the cancelling event.
+        event_id: Option<String>,
+    },
+    /// A start event for this instance came again.
+    StartedAgain {
+        /// Id of that event.
+        event_id: Option<String>,
+    },
+}
+
+/// What a transition decided.
+#[derive(Debug, Default, PartialEq)]
+pub struct Decision {
+    /// The facts, in order; they are applied to the instance already.
+    pub facts: Vec<Recorded>,
+    /// Messages to publish once the facts are durable.
+    pub outgoing: Vec<Outgoing>,
+}
+
+/// Messages that change nothing are recorded up to this number per instance, and only counted after.
+const IGNORED_RECORDED: u32 = 100;
+
+/// Begins an instance from a start event.
+///
+/// # Errors
+/// The business key or the input cannot be read from the event.
+pub fn start(plan: &Plan, event: &Message, now: Timestamp) -> Result<(Instance, Decision), ExpressionError> {
+    let business_key = business_key(plan, event)?;
+    let of_event = Scope { event: Some(event), ..Scope::default() };
+    let input = plan.start.input.evaluate(&of_event)?;
+    let of_input = Scope { input: Some(&input), ..of_event };
+    let text = |value| match value {
+        serde_json::Value::Null => None,
+        serde_json::Value::String(text) => Some(text),
+        other => Some(other.to_string()),
+    };
+    // An attribute is for searching: one that cannot be read is left out and stops nothing.
+    let attributes = plan.attributes.iter().filter_map(|(name, expression)| {
+        expression.evaluate(&of_input).ok().and_then(text).map(|value| (name.clone(), value))
+    });
+    let started = Started {
+        saga: plan.saga.clone(),
+        version: plan.version,
+        definition: plan.hash.clone(),
+        steps: plan.steps.iter().map(|step| step.name.clone()).collect(),
+        attributes: attributes.collect(),
+        deadline: plan.deadline.map(|deadline| now + deadline.after),
+        event_id: event.id.clone(),
+        trace: command::trace_of(&event.headers),
+        business_key,
+        input,
+    };
+    let mut instance = Instance::begin(InstanceId::new(&plan.saga, &started.business_key), &started, now);
+    let mut transition = Transition { plan, instance: &mut instance, now, decision: Decision::default() };
+    transition.record(Fact::Started(Box::new(started)));
+    transition.advance();
+    let decision = transition.decision;
+    Ok((instance, decision))
+}
+
+/// The business key that a start event names.
+///
+/// # Errors
+/// The expression fails, or yields neither a text nor a number.
+pub fn business_key(plan: &Plan, event: &Message) -> Result<String, ExpressionError> {
+    plan.start.business_key.evaluate_key(&Scope { event: Some(event), ..Scope::default() })
+}
+
+/// Decides what an event means for an instance, and changes the instance accordingly.
+pub fn transition(plan: &Plan, instance: &mut Instance, event: Event, now: Timestamp) -> Decision {
+    let mut transition = Transition { plan, instance, now, decision: Decision::default() };
+    match event {
+        Event::Published(part) => transition.published(part),
+        Event::Unroutable { part, reason, maybe_delivered } => {
+            transition.unroutable(part, reason, maybe_delivered);
+        }
+        Event::Reply { step, phase, attempt, outcome, message_id } => {
+            if step < transition.instance.steps.len() && step < plan.steps.len() {
+                transition.reply(Answer { step, phase, attempt, message_id }, outcome);
+            }
+        }
+        Event::Tick => transition.tick(),
+        Event::Cancel { event_id } => transition.cancel(event_id),
+        Event::StartedAgain { event_id } => {
+            // The same event, delivered again, says nothing new.
+            if event_id.is_none() || event_id != transition.instance.event_id {
+                transition.ignore(Ignored::DuplicateStart, event_id, None);
+            }
+        }
+    }
+    if !transition.decision.facts.is_empty() {
+        transition.advance();
+    }
+    transition.decision
+}
+
+/// A transition under way.
+pub(super) struct Transition<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) instance: &'a mut Instance,
+    pub(super) now: Timestamp,
+    pub(super) decision: Decision,
+}
+
+/// What a reply answers.
+struct Answer {
+    step: usize,
+    phase: Phase,
+    attempt: Option<u32>,
+    message_id: Option<String>,
+}
+
+impl Transition<'_> {
+    /// Records a fact and applies it.
+    pub(super) fn record(&mut self, fact: Fact) {
+        let recorded = Recorded { at: self.now, fact };
+        self.instance.apply(&recorded);
+        self.decision.facts.push(recorded);
+    }
+
+    fn published(&mut self, part: Part) {
+        match part {
+            Part::Attempt { step, phase, attempt } => {
+                if self.is_unconfirmed(step, phase, attempt)
+                    && let Some(call) = command::call(self.plan, step, phase)
+                {
+                    let due = command::due(call, self.now);
+                    self.record(Fact::Published { step, phase, attempt, due });
+                }
+            }
+            Part::Notice(notice) => {
+                if self.instance.notices.get(notice).is_some_and(|notice| notice.pending) {
+                    self.record(Fact::NoticePublished { notice });
+                }
+            }
+        }
+    }
+
+    fn unroutable(&mut self, part: Part, reason: String, maybe_delivered: bool) {
+        match part {
+            Part::Attempt { step, phase, attempt } => {
+                if self.is_unconfirmed(step, phase, attempt) {
+                    let message = format!("no queue takes this command: {reason}");
+                    self.record(Fact::Unroutable { step, phase, attempt, maybe_delivered, reason });
+                    self.attempt_failed(step, phase, self.failure(step, "UNROUTABLE", message), None);
+                }
+            }
+            Part::Notice(notice) => {
+                if self.instance.notices.get(notice).is_some_and(|notice| notice.pending) {
+                    self.record(Fact::NoticeDropped { notice, reason });
+                }
+            }
+        }
+    }
+
+    fn reply(&mut self, answer: Answer, outcome: Outcome) {
+        match answer.phase {
+            Phase::Action => self.action_reply(answer, outcome),
+            Phase::Compensation => self.compensation_reply(answer, outcome),
+        }
+    }
+
+    fn action_reply(&mut self, answer: Answer, outcome: Outcome) {
+        let step = answer.step;
+        match (self.instance.steps[step].status, outcome) {
+            (StepStatus::Dispatched, Outcome::Success(output)) => self.succeed(step, output),
+            (StepStatus::Dispatched, Outcome::Failure(error)) => self.refuse(step, error),
+            (StepStatus::Dispatched, Outcome::Retry(error, after)) if self.is_current(&answer) => {
+                self.transient(step, Phase::Action, error, after);
+            }
+            (StepStatus::Dispatched, Outcome::Pending) if self.is_current(&answer) => {
+                self.still_working(step, Phase::Action);
+            }
+            // A pivot that refused and now says success, with steps undone meanwhile, is for a person.
+            (StepStatus::Failed, Outcome::Success(_)) if self.is_contradiction(step) => {
+                let message = "the pivot was refused, and succeeded after steps were undone".to_owned();
+                self.park(self.failure(step, "CONTRADICTION", message));
+            }
+            // What was given up turns out, while that can still be taken into account.
+            (StepStatus::Unknown | StepStatus::Failed, Outcome::Success(output))
+                if self.is_unsettled(step) =>
+            {
+                self.resume_from(step, Phase::Action);
+                self.succeed(step, output);
+            }
+            (StepStatus::Unknown, Outcome::Failure(error)) if self.is_unsettled(step) => {
+                self.resume_from(step, Phase::Action);
+                self.refuse(step, error);
+            }
+            (StepStatus::Pending | StepStatus::Skipped, _) => {
+                self.ignore_reply(Ignored::UnexpectedReply, answer)
+            }
+            (StepStatus::Succeeded, Outcome::Success(_)) | (StepStatus::Failed, Outcome::Failure(_)) => {
+                self.ignore_reply(Ignored::DuplicateReply, answer);
+            }
+            _ => self.ignore_reply(Ignored::LateReply, answer),
+        }
+    }
+
+    fn compensation_reply(&mut self, answer: Answer, outcome: Outcome) {
+        let step = answer.step;
+        match (self.instance.steps[step].status, outcome) {
+            (StepStatus::Compensating, Outcome::Success(_)) => {
+                self.resume_from(step, Phase::Compensation);
+                self.record(Fact::Compensated { step });
+            }
+            (StepStatus::Compensating, Outcome::Failure(error)) if self.instance.status != Status::Parked => {
+                self.exhausted(step, Phase::Compensation, error);
+            }
+            (StepStatus::Compensating, Outcome::Retry(error, after)) if self.is_current(&answer) => {
+                self.transient(step, Phase::Compensation, error, after);
+            }
+            (StepStatus::Compensating, Outcome::Pending) if self.is_current(&answer) => {
+                self.still_working(step, Phase::Compensation);
+            }
+            (StepStatus::Compensated, Outcome::Success(_)) => {
+                self.ignore_reply(Ignored::DuplicateReply, answer);
+            }
+            (StepStatus::Compensating | StepStatus::Compensated, _) => {
+                self.ignore_reply(Ignored::LateReply, answer);
+            }
+            _ => self.ignore_reply(Ignored::UnexpectedReply, answer),
+        }
+    }
+
+    fn succeed(&mut self, step: usize, output: Result<serde_json::Value, Failure>) {
+        match output {
+            Ok(output) => self.record(Fact::Succeeded { step, output }),
+            Err(error) => {
+                self.record(Fact::GivenUp { step, error: error.clone() });
+                self.stop_or_park(step, error);
+            }
+        }
+    }
+
+    /// A definite no: the step had no effect.
+    fn refuse(&mut self, step: usize, error: Failure) {
+        self.record(Fact::Failed { step, error: error.clone() });
+        match self.plan.steps[step].kind {
+            Kind::Compensatable | Kind::Pivot => self.stop(error),
+            Kind::Retriable => self.park(error),
+        }
+    }
+
+    fn transient(&mut self, step: usize, phase: Phase, error: Failure, after: Option<Duration>) {
+        let attempt = self.instance.steps[step].progress(phase).attempt;
+        self.record(Fact::Transient { step, phase, attempt, error: error.clone() });
+        self.attempt_failed(step, phase, error, after);
+    }
+
+    fn still_working(&mut self, step: usize, phase: Phase) {
+        if let Some(call) = command::call(self.plan, step, phase) {
+            let due = command::due(call, self.now);
+            self.record(Fact::StillWorking { step, phase, due });
+        }
+    }
+
+    fn tick(&mut self) {
+        for step in 0..self.instance.steps.len() {
+            for phase in [Phase::Action, Phase::Compensation] {
+                if !self.is_under_way() {
+                    return;
+                }
+                match self.instance.steps[step].progress(phase).awaiting {
+                    Awaiting::Reply(due) if due <= self.now => self.timed_out(step, phase),
+                    Awaiting::Retry(at) if at <= self.now => {
+                        let attempt = self.instance.steps[step].progress(phase).attempt.saturating_add(1);
+                        self.dispatch(step, phase, attempt);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let deadline = self.instance.deadline.filter(|_| !self.instance.deadline_passed);
+        if self.is_under_way() && deadline.is_some_and(|deadline| deadline <= self.now) {
+            self.deadline_passed();
+        }
+    }
+
+    fn timed_out(&mut self, step: usize, phase: Phase) {
+        let attempt = self.instance.steps[step].progress(phase).attempt;
+        let message = format!("attempt {attempt} was not answered in time");
+        let error = self.failure(step, "TIMEOUT", message);
+        self.record(Fact::TimedOut { step, phase, attempt });
+        match (phase, self.plan.steps[step].on_timeout) {
+            (Phase::Compensation, _) | (_, OnTimeout::Retry) => self.attempt_failed(step, phase, error, None),
+            (Phase::Action, OnTimeout::Compensate) => self.exhausted(step, phase, error),
+            (Phase::Action, OnTimeout::Park) => {
+                self.record(Fact::GivenUp { step, error: error.clone() });
+                self.park(error);
+            }
+        }
+    }
+
+    fn deadline_passed(&mut self) {
+        self.record(Fact::DeadlinePassed);
+        if self.instance.status != Status::Running || self.pivot_passed() {
+            return;
+        }
+        let message = "the instance's time limit is over".to_owned();
+        let error = Failure { step: None, code: "DEADLINE".to_owned(), message };
+        match self.plan.deadline.map(|deadline| deadline.then) {
+            Some(AtDeadline::Park) => self.park(error),
+            Some(AtDeadline::Compensate) | None => self.stop(error),
+        }
+    }
+
+    fn cancel(&mut self, event_id: Option<String>) {
+        if self.instance.status == Status::Running && !self.instance.is_stopping() && !self.pivot_passed() {
+            let message = "the instance was cancelled by an event".to_owned();
+            self.stop(Failure { step: None, code: "CANCELLED".to_owned(), message });
+        } else {
+            self.ignore(Ignored::RefusedCancel, event_id, None);
+        }
+    }
+
+    /// An attempt is over without a definite answer: the next one, or the end of this step.
+    fn attempt_failed(&mut self, step: usize, phase: Phase, error: Failure, after: Option<Duration>) {
+        let Some(call) = command::call(self.plan, step, phase) else { return };
+        let attempt = self.instance.steps[step].progress(phase).attempt;
+        // While an instance stops, only the pivot is still worth asking for.
+        let wanted = phase == Phase::Compensation
+            || !self.instance.is_stopping()
+            || self.plan.steps[step].kind == Kind::Pivot;
+        if wanted && call.retry.allows_after(attempt) && !call.retry.except.contains(&error.code) {
+            let name = &self.instance.steps[step].name;
+            let next = MessageId::attempt(self.instance.id, name, phase, attempt.saturating_add(1));
+            let delay = after.unwrap_or_else(|| call.retry.delay_after(attempt, spread(next)));
+            self.record(Fact::RetryScheduled { step, phase, at: self.now + delay });
+        } else {
+            self.exhausted(step, phase, error);
+        }
+    }
+
+    /// No further attempt of a command is made.
+    pub(super) fn exhausted(&mut self, step: usize, phase: Phase, error: Failure) {
+        let delivered = self.instance.steps[step].progress(phase).maybe_delivered;
+        match phase {
+            Phase::Compensation => self.park(error),
+            Phase::Action if delivered => {
+                self.record(Fact::GivenUp { step, error: error.clone() });
+                self.stop_or_park(step, error);
+            }
+            Phase::Action => self.refuse(step, error),
+        }
+    }
+
+    /// A step has failed with an effect that is not known: back where there is a way back.
+    fn stop_or_park(&mut self, step: usize, error: Failure) {
+        match self.plan.steps[step].kind {
+            Kind::Compensatable => self.stop(error),
+            Kind::Pivot | Kind::Retriable => self.park(error),
+        }
+    }
+
+    fn stop(&mut self, error: Failure) {
+        if self.instance.status == Status::Running && !self.instance.is_stopping() {
+            self.record(Fact::Stopping { error });
+        }
+    }
+
+    pub(super) fn park(&mut self, error: Failure) {
+        if self.instance.status != Status::Parked {
+            self.record(Fact::Parked { error });
+            self.notify();
+        }
+    }
+
+    /// Takes an instance on that is parked for exactly this.
+    fn resume_from(&mut self, step: usize, phase: Phase) {
+        let name = &self.instance.steps[step].name;
+        if self.instance.parked.as_ref().is_some_and(|parked| parked.step.as_ref() == Some(name)) {
+            let to = if phase == Phase::Action { Status::Running } else { Status::Compensating };
+            self.record(Fact::Resumed { to });
+        }
+    }
+
+    fn ignore_reply(&mut self, what: Ignored, answer: Answer) {
+        self.ignore(what, answer.message_id, Some(answer.step));
+    }
+
+    fn ignore(&mut self, what: Ignored, message_id: Option<String>, step: Option<usize>) {
+        if self.instance.ignored < IGNORED_RECORDED {
+            self.record(Fact::Ignored { what, message_id, step });
+        }
+    }
+
+    fn is_under_way(&self) -> bool {
+        matches!(self.instance.status, Status::Running | Status::Compensating)
+    }
+
+    fn is_unconfirmed(&self, step: usize, phase: Phase, attempt: u32) -> bool {
+        self.instance.steps.get(step).is_some_and(|state| {
+            let progress = state.progress(phase);
+            progress.attempt == attempt && progress.awaiting == Awaiting::Confirm
+        })
+    }
+
+    /// Whether a reply speaks of the attempt that is out now.
+    fn is_current(&self, answer: &Answer) -> bool {
+        let progress = self.instance.steps[answer.step].progress(answer.phase);
+        let out = matches!(progress.awaiting, Awaiting::Confirm | Awaiting::Reply(_));
+        out && answer.attempt.is_none_or(|attempt| attempt == progress.attempt)
+    }
+
+    /// Whether what is learned of a step that was given up can still be taken into account.
+    fn is_unsettled(&self, step: usize) -> bool {
+        !matches!(self.instance.status, Status::Completed | Status::Compensated)
+            && self.instance.steps[step].compensation.is_idle()
+    }
+
+    fn is_contradiction(&self, step: usize) -> bool {
+        let undoing = self.instance.steps.iter().any(|state| !state.compensation.is_idle());
+        self.plan.steps[step].kind == Kind::Pivot && undoing && self.is_unsettled(step)
+    }
+
+    pub(super) fn pivot_passed(&self) -> bool {
+        let steps = self.plan.steps.iter().zip(&self.instance.steps);
+        steps
+            .into_iter()
+            .any(|(step, state)| step.kind == Kind::Pivot && state.status == StepStatus::Succeeded)
+    }
+
+    pub(super) fn failure(&self, step: usize, code: &str, message: String) -> Failure {
+        Failure { step: Some(self.instance.steps[step].name.clone()), code: code.to_owned(), message }
+    }
+}
+
+/// A number in `[0, 1)` that is evenly spread over messages: jitter without a source of randomness.
+fn spread(id: MessageId) -> f64 {
+    let bytes = id.as_bytes();
+    let number = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    f64::from(number) / (f64::from(u32::MAX) + 1.0)
+}

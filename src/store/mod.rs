@@ -1,0 +1,37 @@
+//! The store: instances, their histories and their definitions, on disk in sled.
+//!
+//! What [`Store::commit`] has returned from survives a crash and a power cut; of a commit that has
+//! not returned, all survives or nothing. sled alone does not promise that on Linux, so this module
+//! adds what is missing: an fdatasync of its own per commit, a high-water mark that finds a lost
+//! tail, a checksum on every record, values that are small enough to stay in the log.
+//!
+//! | file | what |
+//! |---|---|
+//! | `writer` | [`Store`]: open, commit |
+//! | `batch` | [`Batch`]: what one commit holds |
+//! | `reader` | [`Reader`]: everything that is asked of the store |
+//! | `query` | [`Query`]: lists of instances, page by page |
+//! | `disk` | the folder, its lock, sled |
+//! | `high_water` | the last commit that was acknowledged |
+//! | `record` | values: format version, checksum, chunks |
+//! | `keys` | keys: what lies where |
+//! | `error` | [`StoreError`] |
+//!
+//! A folder holds `lock` (the pid of the process that uses it), `high-water` and `sled/`. A backup
+//! is a copy of the whole folder while no process uses it.
+
+mod batch;
+mod disk;
+mod error;
+mod high_water;
+mod keys;
+mod query;
+mod reader;
+mod record;
+mod writer;
+
+pub use batch::{Batch, Before, Correlation, DeadLetter};
+pub use error::StoreError;
+pub use query::{Page, Query};
+pub use reader::Reader;
+pub use writer::{MAX_DEAD_LETTERS, Store};

@@ -1,0 +1,221 @@
+//! What the process says about itself: log lines and metrics.
+//!
+//! Neither carries a payload or a secret, whatever the level that was asked for, and no metric has
+//! an id in its labels.
+
+use std::io::{self, IsTerminal};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use thiserror::Error;
+use tracing::level_filters::LevelFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{FilterExt, Targets, filter_fn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+use crate::config::{LogConfig, LogFormat};
+
+/// Why there are no logs.
+#[derive(Debug, Error)]
+pub enum TelemetryError {
+    /// The level is not a filter.
+    #[error(
+        "log.level: {part:?} is neither off, error, warn, info, debug, trace nor a part and its level \
+         such as sagamq::engine=debug"
+    )]
+    Level {
+        /// What of the filter cannot be read.
+        part: String,
+    },
+    /// Something else in the process writes logs already.
+    #[error("cannot start logging")]
+    Installed(#[from] TryInitError),
+}
+
+/// Sends log lines to the standard error stream, in the form and from the level that is set.
+///
+/// # Errors
+/// A level that is not a filter; logging that was started before.
+pub fn init(log: &LogConfig) -> Result<(), TelemetryError> {
+    let filter = parse_level(&log.level)?.and(filter_fn(is_within_cap));
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(
+            io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        )
+        // A closed stderr must not end in a panic.
+        .log_internal_errors(false);
+    let layer = match log.format {
+        LogFormat::Text => lines.compact().boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).with_ansi(false).boxed(),
+    };
+    tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()?;
+    Ok(())
+}
+
+/// Reads a filter: a level, or parts and their levels, with commas between them.
+fn parse_level(text: &str) -> Result<Targets, TelemetryError> {
+    let refused = |part: &str| TelemetryError::Level { part: part.to_owned() };
+    for part in text.split(',') {
+        // Without an `=` a wrong level would pass as the name of a part.
+        let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
+        if level.trim().is_empty() || level.trim().parse::<LevelFilter>().is_err() {
+            return Err(refused(part));
+        }
+    }
+    let trimmed: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+    trimmed.parse().map_err(|_| refused(text))
+}
+
+/// What a library may say at most, whatever the filter: lapin prints passwords at TRACE and whole
+/// returned messages at WARN, sled tells of its insides at INFO.
+const CAPS: [(&str, LevelFilter); 3] = [
+    ("lapin::returned_messages", LevelFilter::ERROR),
+    ("lapin", LevelFilter::INFO),
+    ("sled", LevelFilter::WARN),
+];
+
+fn is_within_cap(metadata: &Metadata<'_>) -> bool {
+    is_permitted(metadata.target(), *metadata.level())
+}
+
+fn is_permitted(target: &str, level: Level) -> bool {
+    let inside = |module: &str| {
+        target.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    };
+    CAPS.iter().find(|(module, _)| inside(module)).is_none_or(|(_, cap)| level <= *cap)
+}
+
+/// Names of the metrics.
+pub mod metric {
+    /// Deliveries received; label `queue`.
+    pub const DELIVERIES: &str = "sagamq_deliveries_total";
+    /// Instances started; label `saga`.
+    pub const STARTS: &str = "sagamq_starts_total";
+    /// Instances that ended or were parked; labels `saga`, `status`.
+    pub const ENDED: &str = "sagamq_instances_ended_total";
+    /// Commands and notices that the broker confirmed.
+    pub const PUBLISHED: &str = "sagamq_commands_published_total";
+    /// Messages that came back unroutable.
+    pub const RETURNED: &str = "sagamq_returned_total";
+    /// Messages that were dead-lettered; label `reason`, one of a fixed set of words.
+    pub const DEAD_LETTERS: &str = "sagamq_dead_letters_total";
+    /// Messages that changed nothing; label `what`.
+    pub const IGNORED: &str = "sagamq_ignored_total";
+    /// Batches committed.
+    pub const COMMITS: &str = "sagamq_commits_total";
+    /// Time of a commit, flush included, in seconds.
+    pub const COMMIT_SECONDS: &str = "sagamq_commit_seconds";
+    /// Inputs in a batch.
+    pub const BATCH_INPUTS: &str = "sagamq_batch_inputs";
+    /// Instances that are running or compensating.
+    pub const OPEN: &str = "sagamq_instances_open";
+    /// Connections that were made anew; label `connection`.
+    pub const RECONNECTS: &str = "sagamq_reconnects_total";
+    /// Messages committed and not yet confirmed.
+    pub const OUTBOX: &str = "sagamq_outbox";
+    /// Timers that are armed.
+    pub const TIMERS: &str = "sagamq_timers";
+}
+
+const COMMIT_BUCKETS: [f64; 12] =
+    [0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 1.0, 4.0];
+const BATCH_BUCKETS: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+
+/// How often what was measured is put into its buckets, so that it takes no more memory when nobody
+/// asks for the metrics.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// What `/metrics` prints. The first call starts the measuring for the whole process.
+pub fn metrics() -> PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE.get_or_init(start_measuring).clone()
+}
+
+fn start_measuring() -> PrometheusHandle {
+    let with_buckets = |builder: PrometheusBuilder, name: &str, buckets: &[f64]| {
+        let matcher = Matcher::Full(name.to_owned());
+        builder.set_buckets_for_metric(matcher, buckets).expect("the list of buckets is not empty")
+    };
+    let builder = with_buckets(PrometheusBuilder::new(), metric::COMMIT_SECONDS, &COMMIT_BUCKETS);
+    let recorder = with_buckets(builder, metric::BATCH_INPUTS, &BATCH_BUCKETS).build_recorder();
+    let handle = recorder.handle();
+    if metrics::set_global_recorder(recorder).is_err() {
+        tracing::warn!("metrics are measured by something else in this process, /metrics stays empty");
+    }
+    describe();
+    let upkeep = handle.clone();
+    let upkeep_loop = move || loop {
+        thread::sleep(UPKEEP);
+        upkeep.run_upkeep();
+    };
+    if let Err(error) = thread::Builder::new().name("metrics".to_owned()).spawn(upkeep_loop) {
+        tracing::warn!(%error, "no thread for the upkeep of metrics");
+    }
+    handle
+}
+
+fn describe() {
+    use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram};
+    describe_counter!(metric::DELIVERIES, "Deliveries received");
+    describe_counter!(metric::STARTS, "Instances started");
+    describe_counter!(metric::ENDED, "Instances that ended or were parked");
+    describe_counter!(metric::PUBLISHED, "Commands and notices that the broker confirmed");
+    describe_counter!(metric::RETURNED, "Messages that came back unroutable");
+    describe_counter!(metric::DEAD_LETTERS, "Messages that were dead-lettered");
+    describe_counter!(metric::IGNORED, "Messages that changed nothing");
+    describe_counter!(metric::COMMITS, "Batches committed");
+    describe_histogram!(metric::COMMIT_SECONDS, Unit::Seconds, "Time of a commit, flush included");
+    describe_histogram!(metric::BATCH_INPUTS, "Inputs in a batch");
+    describe_gauge!(metric::OPEN, "Instances that are running or compensating");
+    describe_counter!(metric::RECONNECTS, "Connections that were made anew");
+    describe_gauge!(metric::OUTBOX, "Messages committed and not yet confirmed");
+    describe_gauge!(metric::TIMERS, "Timers that are armed");
+    // A counter that is there from the beginning shows its first change as one.
+    for name in [metric::PUBLISHED, metric::RETURNED, metric::COMMITS] {
+        counter!(name).increment(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_level_is_named() {
+        for text in ["info", "off", "info,sagamq::engine=debug", "warn, lapin=error"] {
+            assert!(parse_level(text).is_ok(), "{text}");
+        }
+        for (text, part) in
+            [("inof", "inof"), ("info,sagamq", "sagamq"), ("info,sagamq=loud", "sagamq=loud"), ("", "")]
+        {
+            let error = parse_level(text).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("log.level: {part:?} ")), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_prints_secrets_is_capped_at_any_level() {
+        assert!(!is_permitted("lapin::channel", Level::TRACE));
+        assert!(!is_permitted("lapin", Level::DEBUG));
+        assert!(is_permitted("lapin::channel", Level::INFO));
+        assert!(!is_permitted("lapin::returned_messages", Level::WARN));
+        assert!(!is_permitted("sled::pagecache", Level::INFO));
+        assert!(is_permitted("lapine", Level::TRACE));
+        assert!(is_permitted("sagamq::engine", Level::TRACE));
+    }
+
+    #[test]
+    fn metrics_are_printed_with_their_meaning() {
+        let handle = metrics();
+        metrics::histogram!(metric::COMMIT_SECONDS).record(0.003);
+        let page = handle.render();
+        assert!(page.contains("# HELP sagamq_commits_total Batches committed"), "{page}");
+        assert!(page.contains("sagamq_returned_total 0"), "{page}");
+        assert!(page.contains("sagamq_commit_seconds_bucket{le=\"0.004\"} 1"), "{page}");
+    }
+}

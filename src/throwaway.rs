@@ -1,0 +1,447 @@
+//! Throw-away RabbitMQ nodes, for the demo, the tests and the benchmarks.
+//!
+//! A [`Node`] is a whole broker of its own: own ports, own epmd, own cookie and own data, all on
+//! 127.0.0.1 and in one temporary folder. It leaves nothing behind, however its owner ends:
+//!
+//! ```text
+//! this process --stdin pipe--> sh (guard, leads a process group)
+//!                               |- epmd
+//!                               `- rabbitmq-server - beam.smp
+//! ```
+//!
+//! The guard reads one word a line from its pipe: `stop` ends the server in good order, `kill` ends
+//! the group by SIGKILL. The end of the pipe, which a SIGKILL of this process also brings about,
+//! removes the folder and then kills the group. And when the server ends by itself, so does the
+//! group.
+
+mod compose;
+mod found;
+
+pub use compose::Compose;
+pub use found::{Broker, Found, find};
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime};
+
+/// How long a node may take until it answers.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a node may take to end in good order before it is killed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a condition is looked at while waiting for it.
+const POLL: Duration = Duration::from_millis(25);
+/// Starts with fresh ports after another process took one of the chosen ones.
+const STARTS: u32 = 3;
+/// How much of the node's log an error shows.
+const LOG_LINES: usize = 20;
+
+/// The guard's script; its parameters are epmd, the server and the folder.
+const GUARD: &str = r#"
+exec 3<&0 </dev/null
+"$1" -port "$ERL_EPMD_PORT" -address 127.0.0.1 3<&- &
+"$2" 3<&- &
+server=$!
+{
+    while read -r word <&3; do
+        case $word in
+            stop) kill -TERM "$server" ;;
+            kill) kill -KILL 0 ;;
+        esac
+    done
+    rm -rf "$3" || rm -rf "$3"
+    kill -KILL 0
+} &
+exec 3<&-
+wait "$server"
+kill -KILL 0
+"#;
+
+/// Where the server really is on Debian and Fedora. What these put in `PATH` is a wrapper that
+/// changes to the user `rabbitmq`, or refuses.
+const UNWRAPPED: &str = "/usr/lib/rabbitmq/bin";
+/// Folders that are often missing in `PATH`.
+const FOLDERS: [&str; 7] = [
+    "/usr/sbin",
+    "/usr/local/sbin",
+    "/usr/bin",
+    "/usr/local/bin",
+    "/opt/homebrew/sbin",
+    "/opt/homebrew/bin",
+    "/usr/lib/erlang/bin",
+];
+
+/// A RabbitMQ node of one's own. All methods block. Dropping it kills the node and removes its
+/// folder.
+#[derive(Debug)]
+pub struct Node {
+    programs: Programs,
+    ports: Ports,
+    name: String,
+    folder: PathBuf,
+    /// Present while the node runs.
+    guard: Option<Child>,
+}
+
+/// Why there is no throw-away broker.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// RabbitMQ is not installed.
+    #[error(
+        "{0} was found neither in PATH nor in the usual folders: install RabbitMQ (scripts/setup does), or set SAGAMQ_BROKER__URL to a running broker"
+    )]
+    NotFound(&'static str),
+    /// No ports are left.
+    #[error("no three free ports between {} and {} on 127.0.0.1", PORTS.start, PORTS.end)]
+    NoPorts,
+    /// The temporary folder could not be made or written.
+    #[error("cannot write {path}: {source}", path = path.display())]
+    Folder {
+        /// The folder or file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A program did not start.
+    #[error("cannot run {program}: {source}", program = program.display())]
+    Spawn {
+        /// The program.
+        program: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The node ended while it was starting.
+    #[error("rabbitmq-server ended while it was starting, the last it said was:\n{log}")]
+    Ended {
+        /// The log's last lines.
+        log: String,
+    },
+    /// The node runs but does not answer.
+    #[error("rabbitmq-server did not answer within {} s, the last it said was:\n{log}", START_TIMEOUT.as_secs())]
+    NotReady {
+        /// The log's last lines.
+        log: String,
+    },
+    /// A command failed.
+    #[error("{command} failed: {output}")]
+    Command {
+        /// The command line.
+        command: String,
+        /// What it printed.
+        output: String,
+    },
+}
+
+impl Node {
+    /// Starts a node on free ports and returns once it takes AMQP connections: about 5 s.
+    ///
+    /// # Errors
+    /// RabbitMQ is not installed, or the node does not start; the error then has its log's tail.
+    pub fn start() -> Result<Self, NodeError> {
+        let programs = Programs::find()?;
+        for _ in 1..STARTS {
+            match Self::start_on(programs.clone(), Ports::pick()?) {
+                Err(NodeError::Ended { log }) if log.contains("eaddrinuse") || log.contains("in use") => {}
+                other => return other,
+            }
+        }
+        Self::start_on(programs, Ports::pick()?)
+    }
+
+    /// The URL to connect to: user guest, virtual host `/`.
+    pub fn url(&self) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.ports.amqp)
+    }
+
+    /// Ends the node in good order, as an administrator would; its data stays. By SIGKILL if it
+    /// takes longer than 30 s.
+    pub fn stop(&mut self) {
+        self.say("stop");
+        if !self.ended_within(STOP_TIMEOUT) {
+            self.kill();
+        }
+    }
+
+    /// Ends the node by SIGKILL, all processes at once; its data stays as it is.
+    pub fn kill(&mut self) {
+        self.say("kill");
+        self.ended_within(STOP_TIMEOUT);
+    }
+
+    /// Starts the node again on the same ports and data; stops it before if it runs.
+    ///
+    /// # Errors
+    /// The node does not start.
+    pub fn restart(&mut self) -> Result<(), NodeError> {
+        if self.guard.is_some() {
+            self.stop();
+        }
+        self.launch()
+    }
+
+    /// Runs `rabbitmqctl` against the node and returns what it prints. Takes 1 to 2 s.
+    ///
+    /// # Errors
+    /// The command fails; the error has its output.
+    pub fn ctl(&self, arguments: &[&str]) -> Result<String, NodeError> {
+        let mut command = self.command(&self.programs.ctl);
+        command.arg("--quiet").args(arguments);
+        output(command)
+    }
+
+    /// Closes all client connections from the broker's side, as an administrator may.
+    ///
+    /// # Errors
+    /// `rabbitmqctl` fails.
+    pub fn close_connections(&self) -> Result<(), NodeError> {
+        self.ctl(&["close_all_connections", "closed by its throw-away node"]).map(drop)
+    }
+
+    fn start_on(programs: Programs, ports: Ports) -> Result<Self, NodeError> {
+        let (name, folder) = fresh_folder()?;
+        // From here on, dropping the node removes the folder.
+        let mut node = Self { programs, ports, name, folder, guard: None };
+        let config = format!("listeners.tcp.1 = 127.0.0.1:{}\nnum_acceptors.tcp = 2\n", node.ports.amqp);
+        for (file, text) in [("rabbitmq.conf", config.as_str()), ("env.conf", ""), ("plugins", "[].\n")] {
+            let path = node.folder.join(file);
+            fs::write(&path, text).map_err(|source| NodeError::Folder { path, source })?;
+        }
+        node.launch()?;
+        Ok(node)
+    }
+
+    fn launch(&mut self) -> Result<(), NodeError> {
+        let log = self.folder.join("console");
+        let opened = fs::File::options().create(true).append(true).open(&log);
+        let console = opened.map_err(|source| NodeError::Folder { path: log, source })?;
+        let errors =
+            console.try_clone().map_err(|source| NodeError::Folder { path: "console".into(), source })?;
+        let mut command = self.command(Path::new("/bin/sh"));
+        command
+            .args(["-c", GUARD, "guard"])
+            .arg(&self.programs.epmd)
+            .arg(&self.programs.server)
+            .arg(&self.folder);
+        command.process_group(0).stdin(Stdio::piped()).stdout(console).stderr(errors);
+        let guard = command.spawn();
+        self.guard =
+            Some(guard.map_err(|source| NodeError::Spawn { program: self.programs.server.clone(), source })?);
+        self.wait_until_ready()
+    }
+
+    /// Waits until the broker's part of the AMQP handshake arrives: an open port alone proves
+    /// little.
+    fn wait_until_ready(&mut self) -> Result<(), NodeError> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        while Instant::now() < deadline {
+            if self.ended_within(Duration::ZERO) {
+                return Err(NodeError::Ended { log: self.log_tail() });
+            }
+            if greets(self.ports.amqp) {
+                return Ok(());
+            }
+            sleep(POLL);
+        }
+        self.kill();
+        Err(NodeError::NotReady { log: self.log_tail() })
+    }
+
+    /// A program that runs in the node's environment and in no other: neither the user's settings
+    /// nor those of an installed broker reach it.
+    fn command(&self, program: &Path) -> Command {
+        let file = |name: &str| OsString::from(self.folder.join(name));
+        let loopback = "-kernel inet_dist_use_interface {127,0,0,1}";
+        let mut command = Command::new(program);
+        command.env_clear().current_dir(&self.folder).envs([
+            ("PATH", search_path()),
+            ("HOME", self.folder.clone().into()),
+            ("TMPDIR", self.folder.clone().into()),
+            ("LANG", "C.UTF-8".into()),
+            ("ERL_EPMD_PORT", self.ports.epmd.to_string().into()),
+            ("ERL_EPMD_ADDRESS", "127.0.0.1".into()),
+            ("RABBITMQ_NODENAME", self.name.clone().into()),
+            ("RABBITMQ_DIST_PORT", self.ports.distribution.to_string().into()),
+            ("RABBITMQ_MNESIA_BASE", file("data")),
+            ("RABBITMQ_LOG_BASE", file("log")),
+            ("RABBITMQ_PID_FILE", file("pid")),
+            ("RABBITMQ_CONFIG_FILE", file("rabbitmq")),
+            ("RABBITMQ_CONFIG_FILES", file("conf.d")),
+            ("RABBITMQ_ADVANCED_CONFIG_FILE", file("advanced.config")),
+            ("RABBITMQ_CONF_ENV_FILE", file("env.conf")),
+            ("RABBITMQ_ENABLED_PLUGINS_FILE", file("plugins")),
+            ("RABBITMQ_GENERATED_CONFIG_DIR", file("config")),
+            ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", format!("+S 2:2 +SDio 4 +A 16 {loopback}").into()),
+            ("RABBITMQ_CTL_ERL_ARGS", loopback.into()),
+        ]);
+        command
+    }
+
+    /// Tells the guard a word. That it is gone already is what the caller finds out next.
+    fn say(&mut self, word: &str) {
+        if let Some(pipe) = self.guard.as_mut().and_then(|guard| guard.stdin.as_mut()) {
+            let _ = writeln!(pipe, "{word}");
+        }
+    }
+
+    /// Whether the node's processes ended and its ports are free again.
+    fn ended_within(&mut self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        while let Some(guard) = &mut self.guard {
+            // `Err` would mean that there is no such child.
+            if !matches!(guard.try_wait(), Ok(None)) {
+                self.guard = None;
+            } else if Instant::now() >= deadline {
+                return false;
+            } else {
+                sleep(POLL);
+            }
+        }
+        // The kernel closes the sockets of a killed process a little after its parent is told.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !self.ports.are_free() && Instant::now() < deadline {
+            sleep(POLL);
+        }
+        true
+    }
+
+    /// The last lines of the log and of what the node printed.
+    fn log_tail(&self) -> String {
+        let console = fs::read(self.folder.join("console")).unwrap_or_default();
+        let log = fs::read(self.folder.join(format!("log/{}.log", self.name))).unwrap_or_default();
+        let text = [log, console].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(guard) = &mut self.guard {
+            guard.stdin = None;
+        }
+        self.ended_within(STOP_TIMEOUT);
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The programs that a node needs.
+#[derive(Clone, Debug)]
+struct Programs {
+    server: PathBuf,
+    ctl: PathBuf,
+    epmd: PathBuf,
+}
+
+impl Programs {
+    fn find() -> Result<Self, NodeError> {
+        let program = |name| locate(name).ok_or(NodeError::NotFound(name));
+        Ok(Self { server: program("rabbitmq-server")?, ctl: program("rabbitmqctl")?, epmd: program("epmd")? })
+    }
+}
+
+/// Where a program is, if it is installed.
+fn locate(name: &str) -> Option<PathBuf> {
+    let folders = std::iter::once(PathBuf::from(UNWRAPPED));
+    folders
+        .chain(std::env::split_paths(&search_path()))
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
+}
+
+/// `PATH`, and what is often missing in it.
+fn search_path() -> OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(FOLDERS.map(PathBuf::from));
+    std::env::join_paths(folders).unwrap_or(path)
+}
+
+/// A new folder that only this user may enter, and the node name that goes with it.
+fn fresh_folder() -> Result<(String, PathBuf), NodeError> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let name = format!("sagamq-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(&name);
+        match DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => return Ok((format!("{name}@localhost"), path)),
+            // Left by an earlier process of the same id.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(source) => return Err(NodeError::Folder { path, source }),
+        }
+    }
+}
+
+/// The ports of a node, all on 127.0.0.1.
+#[derive(Clone, Copy, Debug)]
+struct Ports {
+    amqp: u16,
+    distribution: u16,
+    epmd: u16,
+}
+
+/// Where ports are picked: below those that the system gives to outgoing connections. From there, a
+/// client that reconnects while the node is down could be given the node's own port and keep it.
+const PORTS: std::ops::Range<u16> = 10_000..30_000;
+
+impl Ports {
+    /// Three ports that nothing listens on at this moment.
+    fn pick() -> Result<Self, NodeError> {
+        let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.subsec_nanos());
+        let start = now.wrapping_add(std::process::id().wrapping_mul(7919));
+        let size = u32::from(PORTS.end - PORTS.start);
+        let candidates = (0..size).map(|n| PORTS.start + (start.wrapping_add(n * 7919) % size) as u16);
+        // Held together, so that they are three.
+        let held: Vec<_> =
+            candidates.filter_map(|port| bind(port).ok().map(|held| (port, held))).take(3).collect();
+        match held[..] {
+            [(amqp, _), (distribution, _), (epmd, _)] => Ok(Self { amqp, distribution, epmd }),
+            _ => Err(NodeError::NoPorts),
+        }
+    }
+
+    fn are_free(self) -> bool {
+        [self.amqp, self.distribution, self.epmd].into_iter().all(|port| bind(port).is_ok())
+    }
+}
+
+fn bind(port: u16) -> io::Result<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+}
+
+/// Whether a broker answers the AMQP 0-9-1 header with its `Connection.Start`.
+fn greets(port: u16) -> bool {
+    let handshake = || -> io::Result<[u8; 11]> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut socket = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+        socket.write_all(b"AMQP\x00\x00\x09\x01")?;
+        let mut frame = [0; 11];
+        socket.read_exact(&mut frame)?;
+        Ok(frame)
+    };
+    // A method frame (1) with class 10 and method 10.
+    matches!(handshake(), Ok([1, _, _, _, _, _, _, 0, 10, 0, 10]))
+}
+
+/// Runs a command to its end and returns what it printed.
+fn output(mut command: Command) -> Result<String, NodeError> {
+    let program = PathBuf::from(command.get_program());
+    let output = match command.stdin(Stdio::null()).output() {
+        Ok(output) => output,
+        Err(source) => return Err(NodeError::Spawn { program, source }),
+    };
+    let [printed, errors] =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    if output.status.success() {
+        return Ok(printed);
+    }
+    let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
+    let command = format!("{} {}", program.display(), arguments.join(" "));
+    Err(NodeError::Command { command, output: format!("{printed}{errors}").trim().to_owned() })
+}

@@ -1,0 +1,111 @@
+//! Which broker is at hand.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use super::{Compose, Node, NodeError, POLL, compose, locate};
+
+/// How long a container engine may take to say that it is there.
+const ENGINE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What [`find`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A broker of the user's own, at the URL in `SAGAMQ_BROKER__URL`.
+    Url(String),
+    /// A local `rabbitmq-server`, to be started as a node of its own.
+    Local,
+    /// A container engine with Docker Compose, and a `docker-compose.yml` in this folder.
+    Compose,
+    /// None of these.
+    Nothing,
+}
+
+/// A broker to use for a while. What was started for it ends when it is dropped.
+#[derive(Debug)]
+pub enum Broker {
+    /// The user's own, which is left as it is.
+    Given(String),
+    /// A throw-away node.
+    Node(Node),
+    /// A throw-away container.
+    Compose(Compose),
+}
+
+/// Looks for a broker: the environment first, then a local server, then containers. Starts
+/// nothing.
+pub fn find() -> Found {
+    match std::env::var("SAGAMQ_BROKER__URL") {
+        Ok(url) if !url.is_empty() => Found::Url(url),
+        _ if locate("rabbitmq-server").is_some() => Found::Local,
+        _ if Path::new(compose::FILE).exists() && engine_answers() => Found::Compose,
+        _ => Found::Nothing,
+    }
+}
+
+impl Found {
+    /// Makes ready what was found. Blocks: 5 s for a local node, minutes where an image must be
+    /// fetched.
+    ///
+    /// # Errors
+    /// Nothing was found, or it does not start.
+    pub fn start(self) -> Result<Broker, NodeError> {
+        match self {
+            Found::Url(url) => Ok(Broker::Given(url)),
+            Found::Local => Node::start().map(Broker::Node),
+            Found::Compose => Compose::up().map(Broker::Compose),
+            Found::Nothing => Err(NodeError::NotFound("rabbitmq-server")),
+        }
+    }
+}
+
+impl Broker {
+    /// The URL to connect to.
+    pub fn url(&self) -> String {
+        match self {
+            Broker::Given(url) => url.clone(),
+            Broker::Node(node) => node.url(),
+            Broker::Compose(compose) => compose.url(),
+        }
+    }
+}
+
+/// Whether there is an engine that runs, and the Compose plugin.
+fn engine_answers() -> bool {
+    [["version", "--format={{.Server.Version}}"], ["compose", "version"]].iter().all(|arguments| {
+        let mut command = Command::new("docker");
+        succeeds(command.args(arguments))
+    })
+}
+
+/// Whether a command ends well in time. One that hangs, such as for an engine on a host that is
+/// gone, is ended.
+fn succeeds(command: &mut Command) -> bool {
+    let silent = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let Ok(mut child) = silent.spawn() else { return false };
+    let deadline = Instant::now() + ENGINE_TIMEOUT;
+    while Instant::now() < deadline {
+        match child.try_wait() {
+            Ok(None) => sleep(POLL),
+            Ok(Some(status)) => return status.success(),
+            Err(_) => return false,
+        }
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_is_missing_or_fails_does_not_succeed() {
+        assert!(succeeds(&mut Command::new("true")));
+        assert!(!succeeds(&mut Command::new("false")));
+        assert!(!succeeds(&mut Command::new("no-such-program-as-this")));
+    }
+}

@@ -1,0 +1,395 @@
+//! The consumer and the publisher over a real broker.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lapin::options::{BasicGetOptions, BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use sagamq::amqp::{AmqpError, Consumer, Publisher, Topology, probe};
+use sagamq::config::{BrokerConfig, QueueType, TopologyMode};
+use sagamq::delivery::{Delivery, Queue, Report, Settlement, Verdict};
+use sagamq::health::Health;
+use sagamq::saga::id::{InstanceId, MessageId, Phase};
+use sagamq::saga::message::{Message, Origin, Outgoing, Part};
+use sagamq::saga::plan::Subscription;
+use sagamq::saga::time::Timestamp;
+use serde_json::json;
+use tokio::sync::{RwLock, mpsc};
+use tokio::time::timeout;
+
+/// No wait in these tests is longer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Restarting the broker needs it alone.
+static BROKER: RwLock<()> = RwLock::const_new(());
+
+/// One orchestrator's part of the broker, and a peer that publishes and looks on.
+struct Bench {
+    config: BrokerConfig,
+    topology: Arc<Topology>,
+    peer: Channel,
+    _connection: Connection,
+}
+
+impl Bench {
+    async fn new(name: &str) -> Self {
+        let prefix = format!("{name}-{}", std::process::id());
+        let config = config(support::broker().url(), &prefix);
+        let exchange = format!("{prefix}.topic");
+        let topology = Arc::new(Topology {
+            prefix,
+            queue_type: QueueType::Quorum,
+            mode: TopologyMode::Declare,
+            exchanges: vec![exchange.clone()],
+            subscriptions: vec![Subscription { exchange, pattern: "routed.#".into() }],
+        });
+        probe(&config, &topology).await.unwrap();
+        let (_connection, peer) = connect().await;
+        Self { config, topology, peer, _connection }
+    }
+
+    fn publisher(&self) -> (Publisher, mpsc::UnboundedReceiver<Report>) {
+        let (sender, reports) = mpsc::unbounded_channel();
+        (Publisher::start(&self.config, self.topology.clone(), sender, Arc::default()), reports)
+    }
+
+    fn consumer(&self, capacity: usize) -> (Consumer, mpsc::Receiver<Delivery>, Arc<Health>) {
+        let (sender, deliveries) = mpsc::channel(capacity);
+        let health = Arc::new(Health::default());
+        (Consumer::start(&self.config, self.topology.clone(), sender, health.clone()), deliveries, health)
+    }
+
+    fn exchange(&self) -> &str {
+        &self.topology.exchanges[0]
+    }
+
+    async fn put(&self, queue: &str, body: &str) {
+        let confirm = self.peer.basic_publish(
+            "".into(),
+            queue.into(),
+            BasicPublishOptions::default(),
+            body.as_bytes(),
+            BasicProperties::default(),
+        );
+        confirm.await.unwrap();
+    }
+
+    /// Takes the next message out of a queue, once there is one.
+    async fn get(&self, queue: &str) -> lapin::message::BasicGetMessage {
+        let getting = async {
+            loop {
+                let options = BasicGetOptions { no_ack: true };
+                if let Some(message) = self.peer.basic_get(queue.into(), options).await.unwrap() {
+                    return message;
+                }
+            }
+        };
+        timeout(PATIENCE, getting).await.expect("a message in the queue")
+    }
+
+    /// Messages that wait in a queue.
+    async fn depth(&self, queue: &str) -> u32 {
+        let options = QueueDeclareOptions { passive: true, ..Default::default() };
+        let declared = self.peer.queue_declare(queue.into(), options, FieldTable::default());
+        declared.await.unwrap().message_count()
+    }
+}
+
+fn config(url: &str, prefix: &str) -> BrokerConfig {
+    let mut config: BrokerConfig = serde_json::from_value(json!({"url": url, "prefix": prefix})).unwrap();
+    config.prefetch = 100;
+    config.startup_timeout = PATIENCE;
+    config
+}
+
+async fn connect() -> (Connection, Channel) {
+    let broker = support::broker();
+    let connection = Connection::connect(broker.url(), ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    (connection, channel)
+}
+
+fn message(exchange: &str, key: &str, n: u32) -> Outgoing {
+    let instance = InstanceId::new("order", "A-1");
+    Outgoing {
+        origin: Origin { instance, part: Part::Attempt { step: 0, phase: Phase::Action, attempt: n } },
+        exchange: exchange.into(),
+        key: key.into(),
+        message_id: MessageId::attempt(instance, "step", Phase::Action, n),
+        wants_reply: true,
+        timestamp: Timestamp(1_767_323_045_000),
+        headers: BTreeMap::from([("x-saga-attempt".into(), n.to_string())]),
+        body: json!({"n": n}).to_string().into_bytes(),
+        repeated: false,
+    }
+}
+
+async fn next<T>(receiver: impl Future<Output = Option<T>>) -> T {
+    timeout(PATIENCE, receiver).await.expect("in time").expect("an open channel")
+}
+
+fn understood(delivery: &Delivery) -> &Message {
+    delivery.content.as_ref().unwrap()
+}
+
+#[tokio::test]
+async fn the_topology_is_made_and_checked() {
+    let _shared = BROKER.read().await;
+    let bench = Bench::new("topology").await;
+    let with = |change: fn(&mut Topology)| {
+        let mut topology = Topology::clone(&bench.topology);
+        change(&mut topology);
+        topology
+    };
+    let check =
+        async |topology: Topology| probe(&bench.config, &topology).await.map_err(|error| error.to_string());
+
+    assert_eq!(check(with(|topology| topology.mode = TopologyMode::Verify)).await, Ok(()));
+    assert_eq!(check(with(|_| ())).await, Ok(()));
+
+    let missing = with(|topology| {
+        topology.mode = TopologyMode::Verify;
+        topology.exchanges.push("no-such-exchange".into());
+    });
+    let error = check(missing).await.unwrap_err();
+    assert!(
+        error.contains("exchange \"no-such-exchange\"") && error.contains("set broker.topology to declare"),
+        "{error}"
+    );
+
+    let different = with(|topology| topology.queue_type = QueueType::Classic);
+    let error = check(different).await.unwrap_err();
+    assert!(error.contains("queue \"topology-") && error.contains("it exists but is different"), "{error}");
+}
+
+#[tokio::test]
+async fn a_broker_that_cannot_be_used_is_told_with_its_remedy() {
+    let _shared = BROKER.read().await;
+    let bench = Bench::new("probe").await;
+    let try_url = async |url: &str| {
+        let mut config = config(url, "probe");
+        config.startup_timeout = Duration::from_secs(1);
+        probe(&config, &bench.topology).await.unwrap_err()
+    };
+    let broker = support::broker();
+    let (_, address) = broker.url().split_once("://").unwrap();
+    let host = address.rsplit('@').next().unwrap().split('/').next().unwrap();
+
+    let error = try_url(&format!("amqp://nobody:hunter2@{host}/%2f")).await;
+    assert!(matches!(error, AmqpError::AccessRefused { .. }), "{error}");
+    assert!(!error.to_string().contains("hunter2"), "{error}");
+
+    let error = try_url(&format!("amqp://guest:guest@{host}/nowhere")).await;
+    assert!(matches!(&error, AmqpError::VirtualHost { vhost, .. } if vhost == "nowhere"), "{error}");
+
+    // The client library can be built so that it takes TLS for plain TCP, password and all.
+    let error = try_url(&format!("amqps://guest:guest@{host}/%2f")).await;
+    assert!(matches!(error, AmqpError::Unreachable { .. }), "{error}");
+
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = try_url(&format!("amqp://guest:hunter2@{unused}/%2f")).await;
+    assert!(matches!(error, AmqpError::Unreachable { .. }), "{error}");
+    assert!(!error.to_string().contains("hunter2"), "{error}");
+}
+
+#[tokio::test]
+async fn exactly_the_unroutable_messages_are_reported_so() {
+    let _shared = BROKER.read().await;
+    let bench = Bench::new("unroutable").await;
+    let (publisher, mut reports) = bench.publisher();
+    let exchange = bench.exchange();
+    let messages = (0..300).map(|n| match n % 3 {
+        0 => message(exchange, "routed.here", n),
+        1 => message(exchange, "elsewhere", n),
+        _ => message("no-such-exchange", "routed.here", n),
+    });
+    publisher.publish(messages.collect());
+
+    let mut verdicts = HashMap::new();
+    for _ in 0..300 {
+        let report = next(reports.recv()).await;
+        let Part::Attempt { attempt, .. } = report.origin.part else { panic!("{report:?}") };
+        assert_eq!(verdicts.insert(attempt, report.verdict), None, "two reports for {attempt}");
+    }
+    for (n, verdict) in verdicts {
+        let expected = match (n % 3, &verdict) {
+            (0, verdict) => *verdict == Verdict::Published,
+            (1, Verdict::Unroutable { reason, .. }) => reason.contains("no queue is bound"),
+            (_, Verdict::Unroutable { reason, maybe_delivered }) => {
+                reason.contains("NOT_FOUND") && !maybe_delivered
+            }
+            _ => false,
+        };
+        assert!(expected, "message {n}: {verdict:?}");
+    }
+    assert_eq!(publisher.close(PATIENCE).await, 0);
+
+    let published = bench.get(&bench.topology.events_queue()).await.delivery;
+    let properties = &published.properties;
+    assert_eq!(properties.delivery_mode(), &Some(2));
+    assert_eq!(properties.reply_to(), &Some(bench.topology.replies_queue().as_str().into()));
+    assert_eq!(properties.correlation_id(), properties.message_id());
+}
+
+#[tokio::test]
+async fn a_message_that_the_broker_refuses_does_not_hold_up_the_others() {
+    let _shared = BROKER.read().await;
+    let bench = Bench::new("refused").await;
+    let (publisher, mut reports) = bench.publisher();
+    let internal = message("amq.rabbitmq.trace", "x", 0);
+    let long = message(bench.exchange(), &"k".repeat(300), 1);
+    publisher.publish(vec![internal, long, message(bench.exchange(), "routed.here", 2)]);
+    for _ in 0..3 {
+        let report = next(reports.recv()).await;
+        let Part::Attempt { attempt, .. } = report.origin.part else { panic!("{report:?}") };
+        let reason = match &report.verdict {
+            Verdict::Published => "",
+            Verdict::Unroutable { reason, .. } => reason,
+        };
+        let expected = ["the broker refuses", "routing key is longer than 255 bytes", ""][attempt as usize];
+        assert!(reason.starts_with(expected) && reason.is_empty() == expected.is_empty(), "{report:?}");
+    }
+    assert_eq!(publisher.close(PATIENCE).await, 0);
+}
+
+#[tokio::test]
+async fn poison_is_dead_lettered_and_one_ack_settles_the_rest() {
+    let _shared = BROKER.read().await;
+    let bench = Bench::new("settle").await;
+    let replies = bench.topology.replies_queue();
+    let (consumer, mut deliveries, _) = bench.consumer(8);
+    for n in 0..50 {
+        let body = if n == 25 { "{poison".to_owned() } else { json!({"n": n}).to_string() };
+        bench.put(&replies, &body).await;
+    }
+    let mut settlement = Settlement::default();
+    for n in 0..50 {
+        let delivery = next(deliveries.recv()).await;
+        assert_eq!(delivery.token.queue, Queue::Replies);
+        match &delivery.content {
+            Ok(message) => assert_eq!(message.data, json!({"n": n})),
+            Err(rejected) => {
+                assert_eq!((rejected.preview.as_str(), rejected.size), ("{poison", 7));
+                settlement.reject.push(delivery.token);
+                continue;
+            }
+        }
+        settlement.ack.push(delivery.token);
+    }
+    let last = settlement.ack.pop().unwrap();
+    consumer.settle(Settlement { ack: vec![last], ..settlement });
+    consumer.close().await;
+
+    let dead = bench.get(&bench.topology.dead_queue()).await.delivery;
+    assert_eq!(dead.data, b"{poison");
+    assert_eq!(bench.depth(&replies).await, 0);
+}
+
+#[tokio::test]
+async fn a_pause_ends_the_inflow_and_keeps_the_settlements() {
+    let _shared = BROKER.read().await;
+    let bench = Bench::new("pause").await;
+    let events = bench.topology.events_queue();
+    let (consumer, mut deliveries, health) = bench.consumer(1000);
+    bench.put(&events, "1").await;
+    let first = next(deliveries.recv()).await;
+    let ready = async {
+        while !health.consuming.is_set() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, ready).await.unwrap();
+    consumer.pause();
+    consumer.settle(Settlement { ack: vec![first.token], ..Default::default() });
+    consumer.close().await;
+    bench.put(&events, "2").await;
+    assert_eq!(deliveries.recv().await, None);
+    assert!(!health.consuming.is_set());
+    assert_eq!(bench.get(&events).await.delivery.data, b"2");
+}
+
+#[tokio::test]
+async fn a_deleted_queue_is_made_and_consumed_again_and_old_tokens_are_ignored() {
+    let _shared = BROKER.read().await;
+    let bench = Bench::new("deleted").await;
+    let events = bench.topology.events_queue();
+    let (consumer, mut deliveries, _) = bench.consumer(8);
+    bench.put(&events, "1").await;
+    let old = next(deliveries.recv()).await;
+    bench.peer.queue_delete(events.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
+
+    // The queue may not be there yet: publish until the message arrives.
+    let published = async {
+        loop {
+            bench.put(&events, "2").await;
+            if let Ok(delivery) = timeout(Duration::from_millis(100), deliveries.recv()).await {
+                return delivery.unwrap();
+            }
+        }
+    };
+    let new = timeout(PATIENCE, published).await.unwrap();
+    assert_eq!(understood(&new).data, json!(2));
+    assert_eq!(new.token.epoch, old.token.epoch + 1);
+
+    consumer.settle(Settlement { ack: vec![old.token, new.token], reject: vec![old.token] });
+    consumer.close().await;
+    assert_eq!(bench.depth(&bench.topology.dead_queue()).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_of_the_broker_loses_no_message_and_no_report() {
+    let _alone = BROKER.write().await;
+    let bench = Bench::new("restart").await;
+    let (publisher, mut reports) = bench.publisher();
+    let (consumer, mut deliveries, _) = bench.consumer(64);
+    let exchange = bench.exchange().to_owned();
+
+    // Messages are under way all the time, so some are unconfirmed when the broker goes.
+    let restarting = tokio::task::spawn_blocking(|| support::broker().restart());
+    let mut seen = HashSet::new();
+    let mut reported = HashSet::new();
+    let mut messages = 0;
+    while !restarting.is_finished() || reported.len() < messages as usize || seen.len() < messages as usize {
+        if !restarting.is_finished() && publisher.outstanding() < 500 {
+            publisher
+                .publish((messages..messages + 50).map(|n| message(&exchange, "routed.here", n)).collect());
+            messages += 50;
+        }
+        tokio::select! {
+            report = reports.recv() => {
+                let report = report.unwrap();
+                assert_eq!(report.verdict, Verdict::Published);
+                assert!(reported.insert(report.origin), "two reports for {:?}", report.origin);
+            }
+            delivery = deliveries.recv() => {
+                let delivery = delivery.unwrap();
+                seen.insert(understood(&delivery).data["n"].as_u64());
+                consumer.settle(Settlement { ack: vec![delivery.token], ..Default::default() });
+            }
+            () = tokio::time::sleep(PATIENCE) => panic!("{} of {messages} reported, {} seen", reported.len(), seen.len()),
+        }
+    }
+    restarting.await.unwrap();
+
+    // A message after the restart proves that both have come back.
+    publisher.publish(vec![message(&exchange, "routed.here", messages)]);
+    let last = async {
+        loop {
+            let delivery = next(deliveries.recv()).await;
+            consumer.settle(Settlement { ack: vec![delivery.token], ..Default::default() });
+            if understood(&delivery).data["n"] == json!(messages) {
+                return delivery.token.epoch;
+            }
+        }
+    };
+    let last = timeout(PATIENCE, last).await.unwrap();
+    assert!(last > 1, "the broker did not restart");
+    assert_eq!(publisher.close(PATIENCE).await, 0);
+    consumer.close().await;
+}

@@ -1,0 +1,370 @@
+//! The engine over a real store: what is released, and when.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use sagamq::catalog::{Catalog, CatalogError};
+use sagamq::config::StoreConfig;
+use sagamq::definitions::Loaded;
+use sagamq::delivery::{Delivery, Queue, Rejected, Release, Report, Token, Verdict};
+use sagamq::engine::{Engine, Recovered};
+use sagamq::saga::compile::load;
+use sagamq::saga::id::InstanceId;
+use sagamq::saga::instance::{Instance, Status};
+use sagamq::saga::message::{Message, Outgoing, Poison};
+use sagamq::saga::time::Timestamp;
+use sagamq::store::Store;
+use serde_json::{Map, Value, json};
+use tempfile::TempDir;
+
+const DEFINITION: &str = include_str!("../sagas/order.yaml");
+
+struct World {
+    engine: Engine,
+    store: Store,
+    folder: TempDir,
+    now: Timestamp,
+    tag: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (engine, store, _) = open(&folder, &[DEFINITION]);
+        Self { engine, store, folder, now: Timestamp(1_000_000), tag: 0 }
+    }
+
+    /// As after a SIGKILL: what was not committed is gone.
+    fn restart(self) -> (Self, Recovered) {
+        let Self { engine, store, folder, now, tag } = self;
+        drop((engine, store));
+        let (engine, store, recovered) = open(&folder, &[DEFINITION]);
+        (Self { engine, store, folder, now, tag }, recovered)
+    }
+
+    fn deliver(&mut self, queue: Queue, content: Result<Message, Rejected>) -> Token {
+        self.tag += 1;
+        let token = Token { queue, epoch: 1, tag: self.tag };
+        self.engine
+            .handle_delivery(Delivery { token, content: content.map_err(Box::new) }, self.now)
+            .unwrap();
+        token
+    }
+
+    fn place(&mut self, order: &str) -> Token {
+        let data = json!({"order_id": order, "customer_id": "c-1", "customer_email": "c@example.com", "items": [], "total_amount": 10.0});
+        self.deliver(Queue::Events, Ok(event("orders", "order.placed", data)))
+    }
+
+    fn reply(&mut self, to: &Outgoing, outcome: &str) -> Token {
+        let message = Message {
+            correlation_id: Some(to.message_id.to_string()),
+            data: json!({"reservation_id": "r-1"}),
+            headers: Map::from_iter([("x-saga-outcome".to_owned(), Value::from(outcome))]),
+            ..Message::default()
+        };
+        self.deliver(Queue::Replies, Ok(message))
+    }
+
+    fn published(&mut self, outgoing: &Outgoing) {
+        let report = Report { origin: outgoing.origin, verdict: Verdict::Published };
+        self.engine.handle_report(report, self.now).unwrap();
+    }
+
+    /// Commits what was gathered, and returns what may happen then.
+    fn commit(&mut self) -> Release {
+        let Some(gathered) = self.engine.take() else { return Release::default() };
+        self.store.commit(&gathered.batch).unwrap();
+        self.engine.committed(&gathered);
+        gathered.release
+    }
+
+    fn instance(&self, order: &str) -> Instance {
+        self.store.reader().instance(InstanceId::new("order", order)).unwrap().unwrap()
+    }
+}
+
+fn open(folder: &TempDir, definitions: &[&str]) -> (Engine, Store, Recovered) {
+    let mut store = Store::open(&StoreConfig { path: folder.path().join("store"), cache_mib: 16 }).unwrap();
+    let (catalog, batch) = Catalog::adopt(loaded(definitions), &store.reader()).unwrap();
+    store.commit(&batch).unwrap();
+    let mut engine = Engine::new(store.reader(), catalog);
+    let recovered = engine.recover().unwrap();
+    (engine, store, recovered)
+}
+
+fn loaded(definitions: &[&str]) -> Vec<Loaded> {
+    let load = |source: &&str| Loaded {
+        file: "order.yaml".into(),
+        source: (*source).to_owned(),
+        plan: load("order.yaml", source).unwrap(),
+    };
+    definitions.iter().map(load).collect()
+}
+
+fn event(exchange: &str, key: &str, data: Value) -> Message {
+    Message {
+        id: data["event_id"].as_str().map(str::to_owned),
+        exchange: exchange.to_owned(),
+        key: key.to_owned(),
+        data,
+        ..Message::default()
+    }
+}
+
+#[test]
+fn a_start_releases_its_ack_and_its_command_together_with_the_batch() {
+    let mut world = World::new();
+    let token = world.place("A-1");
+    let gathered = world.engine.take().unwrap();
+    assert_eq!(gathered.release.settlement.ack, [token]);
+    assert_eq!(gathered.release.outgoing.len(), 1);
+    assert!(!gathered.batch.is_empty());
+    let reader = world.store.reader();
+    assert!(
+        reader.instance(InstanceId::new("order", "A-1")).unwrap().is_none(),
+        "nothing is stored before the commit"
+    );
+    world.store.commit(&gathered.batch).unwrap();
+    assert_eq!(world.instance("A-1").status, Status::Running);
+}
+
+#[test]
+fn a_group_of_deliveries_is_acked_by_its_highest_tag_only() {
+    let mut world = World::new();
+    world.place("A-1");
+    world.place("A-2");
+    let last = world.place("A-3");
+    assert_eq!(world.commit().settlement.ack, [last]);
+}
+
+#[test]
+fn the_same_start_twice_in_one_batch_starts_one_instance() {
+    let mut world = World::new();
+    world.place("A-1");
+    let again = world.place("A-1");
+    let release = world.commit();
+    assert_eq!(release.outgoing.len(), 1);
+    assert_eq!(release.settlement.ack, [again]);
+    assert_eq!(world.instance("A-1").ignored, 1);
+}
+
+#[test]
+fn a_redelivered_start_after_a_restart_sends_nothing_new() {
+    let mut world = World::new();
+    world.place("A-1");
+    world.commit();
+    let (mut world, _) = world.restart();
+    world.place("A-1");
+    assert!(world.commit().outgoing.is_empty());
+}
+
+#[test]
+fn what_was_not_committed_comes_again_as_if_never_received() {
+    let mut world = World::new();
+    world.place("A-1");
+    let lost = world.engine.take().unwrap().release.outgoing;
+    let (mut world, recovered) = world.restart();
+    assert_eq!(recovered.instances, 0);
+    world.place("A-1");
+    assert_eq!(world.commit().outgoing, lost, "the same bytes");
+}
+
+#[test]
+fn an_unconfirmed_command_goes_out_again_byte_for_byte_after_a_restart() {
+    let mut world = World::new();
+    world.place("A-1");
+    let sent = world.commit().outgoing;
+    let (_, recovered) = world.restart();
+    let again: Vec<_> = sent.into_iter().map(|outgoing| Outgoing { repeated: true, ..outgoing }).collect();
+    assert_eq!(recovered.outgoing, again);
+}
+
+#[test]
+fn a_confirmed_mark_rides_with_the_next_entry_and_alone_after_a_second() {
+    let mut world = World::new();
+    world.place("A-1");
+    let sent = world.commit().outgoing;
+    world.published(&sent[0]);
+    let gathered = world.engine.take().unwrap();
+    assert!(gathered.batch.is_empty(), "a mark needs no commit of its own");
+    world.reply(&sent[0], "success");
+    world.commit();
+    assert_eq!(world.instance("A-1").revision, 2);
+
+    world.place("A-2");
+    let sent = world.commit().outgoing;
+    world.published(&sent[0]);
+    world.now = world.engine.next_due().unwrap();
+    world.engine.tick(world.now).unwrap();
+    world.commit();
+    let (_, recovered) = world.restart();
+    let unconfirmed: Vec<_> = recovered.outgoing.iter().map(|outgoing| outgoing.key.as_str()).collect();
+    assert_eq!(unconfirmed, ["payment.charge"], "only A-1's charge is still unconfirmed");
+}
+
+#[test]
+fn a_reply_that_comes_before_the_confirm_is_taken_and_the_confirm_changes_nothing() {
+    let mut world = World::new();
+    world.place("A-1");
+    let sent = world.commit().outgoing;
+    world.reply(&sent[0], "success");
+    let next = world.commit().outgoing;
+    assert_eq!(next[0].key, "payment.charge");
+    let before = world.instance("A-1");
+    world.published(&sent[0]);
+    world.commit();
+    assert_eq!(world.instance("A-1"), before);
+}
+
+#[test]
+fn a_plain_event_answers_the_step_whose_rule_matches() {
+    let mut world = World::new();
+    world.place("A-1");
+    let sent = world.commit().outgoing;
+    world.reply(&sent[0], "success");
+    world.commit();
+    let data = json!({"order_id": "A-1", "payment_id": "p-1", "status": "SUCCESS"});
+    world.deliver(Queue::Events, Ok(event("payments", "payment.processed", data)));
+    assert_eq!(world.commit().outgoing[0].key, "shipment.create");
+
+    let data = json!({"order_id": "A-1", "tracking_number": "t-1", "carrier": "DHL"});
+    world.deliver(Queue::Events, Ok(event("shipping", "order.shipped", data)));
+    let outgoing = world.commit().outgoing;
+    assert_eq!(outgoing[0].key, "order.completed");
+    let body: Value = serde_json::from_slice(&outgoing[0].body).unwrap();
+    assert_eq!(body["tracking_number"], "t-1");
+    assert_eq!(world.instance("A-1").status, Status::Completed);
+}
+
+#[test]
+fn a_declined_payment_releases_the_stock_and_tells_why() {
+    let mut world = World::new();
+    world.place("A-1");
+    let sent = world.commit().outgoing;
+    world.reply(&sent[0], "success");
+    world.commit();
+    let data = json!({"order_id": "A-1", "status": "FAILED"});
+    world.deliver(Queue::Events, Ok(event("payments", "payment.processed", data)));
+    let release = world.commit().outgoing;
+    assert_eq!(release[0].key, "stock.release");
+    world.reply(&release[0], "success");
+    let outgoing = world.commit().outgoing;
+    let body: Value = serde_json::from_slice(&outgoing[0].body).unwrap();
+    assert_eq!(
+        (outgoing[0].key.as_str(), &body["reason"]["code"]),
+        ("order.rejected", &json!("PAYMENT_DECLINED"))
+    );
+}
+
+#[test]
+fn an_ended_instance_stays_open_until_its_notice_is_confirmed() {
+    let mut world = World::new();
+    world.place("A-1");
+    let sent = world.commit().outgoing;
+    world.reply(&sent[0], "failure");
+    let notice = world.commit().outgoing;
+    let (mut world, recovered) = world.restart();
+    assert_eq!(recovered.outgoing.len(), 1);
+    assert_eq!(recovered.outgoing[0].message_id, notice[0].message_id);
+    world.published(&notice[0]);
+    world.engine.store_all_marks();
+    world.commit();
+    let (_, recovered) = world.restart();
+    assert_eq!(recovered.instances, 0);
+}
+
+#[test]
+fn what_can_never_be_understood_is_rejected_after_its_reason_is_stored() {
+    let mut world = World::new();
+    let rejected = Rejected {
+        poison: Poison::NotJson("expected value at line 1 column 1".to_owned()),
+        exchange: "orders".to_owned(),
+        key: "order.placed".to_owned(),
+        message_id: None,
+        size: 7,
+        preview: "garbage".to_owned(),
+    };
+    let poison = world.deliver(Queue::Events, Err(rejected));
+    let keyless =
+        world.deliver(Queue::Events, Ok(event("orders", "order.placed", json!({"customer_id": "c"}))));
+    let placed = world.place("A-1");
+    let sent = world.commit();
+    assert_eq!(
+        (sent.settlement.reject.as_slice(), sent.settlement.ack.as_slice()),
+        ([poison, keyless].as_slice(), [placed].as_slice())
+    );
+
+    let mute = world.reply(&Outgoing { ..sent.outgoing[0].clone() }, "maybe");
+    assert_eq!(world.commit().settlement.reject, [mute]);
+    let reasons: Vec<String> = world
+        .store
+        .reader()
+        .dead_letters(10, None)
+        .unwrap()
+        .items
+        .into_iter()
+        .map(|letter| letter.reason)
+        .collect();
+    assert!(reasons[0].contains("x-saga-outcome"), "{reasons:?}");
+    assert!(reasons[1].contains("order_id"), "{reasons:?}");
+    assert!(reasons[2].contains("not JSON"), "{reasons:?}");
+    assert_eq!(world.instance("A-1").steps[0].action.attempt, 1);
+}
+
+#[test]
+fn foreign_and_unknown_messages_change_nothing_and_are_acked() {
+    let mut world = World::new();
+    let foreign = world.deliver(Queue::Events, Ok(event("orders", "order.archived", json!({}))));
+    let other = json!({"order_id": "not-ours", "status": "SUCCESS"});
+    let unknown = world.deliver(Queue::Events, Ok(event("payments", "payment.processed", other)));
+    let id = InstanceId::new("order", "nobody");
+    let message = Message { correlation_id: Some(id.to_string()), ..Message::default() };
+    let reply = world.deliver(Queue::Replies, Ok(message));
+    let release = world.commit();
+    assert!(release.settlement.reject.is_empty() && release.outgoing.is_empty());
+    assert!(foreign.tag < unknown.tag);
+    assert_eq!(release.settlement.ack, [unknown, reply]);
+}
+
+#[test]
+fn a_cancellation_undoes_the_instance_that_it_names() {
+    let mut world = World::new();
+    world.place("A-1");
+    let sent = world.commit().outgoing;
+    world.deliver(Queue::Events, Ok(event("orders", "order.cancelled", json!({"order_id": "A-1"}))));
+    world.commit();
+    world.reply(&sent[0], "success");
+    assert_eq!(world.commit().outgoing[0].key, "stock.release");
+}
+
+#[test]
+fn a_version_never_changes_and_an_instance_keeps_its_own() {
+    let mut world = World::new();
+    world.place("A-1");
+    let sent = world.commit().outgoing;
+    let World { engine, store, folder, .. } = world;
+    let changed = DEFINITION.replace("key: payment.charge\n", "key: payment.take\n");
+    assert!(changed != DEFINITION);
+    let refused = Catalog::adopt(loaded(&[&changed]), &store.reader());
+    assert!(matches!(refused, Err(CatalogError::Changed { version: 1, .. })), "{refused:?}");
+    drop((engine, store));
+
+    let second = changed.replace("\nversion: 1", "\nversion: 2");
+    let (engine, store, _) = open(&folder, &[&second]);
+    let mut world = World { engine, store, folder, now: Timestamp(2_000_000), tag: 0 };
+    world.reply(&sent[0], "success");
+    world.place("A-2");
+    let release = world.commit().outgoing;
+    assert_eq!(release[0].key, "payment.charge", "A-1 goes on as version 1");
+    world.reply(&release[1], "success");
+    assert_eq!(world.commit().outgoing[0].key, "payment.take", "A-2 is version 2");
+}
+
+#[test]
+fn a_second_writer_on_one_history_is_found_out() {
+    let mut world = World::new();
+    world.place("A-1");
+    let gathered = world.engine.take().unwrap();
+    world.store.commit(&gathered.batch).unwrap();
+    assert!(world.store.commit(&gathered.batch).is_err(), "the same revision twice");
+}

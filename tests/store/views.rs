@@ -1,0 +1,176 @@
+//! Lists: every instance once, newest first, under the status that it has.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use sagamq::saga::fact::Fact;
+use sagamq::saga::instance::{Instance, Status};
+use sagamq::saga::time::Timestamp;
+use sagamq::store::{Batch, Before, DeadLetter, MAX_DEAD_LETTERS, Page, Query, Reader, StoreError};
+use serde_json::json;
+
+use crate::{Folder, change, moved, start, started};
+
+#[test]
+fn views_follow_the_status() {
+    let folder = Folder::new();
+    let mut store = folder.open().unwrap();
+    let (mut instance, batch) = started("order", "A-1", 1, json!(1));
+    store.commit(&batch).unwrap();
+    let reader = store.reader();
+    let is_listed = |status| {
+        !reader.list(&Query { statuses: vec![status], ..Query::default() }).unwrap().items.is_empty()
+    };
+    for (fact, status, open) in [
+        (Fact::DeadlinePassed, Status::Running, true),
+        (Fact::CompensationStarted, Status::Compensating, true),
+        (Fact::AllCompensated, Status::Compensated, false),
+        (Fact::NoticeDue, Status::Compensated, true),
+        (Fact::NoticePublished { notice: 0 }, Status::Compensated, false),
+    ] {
+        store.commit(&moved(&mut instance, fact)).unwrap();
+        assert!(Status::ALL.into_iter().all(|other| is_listed(other) == (other == status)), "{status}");
+        assert_eq!(reader.open_instances().count(), usize::from(open), "{status}");
+        assert_eq!(reader.counts().unwrap(), BTreeMap::from([(("order".to_owned(), status), 1)]));
+    }
+}
+
+#[test]
+fn queries_find_what_they_name() {
+    let folder = Folder::new();
+    let mut store = folder.open().unwrap();
+    for number in 0..10 {
+        let saga = if number < 6 { "order" } else { "order_return" };
+        store.commit(&started(saga, &format!("A-{number}"), number, json!(1)).1).unwrap();
+    }
+    let reader = store.reader();
+    let found =
+        |query: Query| -> Vec<i64> { all(&reader, &query).iter().map(|found| found.started_at.0).collect() };
+    let nothing: [i64; 0] = [];
+    let saga = |name: &str| Some(name.to_owned());
+    let even = Some(("parity".to_owned(), "even".to_owned()));
+    let base = Query { limit: 2, ..Query::default() };
+    assert_eq!(found(base.clone()), [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]);
+    assert_eq!(found(Query { saga: saga("order"), ..base.clone() }), [5, 4, 3, 2, 1, 0]);
+    assert_eq!(found(Query { saga: saga("other"), ..base.clone() }), nothing);
+    assert_eq!(found(Query { attribute: even.clone(), ..base.clone() }), [8, 6, 4, 2, 0]);
+    assert_eq!(found(Query { attribute: even, saga: saga("order"), ..base.clone() }), [4, 2, 0]);
+    assert_eq!(found(Query { business_key: Some("A-7".to_owned()), ..base.clone() }), [7]);
+    assert_eq!(
+        found(Query { business_key: Some("A-7".to_owned()), saga: saga("order"), ..base.clone() }),
+        nothing
+    );
+    let (after, before) = (Some(Timestamp(3)), Some(Timestamp(7)));
+    assert_eq!(found(Query { started_after: after, started_before: before, ..base.clone() }), [6, 5, 4, 3]);
+    assert_eq!(found(Query { started_after: before, started_before: after, ..base.clone() }), nothing);
+    assert_eq!(found(Query { statuses: vec![Status::Parked], ..base.clone() }), nothing);
+    let error = reader.list(&Query { cursor: Some("nonsense".to_owned()), ..base }).unwrap_err();
+    assert!(matches!(error, StoreError::Cursor(_)));
+}
+
+#[test]
+fn the_newest_dead_letters_are_kept() {
+    let folder = Folder::new();
+    let letter = |number: u64| DeadLetter {
+        at: Timestamp(number as i64),
+        queue: "sagamq.events".to_owned(),
+        exchange: "orders".to_owned(),
+        key: "order.placed".to_owned(),
+        message_id: None,
+        reason: "body is not JSON".to_owned(),
+        preview: "?".to_owned(),
+        size: 1,
+    };
+    for round in 0..3 {
+        // Opened again, it goes on where it was.
+        let mut store = folder.open().unwrap();
+        let mut batch = Batch::default();
+        (round * 4_000..(round + 1) * 4_000).for_each(|number| batch.dead_letter(letter(number)));
+        store.commit(&batch).unwrap();
+    }
+    let reader = folder.open().unwrap().reader();
+    let (mut kept, mut cursor) = (Vec::new(), None);
+    loop {
+        let Page { items, next } = reader.dead_letters(999, cursor.as_deref()).unwrap();
+        kept.extend(items.into_iter().map(|letter| letter.at.0 as u64));
+        cursor = next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    let newest: Vec<u64> = (12_000 - MAX_DEAD_LETTERS..12_000).rev().collect();
+    assert!(kept == newest, "{} kept, from {:?} to {:?}", kept.len(), kept.first(), kept.last());
+    assert!(matches!(reader.dead_letters(1, Some("nonsense")), Err(StoreError::Cursor(_))));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whatever happens to instances: every status lists those that have it, newest first, each
+    /// once, with any size of page, before and after the store is opened again.
+    #[test]
+    fn lists_agree_with_a_model(
+        changes in prop::collection::vec((0..40_usize, 0..5_usize), 1..150),
+        limit in 1..7_usize,
+        group in 1..20_usize,
+    ) {
+        let folder = Folder::new();
+        let mut store = folder.open().unwrap();
+        let mut model: BTreeMap<usize, Instance> = BTreeMap::new();
+        for changes in changes.chunks(group) {
+            let mut batch = Batch::default();
+            for &(who, status) in changes {
+                if let Some(instance) = model.get_mut(&who) {
+                    let before = Before::of(instance);
+                    let entry = change(instance, Fact::Resumed { to: Status::ALL[status] });
+                    batch.save(Some(before), instance, &entry);
+                } else {
+                    // Several start at the same time.
+                    let saga = ["order", "order_return", "refund"][who % 3];
+                    let (instance, entry) = start(saga, &who.to_string(), who as i64 / 4 - 3, json!(who));
+                    batch.save(None, &instance, &entry);
+                    model.insert(who, instance);
+                }
+            }
+            store.commit(&batch).unwrap();
+        }
+        for reopened in [false, true] {
+            if reopened {
+                drop(store);
+                store = folder.open().unwrap();
+            }
+            let reader = store.reader();
+            let choices = Status::ALL.into_iter().map(|status| vec![status]).chain([Vec::new()]);
+            for statuses in choices {
+                let mut expected: Vec<_> = model
+                    .values()
+                    .filter(|instance| statuses.is_empty() || statuses.contains(&instance.status))
+                    .map(|instance| (instance.started_at, instance.id))
+                    .collect();
+                expected.sort_by(|a, b| b.cmp(a));
+                let listed = all(&reader, &Query { statuses, limit, ..Query::default() });
+                let listed: Vec<_> = listed.iter().map(|instance| (instance.started_at, instance.id)).collect();
+                prop_assert_eq!(listed, expected);
+            }
+            let mut open: Vec<_> = reader.open_instances().map(Result::unwrap).collect();
+            let mut expected: Vec<_> = model.values().filter(|instance| instance.is_open()).cloned().collect();
+            open.sort_by_key(|instance| instance.id);
+            expected.sort_by_key(|instance| instance.id);
+            prop_assert_eq!(open, expected);
+        }
+    }
+}
+
+/// Every page of a list, one after the other.
+fn all(reader: &Reader, query: &Query) -> Vec<Instance> {
+    let (mut items, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = reader.list(&Query { cursor, ..query.clone() }).unwrap();
+        assert!(page.items.len() <= query.limit);
+        items.extend(page.items);
+        cursor = page.next;
+        if cursor.is_none() {
+            return items;
+        }
+    }
+}

@@ -1,0 +1,628 @@
+//! The transition function, by table and by property: no broker, no store, no clock.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use sagamq::saga::command;
+use sagamq::saga::compile::load;
+use sagamq::saga::fact::{Fact, Failure, HistoryEntry, Ignored, Recorded};
+use sagamq::saga::id::{MessageId, Phase};
+use sagamq::saga::instance::{Instance, Status, StepStatus};
+use sagamq::saga::message::{Message, Outgoing, Part};
+use sagamq::saga::plan::{Kind, Plan};
+use sagamq::saga::reply::Outcome;
+use sagamq::saga::time::Timestamp;
+use sagamq::saga::transition::{Decision, Event, start, transition};
+use serde_json::{Value, json};
+
+const RESERVE: usize = 0;
+const CHARGE: usize = 1;
+const SHIP: usize = 2;
+const INVOICE: usize = 3;
+
+const DEFINITION: &str = r#"
+saga: order
+version: 1
+start:
+  on: {exchange: orders, key: order.placed}
+  business_key: =event.data.order_id
+attributes: {customer: =input.customer}
+deadline: {after: 1h, then: compensate}
+retry:
+  normal: {attempts: 3, initial: 1s, factor: 2, max: 60s, jitter: none, except: [BROKEN]}
+  undo: {attempts: 2, initial: 1s, jitter: none}
+  forever: {attempts: unlimited, initial: 1s, jitter: none}
+steps:
+  - step: reserve
+    command: {exchange: inventory, key: stock.reserve, body: {order: =saga.business_key, items: =input.items}}
+    timeout: 10s
+    retry: normal
+    output: {reservation: =reply.data.reservation}
+    compensate:
+      command: {exchange: inventory, key: stock.release, body: {reservation: =steps.reserve.output.reservation}}
+      timeout: 10s
+      retry: undo
+  - step: charge
+    command: {exchange: payments, key: payment.charge, body: {order: =saga.business_key}}
+    timeout: 10s
+    retry: normal
+    compensate:
+      command: {exchange: payments, key: payment.refund, body: {order: =saga.business_key}}
+      timeout: 10s
+      retry: undo
+  - step: ship
+    kind: pivot
+    command: {exchange: shipping, key: shipment.create, body: {reservation: =steps.reserve.output.reservation}}
+    timeout: 10s
+    retry: normal
+  - step: invoice
+    kind: retriable
+    when: =input.invoice
+    command: {exchange: billing, key: invoice.send, body: {order: =saga.business_key}}
+    timeout: 10s
+    retry: forever
+on_completed: {emit: {exchange: orders, key: order.completed, body: {order: =saga.business_key}}}
+on_compensated: {emit: {exchange: orders, key: order.rejected, body: {reason: =saga.error}}}
+on_parked: {emit: {exchange: orders, key: order.parked, body: {reason: =saga.error}}}
+"#;
+
+/// One instance, driven by hand.
+struct Run {
+    plan: Plan,
+    instance: Instance,
+    now: Timestamp,
+    history: Vec<HistoryEntry>,
+    sent: Vec<Outgoing>,
+}
+
+impl Run {
+    fn new() -> Self {
+        Self::of(load("order.yaml", DEFINITION).unwrap())
+    }
+
+    fn of(plan: Plan) -> Self {
+        let now = Timestamp(1_000_000);
+        let data = json!({"order_id": "A-1", "customer": "c-7", "items": [1, 2], "invoice": true});
+        let event = Message { id: Some("e-1".to_owned()), data, ..Message::default() };
+        let (instance, decision) = start(&plan, &event, now).unwrap();
+        let mut run = Self { plan, instance, now, history: Vec::new(), sent: Vec::new() };
+        run.keep(decision);
+        run
+    }
+
+    fn keep(&mut self, decision: Decision) -> Vec<Recorded> {
+        if !decision.facts.is_empty() {
+            self.instance.revision += 1;
+            let revision = self.instance.revision;
+            self.history.push(HistoryEntry { revision, causation_id: None, facts: decision.facts.clone() });
+        }
+        self.sent.extend(decision.outgoing);
+        decision.facts
+    }
+
+    fn event(&mut self, event: Event) -> Vec<Recorded> {
+        let decision = transition(&self.plan, &mut self.instance, event, self.now);
+        self.keep(decision)
+    }
+
+    fn reply(&mut self, step: usize, phase: Phase, outcome: Outcome) -> &mut Self {
+        self.event(Event::Reply { step, phase, attempt: None, outcome, message_id: None });
+        self
+    }
+
+    fn succeed(&mut self, step: usize) -> &mut Self {
+        self.reply(step, Phase::Action, Outcome::Success(Ok(json!({"reservation": "r-1"}))))
+    }
+
+    fn refuse(&mut self, step: usize) -> &mut Self {
+        self.reply(step, Phase::Action, Outcome::Failure(failure("NO")))
+    }
+
+    fn undo(&mut self, step: usize) -> &mut Self {
+        self.reply(step, Phase::Compensation, Outcome::Success(Ok(Value::Null)))
+    }
+
+    /// Confirms everything that is out.
+    fn publish(&mut self) -> &mut Self {
+        for part in self.instance.unconfirmed().collect::<Vec<_>>() {
+            self.event(Event::Published(part));
+        }
+        self
+    }
+
+    /// Goes to the next time at which something is due.
+    fn wait(&mut self) -> &mut Self {
+        self.publish();
+        if let Some(due) = self.instance.next_due() {
+            self.now = self.now.max(due);
+            self.event(Event::Tick);
+        }
+        self
+    }
+
+    /// Lets every attempt of a step time out.
+    fn exhaust(&mut self, step: usize, phase: Phase) -> &mut Self {
+        let out = |run: &Run| match phase {
+            Phase::Action => run.step(step) == StepStatus::Dispatched,
+            Phase::Compensation => run.instance.status == Status::Compensating,
+        };
+        while out(self) {
+            self.wait();
+        }
+        self
+    }
+
+    fn step(&self, step: usize) -> StepStatus {
+        self.instance.steps[step].status
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.sent.iter().map(|outgoing| outgoing.key.as_str()).collect()
+    }
+
+    fn has(&self, wanted: impl Fn(&Fact) -> bool) -> bool {
+        self.history.iter().flat_map(|entry| &entry.facts).any(|recorded| wanted(&recorded.fact))
+    }
+}
+
+fn failure(code: &str) -> Failure {
+    Failure { step: None, code: code.to_owned(), message: "refused".to_owned() }
+}
+
+#[test]
+fn every_step_succeeding_completes_in_order() {
+    let mut run = Run::new();
+    run.succeed(RESERVE).succeed(CHARGE).succeed(SHIP).succeed(INVOICE);
+    assert_eq!(run.instance.status, Status::Completed);
+    assert_eq!(
+        run.keys(),
+        ["stock.reserve", "payment.charge", "shipment.create", "invoice.send", "order.completed"]
+    );
+}
+
+#[test]
+fn a_command_carries_what_the_contract_says() {
+    let run = Run::new();
+    let command = &run.sent[0];
+    let id = MessageId::attempt(run.instance.id, "reserve", Phase::Action, 1);
+    assert_eq!(command.message_id, id);
+    let body: Value = serde_json::from_slice(&command.body).unwrap();
+    assert_eq!(body, json!({"order": "A-1", "items": [1, 2]}));
+    let header = |name: &str| command.headers[name].as_str();
+    assert_eq!(header("x-saga-id"), run.instance.id.to_string());
+    assert_eq!(header("x-saga-name"), "order");
+    assert_eq!(header("x-saga-version"), "1");
+    assert_eq!(header("x-saga-step"), "reserve");
+    assert_eq!(header("x-saga-phase"), "action");
+    assert_eq!(header("x-saga-attempt"), "1");
+    assert_eq!(header("x-saga-command-id"), id.to_string());
+    assert_eq!(header("x-saga-deadline"), "1970-01-01T01:16:40.000Z");
+}
+
+#[test]
+fn the_command_id_stays_over_attempts_and_a_compensation_names_what_it_undoes() {
+    let mut run = Run::new();
+    run.wait().wait().succeed(RESERVE).refuse(CHARGE);
+    let headers = |nth: usize| &run.sent[nth].headers;
+    assert_eq!(run.keys(), ["stock.reserve", "stock.reserve", "payment.charge", "stock.release"]);
+    assert_ne!(run.sent[0].message_id, run.sent[1].message_id);
+    assert_eq!(headers(0)["x-saga-command-id"], headers(1)["x-saga-command-id"]);
+    assert_eq!(headers(3)["x-saga-compensates"], headers(0)["x-saga-command-id"]);
+    assert_eq!(headers(3)["x-saga-phase"], "compensation");
+}
+
+#[test]
+fn a_refusal_undoes_what_was_done_in_reverse_and_not_the_refused_step() {
+    let mut run = Run::new();
+    run.succeed(RESERVE).succeed(CHARGE).refuse(SHIP).undo(CHARGE).undo(RESERVE);
+    assert_eq!(run.instance.status, Status::Compensated);
+    assert_eq!(run.keys()[3..], ["payment.refund", "stock.release", "order.rejected"]);
+    let reason: Value = serde_json::from_slice(&run.sent[5].body).unwrap();
+    assert_eq!(reason["reason"]["code"], "NO");
+}
+
+#[test]
+fn a_refusal_of_the_first_step_compensates_nothing() {
+    let mut run = Run::new();
+    run.refuse(RESERVE);
+    assert_eq!(run.instance.status, Status::Compensated);
+    assert_eq!(run.keys(), ["stock.reserve", "order.rejected"]);
+}
+
+#[test]
+fn a_silent_step_is_retried_then_undone_because_its_effect_is_unknown() {
+    let mut run = Run::new();
+    run.succeed(RESERVE).exhaust(CHARGE, Phase::Action);
+    assert!(run.has(|fact| matches!(fact, Fact::GivenUp { step: CHARGE, .. })));
+    run.undo(CHARGE).undo(RESERVE);
+    assert_eq!(run.instance.status, Status::Compensated);
+    assert_eq!(
+        run.keys()[1..6],
+        ["payment.charge", "payment.charge", "payment.charge", "payment.refund", "stock.release"]
+    );
+}
+
+#[test]
+fn retries_wait_as_the_policy_says() {
+    let mut run = Run::new();
+    run.publish();
+    run.reply(RESERVE, Phase::Action, Outcome::Retry(failure("BUSY"), None));
+    assert_eq!(run.instance.next_due(), Some(run.now + Duration::from_secs(1)));
+    run.wait().publish();
+    run.reply(RESERVE, Phase::Action, Outcome::Retry(failure("BUSY"), Some(Duration::from_millis(70))));
+    assert_eq!(run.instance.next_due(), Some(run.now + Duration::from_millis(70)));
+}
+
+#[test]
+fn a_transient_error_that_the_policy_excepts_is_not_retried() {
+    let mut run = Run::new();
+    run.reply(RESERVE, Phase::Action, Outcome::Retry(failure("BROKEN"), None));
+    assert_eq!(run.keys(), ["stock.reserve", "stock.release"]);
+}
+
+#[test]
+fn pending_starts_the_timeout_anew() {
+    let mut run = Run::new();
+    run.publish();
+    run.now = run.now + Duration::from_secs(9);
+    run.reply(RESERVE, Phase::Action, Outcome::Pending);
+    assert_eq!(run.instance.next_due(), Some(run.now + Duration::from_secs(10)));
+}
+
+#[test]
+fn a_timeout_does_not_run_before_the_command_is_published() {
+    let mut run = Run::new();
+    run.now = run.now + Duration::from_secs(30);
+    assert!(run.event(Event::Tick).is_empty());
+    assert_eq!(run.step(RESERVE), StepStatus::Dispatched);
+}
+
+#[test]
+fn an_unroutable_command_is_retried_and_then_refused_without_compensating_it() {
+    let mut run = Run::new();
+    run.succeed(RESERVE);
+    for attempt in 1..=3 {
+        let part = Part::Attempt { step: CHARGE, phase: Phase::Action, attempt };
+        run.event(Event::Unroutable { part, reason: "NO_ROUTE".to_owned(), maybe_delivered: false });
+        run.wait();
+    }
+    assert_eq!(run.step(CHARGE), StepStatus::Failed);
+    assert!(!run.keys().contains(&"payment.refund"));
+    assert!(run.has(|fact| matches!(fact, Fact::Unroutable { attempt: 3, .. })));
+}
+
+#[test]
+fn an_unroutable_command_whose_first_copy_may_have_arrived_is_compensated() {
+    let mut run = Run::new();
+    run.succeed(RESERVE);
+    for attempt in 1..=3 {
+        let part = Part::Attempt { step: CHARGE, phase: Phase::Action, attempt };
+        run.event(Event::Unroutable { part, reason: "NO_ROUTE".to_owned(), maybe_delivered: attempt == 1 });
+        run.wait();
+    }
+    assert_eq!(run.step(CHARGE), StepStatus::Compensating);
+}
+
+#[test]
+fn a_silent_pivot_parks_and_its_late_success_takes_the_instance_on() {
+    let mut run = Run::new();
+    run.succeed(RESERVE).succeed(CHARGE).exhaust(SHIP, Phase::Action);
+    assert_eq!((run.instance.status, run.step(SHIP)), (Status::Parked, StepStatus::Unknown));
+    assert_eq!(run.keys().last(), Some(&"order.parked"));
+    run.succeed(SHIP).succeed(INVOICE);
+    assert_eq!(run.instance.status, Status::Completed);
+}
+
+#[test]
+fn a_parked_pivot_that_turns_out_refused_is_compensated() {
+    let mut run = Run::new();
+    run.succeed(RESERVE).succeed(CHARGE).exhaust(SHIP, Phase::Action).refuse(SHIP);
+    assert_eq!(run.instance.status, Status::Compensating);
+    assert_eq!(run.keys().last(), Some(&"payment.refund"));
+}
+
+#[test]
+fn a_pivot_that_was_refused_and_then_succeeds_parks_once_steps_are_being_undone() {
+    let mut run = Run::new();
+    run.succeed(RESERVE).succeed(CHARGE).refuse(SHIP).succeed(SHIP).succeed(SHIP);
+    assert_eq!((run.instance.status, run.step(SHIP)), (Status::Parked, StepStatus::Failed));
+    assert_eq!(run.instance.parked.as_ref().unwrap().code, "CONTRADICTION");
+    assert!(!run.keys().contains(&"stock.release"));
+}
+
+#[test]
+fn a_refused_retriable_step_parks() {
+    let mut run = Run::new();
+    run.succeed(RESERVE).succeed(CHARGE).succeed(SHIP).refuse(INVOICE);
+    assert_eq!(run.instance.status, Status::Parked);
+    assert!(!run.keys().contains(&"payment.refund"));
+}
+
+#[test]
+fn a_compensation_that_is_never_answered_parks_and_its_late_answer_takes_it_on() {
+    let mut run = Run::new();
+    run.succeed(RESERVE).succeed(CHARGE).refuse(SHIP).exhaust(CHARGE, Phase::Compensation);
+    assert_eq!(run.instance.status, Status::Parked);
+    run.undo(CHARGE).undo(RESERVE);
+    assert_eq!(run.instance.status, Status::Compensated);
+    let refunds = run.keys().iter().filter(|key| **key == "payment.refund").count();
+    assert_eq!(refunds, 2, "the undo policy has two attempts");
+}
+
+#[test]
+fn a_late_success_before_its_compensation_is_sent_keeps_the_output_for_it() {
+    let mut run = Run::of(
+        load(
+            "order.yaml",
+            &DEFINITION.replace("step: charge\n", "step: charge\n    on_timeout: compensate\n"),
+        )
+        .unwrap(),
+    );
+    run.succeed(RESERVE).publish();
+    run.exhaust(CHARGE, Phase::Action);
+    run.succeed(CHARGE);
+    assert!(
+        run.has(|fact| matches!(fact, Fact::Ignored { what: Ignored::LateReply, .. })),
+        "refund is out already"
+    );
+    run.undo(CHARGE).undo(RESERVE);
+    assert_eq!(run.instance.status, Status::Compensated);
+}
+
+#[test]
+fn a_duplicate_reply_and_a_duplicate_start_change_nothing_but_the_history() {
+    let mut run = Run::new();
+    run.succeed(RESERVE).succeed(RESERVE);
+    run.event(Event::StartedAgain { event_id: Some("e-2".to_owned()) });
+    assert!(run.event(Event::StartedAgain { event_id: Some("e-1".to_owned()) }).is_empty());
+    assert_eq!(run.keys(), ["stock.reserve", "payment.charge"]);
+    assert_eq!(run.instance.ignored, 2);
+}
+
+#[test]
+fn a_false_condition_skips_the_step() {
+    let mut run =
+        Run::of(load("order.yaml", &DEFINITION.replace("=input.invoice", "=!input.invoice")).unwrap());
+    run.succeed(RESERVE).succeed(CHARGE).succeed(SHIP);
+    assert_eq!((run.instance.status, run.step(INVOICE)), (Status::Completed, StepStatus::Skipped));
+}
+
+#[test]
+fn a_body_that_cannot_be_made_fails_the_step_and_compensates() {
+    let broken = DEFINITION.replace(
+        "key: payment.charge, body: {order: =saga.business_key}",
+        "key: payment.charge, body: {x: =input.nothing}",
+    );
+    let mut run = Run::of(load("order.yaml", &broken).unwrap());
+    run.succeed(RESERVE).undo(RESERVE);
+    assert_eq!((run.instance.status, run.step(CHARGE)), (Status::Compensated, StepStatus::Failed));
+    let error = run.instance.error.unwrap();
+    assert_eq!(error.code, "BAD_EXPRESSION");
+    assert!(error.message.contains("nothing"), "{}", error.message);
+}
+
+#[test]
+fn the_deadline_turns_back_before_the_pivot_and_only_alerts_after_it() {
+    let mut run = Run::new();
+    run.succeed(RESERVE).publish();
+    run.now = run.now + Duration::from_secs(3600);
+    run.event(Event::Tick);
+    run.undo(CHARGE).undo(RESERVE);
+    assert_eq!(run.instance.status, Status::Compensated);
+
+    let mut run = Run::new();
+    run.succeed(RESERVE).succeed(CHARGE).succeed(SHIP).publish();
+    run.now = run.now + Duration::from_secs(3600);
+    run.event(Event::Tick);
+    assert!(run.instance.deadline_passed);
+    run.succeed(INVOICE);
+    assert_eq!(run.instance.status, Status::Completed);
+}
+
+#[test]
+fn a_cancellation_waits_for_the_step_in_flight_and_undoes_it() {
+    let mut run = Run::new();
+    run.succeed(RESERVE);
+    run.event(Event::Cancel { event_id: None });
+    assert_eq!(run.keys().last(), Some(&"payment.charge"), "nothing is undone while the charge is out");
+    run.succeed(CHARGE);
+    assert_eq!(run.keys()[2..], ["payment.refund"]);
+    run.undo(CHARGE).undo(RESERVE);
+    assert_eq!(run.instance.status, Status::Compensated);
+}
+
+#[test]
+fn a_pivot_that_succeeds_overrules_a_cancellation() {
+    let mut run = Run::new();
+    run.succeed(RESERVE).succeed(CHARGE);
+    run.event(Event::Cancel { event_id: None });
+    run.succeed(SHIP).succeed(INVOICE);
+    assert_eq!(run.instance.status, Status::Completed);
+    run.event(Event::Cancel { event_id: None });
+    assert!(run.has(|fact| matches!(fact, Fact::Ignored { what: Ignored::RefusedCancel, .. })));
+}
+
+/// The order saga, and the same steps as a diamond: charge and a second charge after reserve, then ship.
+fn plans() -> Vec<Plan> {
+    let chain = load("order.yaml", DEFINITION).unwrap();
+    let charge = DEFINITION.split("  - step: charge").nth(1).unwrap().split("  - step: ship").next().unwrap();
+    let doubled = DEFINITION.replace("  - step: ship", &format!("  - step: charge2{charge}  - step: ship"));
+    let mut diamond = load("order.yaml", &doubled).unwrap();
+    diamond.steps[2].requires = vec![0];
+    diamond.steps[3].requires = vec![1, 2];
+    vec![chain, diamond]
+}
+
+/// Reserve succeeded, the two charges are out at the same time.
+fn diamond() -> Run {
+    let mut run = Run::of(plans().remove(1));
+    run.succeed(0);
+    run
+}
+
+#[test]
+fn independent_steps_run_and_are_undone_at_the_same_time() {
+    let mut run = diamond();
+    assert_eq!(run.keys()[1..], ["payment.charge", "payment.charge"]);
+    run.succeed(2);
+    assert_eq!(run.sent.len(), 3, "ship waits for both");
+    run.succeed(1).refuse(3);
+    assert_eq!(run.keys()[4..], ["payment.refund", "payment.refund"]);
+    run.undo(1);
+    assert_eq!(run.sent.len(), 6, "release waits for both refunds");
+    run.undo(2).undo(0);
+    assert_eq!(run.instance.status, Status::Compensated);
+}
+
+#[test]
+fn a_failed_branch_waits_for_the_other_before_anything_is_undone() {
+    let mut run = diamond();
+    run.refuse(1);
+    assert_eq!(run.sent.len(), 3);
+    run.succeed(2);
+    assert_eq!(run.keys()[3..], ["payment.refund"]);
+}
+
+#[test]
+fn a_success_that_comes_while_another_branch_drains_makes_its_step_compensatable_with_its_output() {
+    let mut run = diamond();
+    run.refuse(1);
+    run.publish();
+    run.exhaust(2, Phase::Action);
+    assert_eq!(run.step(2), StepStatus::Compensating);
+}
+
+#[derive(Clone, Debug)]
+enum Input {
+    Reply { step: usize, phase: Phase, attempt: Option<u32>, kind: u8 },
+    Publish,
+    Unroutable { step: usize, phase: Phase, attempt: u32, maybe: bool },
+    Wait,
+    Cancel,
+    StartedAgain,
+}
+
+fn input() -> impl Strategy<Value = Input> {
+    let phase = || prop_oneof![3 => Just(Phase::Action), 2 => Just(Phase::Compensation)];
+    prop_oneof![
+        10 => (0..5usize, phase(), proptest::option::of(1..4u32), prop_oneof![6 => Just(0u8), 2 => Just(1), 2 => Just(2), 1 => Just(3), 1 => Just(4)])
+            .prop_map(|(step, phase, attempt, kind)| Input::Reply { step, phase, attempt, kind }),
+        4 => Just(Input::Publish),
+        2 => (0..5usize, phase(), 1..4u32, any::<bool>())
+            .prop_map(|(step, phase, attempt, maybe)| Input::Unroutable { step, phase, attempt, maybe }),
+        3 => Just(Input::Wait),
+        1 => Just(Input::Cancel),
+        1 => Just(Input::StartedAgain),
+    ]
+}
+
+fn feed(run: &mut Run, input: Input) {
+    match input {
+        Input::Reply { step, phase, attempt, kind } => {
+            let outcome = match kind {
+                0 => Outcome::Success(Ok(json!({"reservation": "r-1"}))),
+                1 => Outcome::Failure(failure("NO")),
+                2 => Outcome::Retry(failure("BUSY"), None),
+                3 => Outcome::Pending,
+                _ => Outcome::Success(Err(failure("BAD_OUTPUT"))),
+            };
+            run.event(Event::Reply { step, phase, attempt, outcome, message_id: None });
+        }
+        Input::Publish => {
+            run.publish();
+        }
+        Input::Unroutable { step, phase, attempt, maybe } => {
+            let part = Part::Attempt { step, phase, attempt };
+            run.event(Event::Unroutable { part, reason: "NO_ROUTE".to_owned(), maybe_delivered: maybe });
+        }
+        Input::Wait => {
+            run.wait();
+        }
+        Input::Cancel => {
+            run.event(Event::Cancel { event_id: None });
+        }
+        Input::StartedAgain => {
+            run.event(Event::StartedAgain { event_id: None });
+        }
+    }
+}
+
+fn check(run: &Run) {
+    let Run { plan, instance, .. } = run;
+    let replayed = Instance::replay(instance.id, &run.history).expect("a history begins with a start");
+    assert_eq!(&replayed, instance, "the record is the fold of the history");
+    if matches!(instance.status, Status::Running | Status::Compensating) {
+        assert!(instance.next_due().is_some(), "{:?} without a timer", instance.status);
+    }
+    // What is unconfirmed is rendered again exactly as it was sent.
+    for part in instance.unconfirmed() {
+        let again = command::render(plan, instance, part).unwrap().unwrap();
+        assert!(run.sent.contains(&again), "{part:?} would be published with other bytes");
+    }
+    let pivot = plan.steps.iter().position(|step| step.kind == Kind::Pivot).unwrap();
+    let shipped = instance.steps[pivot].status == StepStatus::Succeeded;
+    let open =
+        |status| matches!(status, StepStatus::Succeeded | StepStatus::Unknown | StepStatus::Dispatched);
+    match instance.status {
+        Status::Completed => {
+            let settled = |status| matches!(status, StepStatus::Succeeded | StepStatus::Skipped);
+            assert!(instance.steps.iter().all(|step| settled(step.status)));
+        }
+        Status::Compensated => assert!(!instance.steps.iter().any(|step| open(step.status)), "{instance:#?}"),
+        _ => {}
+    }
+    let undoing = instance.steps.iter().any(|step| !step.compensation.is_idle());
+    assert!(!(shipped && undoing), "shipped and refunded");
+    for step in
+        instance.steps.iter().filter(|step| matches!(step.status, StepStatus::Pending | StepStatus::Skipped))
+    {
+        assert!(step.compensation.is_idle(), "undone without having been sent");
+    }
+    // Undoing a step begins only when nothing that stands on it may still be in effect.
+    for recorded in run.history.last().iter().flat_map(|entry| &entry.facts) {
+        let Fact::Dispatched { step: undone, phase: Phase::Compensation, attempt: 1 } = recorded.fact else {
+            continue;
+        };
+        for (later, _) in plan.steps.iter().enumerate().filter(|(_, step)| step.requires.contains(&undone)) {
+            let status = instance.steps[later].status;
+            assert!(!open(status) && status != StepStatus::Compensating, "undone out of order");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn in_any_order_of_inputs_the_invariants_hold_and_silence_ends_it(
+        which in 0..2usize,
+        inputs in proptest::collection::vec(input(), 0..40),
+    ) {
+        let mut run = Run::of(plans().remove(which));
+        check(&run);
+        for input in inputs {
+            let ended = matches!(run.instance.status, Status::Completed | Status::Compensated);
+            let before = run.instance.steps.clone();
+            feed(&mut run, input);
+            check(&run);
+            prop_assert!(!ended || before == run.instance.steps, "an ended instance changed");
+        }
+        // No two messages share an id, unless they are the same message.
+        let mut seen: HashMap<MessageId, &Outgoing> = HashMap::new();
+        for outgoing in &run.sent {
+            prop_assert!(seen.insert(outgoing.message_id, outgoing).is_none(), "sent twice: {outgoing:?}");
+        }
+        // From here on nobody answers any more: it ends, or a person is asked; only a step after the
+        // pivot is tried for ever.
+        for _ in 0..60 {
+            run.wait();
+        }
+        check(&run);
+        let forward_only = run.instance.steps.last().is_some_and(|step| step.status == StepStatus::Dispatched);
+        let under_way = matches!(run.instance.status, Status::Running | Status::Compensating);
+        prop_assert!(!under_way || forward_only, "hangs: {:#?}", run.instance);
+    }
+}
