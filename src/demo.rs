@@ -138,6 +138,10 @@ pub fn play(options: &Options) -> Result<Outcome, DemoError> {
 
     let started = Instant::now();
     let orders = orders::deal(options.orders, stage.run_id());
+    if options.fault != Fault::None {
+        // So that orders pile up in all stages before payment, instead of racing with the fault.
+        stage.hold_payment();
+    }
     stage.place(&orders)?;
     let mut under_way_at_fault = None;
     let mut statuses = stage.statuses().unwrap_or_default();
@@ -150,15 +154,12 @@ pub fn play(options: &Options) -> Result<Outcome, DemoError> {
         }
         screen.draw(started.elapsed(), &orders, &statuses);
         let ended = orders.iter().filter(|order| order.has_ended(&statuses)).count();
-        if under_way_at_fault.is_none() && options.fault != Fault::None && statuses.len() >= orders.len() / 4
-        {
-            under_way_at_fault = Some(orders.len() - ended);
-            screen.say(&format!(
-                "SIGKILL: {:?}, with {} orders under way",
-                options.fault,
-                orders.len() - ended
-            ));
+        if under_way_at_fault.is_none() && options.fault != Fault::None && statuses.len() == orders.len() {
+            let under_way = orders.len() - ended;
+            under_way_at_fault = Some(under_way);
+            screen.say(&format!("SIGKILL: {:?}, with {under_way} orders under way", options.fault));
             stage.inject(options.fault)?;
+            stage.release_payment();
         }
         if ended == orders.len() && stage.dead_letters() >= orders::POISON {
             break;

@@ -5,20 +5,21 @@
 mod support;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use lapin::options::{BasicGetOptions, BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use sagamq::amqp::{AmqpError, Consumer, Publisher, Topology, probe};
-use sagamq::config::{BrokerConfig, QueueType, TopologyMode};
+use sagamq::config::{BrokerConfig, QueueType, Secret, TopologyMode};
 use sagamq::delivery::{Delivery, Queue, Report, Settlement, Verdict};
 use sagamq::health::Health;
 use sagamq::saga::id::{InstanceId, MessageId, Phase};
 use sagamq::saga::message::{Message, Origin, Outgoing, Part};
 use sagamq::saga::plan::Subscription;
 use sagamq::saga::time::Timestamp;
+use sagamq::throwaway::Node;
 use serde_json::json;
 use tokio::sync::{RwLock, mpsc};
 use tokio::time::timeout;
@@ -26,8 +27,8 @@ use tokio::time::timeout;
 /// No wait in these tests is longer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Restarting the broker needs it alone.
-static BROKER: RwLock<()> = RwLock::const_new(());
+/// One broker for all tests here; restarting it needs it alone.
+static BROKER: LazyLock<Arc<RwLock<Node>>> = LazyLock::new(|| Arc::new(RwLock::new(support::broker())));
 
 /// One orchestrator's part of the broker, and a peer that publishes and looks on.
 struct Bench {
@@ -38,9 +39,9 @@ struct Bench {
 }
 
 impl Bench {
-    async fn new(name: &str) -> Self {
+    async fn new(name: &str, url: &str) -> Self {
         let prefix = format!("{name}-{}", std::process::id());
-        let config = config(support::broker().url(), &prefix);
+        let config = config(url, &prefix);
         let exchange = format!("{prefix}.topic");
         let topology = Arc::new(Topology {
             prefix,
@@ -50,7 +51,7 @@ impl Bench {
             subscriptions: vec![Subscription { exchange, pattern: "routed.#".into() }],
         });
         probe(&config, &topology).await.unwrap();
-        let (_connection, peer) = connect().await;
+        let (_connection, peer) = connect(url).await;
         Self { config, topology, peer, _connection }
     }
 
@@ -102,15 +103,17 @@ impl Bench {
 }
 
 fn config(url: &str, prefix: &str) -> BrokerConfig {
-    let mut config: BrokerConfig = serde_json::from_value(json!({"url": url, "prefix": prefix})).unwrap();
-    config.prefetch = 100;
-    config.startup_timeout = PATIENCE;
-    config
+    BrokerConfig {
+        url: Secret::new(url),
+        prefix: prefix.to_owned(),
+        prefetch: 100,
+        startup_timeout: PATIENCE,
+        ..BrokerConfig::default()
+    }
 }
 
-async fn connect() -> (Connection, Channel) {
-    let broker = support::broker();
-    let connection = Connection::connect(broker.url(), ConnectionProperties::default()).await.unwrap();
+async fn connect(url: &str) -> (Connection, Channel) {
+    let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     (connection, channel)
 }
@@ -140,8 +143,8 @@ fn understood(delivery: &Delivery) -> &Message {
 
 #[tokio::test]
 async fn the_topology_is_made_and_checked() {
-    let _shared = BROKER.read().await;
-    let bench = Bench::new("topology").await;
+    let broker = BROKER.read().await;
+    let bench = Bench::new("topology", &broker.url()).await;
     let with = |change: fn(&mut Topology)| {
         let mut topology = Topology::clone(&bench.topology);
         change(&mut topology);
@@ -170,15 +173,15 @@ async fn the_topology_is_made_and_checked() {
 
 #[tokio::test]
 async fn a_broker_that_cannot_be_used_is_told_with_its_remedy() {
-    let _shared = BROKER.read().await;
-    let bench = Bench::new("probe").await;
+    let broker = BROKER.read().await;
+    let bench = Bench::new("probe", &broker.url()).await;
     let try_url = async |url: &str| {
         let mut config = config(url, "probe");
         config.startup_timeout = Duration::from_secs(1);
         probe(&config, &bench.topology).await.unwrap_err()
     };
-    let broker = support::broker();
-    let (_, address) = broker.url().split_once("://").unwrap();
+    let url = broker.url();
+    let (_, address) = url.split_once("://").unwrap();
     let host = address.rsplit('@').next().unwrap().split('/').next().unwrap();
 
     let error = try_url(&format!("amqp://nobody:hunter2@{host}/%2f")).await;
@@ -200,8 +203,8 @@ async fn a_broker_that_cannot_be_used_is_told_with_its_remedy() {
 
 #[tokio::test]
 async fn exactly_the_unroutable_messages_are_reported_so() {
-    let _shared = BROKER.read().await;
-    let bench = Bench::new("unroutable").await;
+    let broker = BROKER.read().await;
+    let bench = Bench::new("unroutable", &broker.url()).await;
     let (publisher, mut reports) = bench.publisher();
     let exchange = bench.exchange();
     let messages = (0..300).map(|n| match n % 3 {
@@ -239,8 +242,8 @@ async fn exactly_the_unroutable_messages_are_reported_so() {
 
 #[tokio::test]
 async fn a_message_that_the_broker_refuses_does_not_hold_up_the_others() {
-    let _shared = BROKER.read().await;
-    let bench = Bench::new("refused").await;
+    let broker = BROKER.read().await;
+    let bench = Bench::new("refused", &broker.url()).await;
     let (publisher, mut reports) = bench.publisher();
     let internal = message("amq.rabbitmq.trace", "x", 0);
     let long = message(bench.exchange(), &"k".repeat(300), 1);
@@ -260,8 +263,8 @@ async fn a_message_that_the_broker_refuses_does_not_hold_up_the_others() {
 
 #[tokio::test]
 async fn poison_is_dead_lettered_and_one_ack_settles_the_rest() {
-    let _shared = BROKER.read().await;
-    let bench = Bench::new("settle").await;
+    let broker = BROKER.read().await;
+    let bench = Bench::new("settle", &broker.url()).await;
     let replies = bench.topology.replies_queue();
     let (consumer, mut deliveries, _) = bench.consumer(8);
     for n in 0..50 {
@@ -293,8 +296,8 @@ async fn poison_is_dead_lettered_and_one_ack_settles_the_rest() {
 
 #[tokio::test]
 async fn a_pause_ends_the_inflow_and_keeps_the_settlements() {
-    let _shared = BROKER.read().await;
-    let bench = Bench::new("pause").await;
+    let broker = BROKER.read().await;
+    let bench = Bench::new("pause", &broker.url()).await;
     let events = bench.topology.events_queue();
     let (consumer, mut deliveries, health) = bench.consumer(1000);
     bench.put(&events, "1").await;
@@ -316,8 +319,8 @@ async fn a_pause_ends_the_inflow_and_keeps_the_settlements() {
 
 #[tokio::test]
 async fn a_deleted_queue_is_made_and_consumed_again_and_old_tokens_are_ignored() {
-    let _shared = BROKER.read().await;
-    let bench = Bench::new("deleted").await;
+    let broker = BROKER.read().await;
+    let bench = Bench::new("deleted", &broker.url()).await;
     let events = bench.topology.events_queue();
     let (consumer, mut deliveries, _) = bench.consumer(8);
     bench.put(&events, "1").await;
@@ -344,17 +347,20 @@ async fn a_deleted_queue_is_made_and_consumed_again_and_old_tokens_are_ignored()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_of_the_broker_loses_no_message_and_no_report() {
-    let _alone = BROKER.write().await;
-    let bench = Bench::new("restart").await;
+    let mut broker = BROKER.clone().write_owned().await;
+    let bench = Bench::new("restart", &broker.url()).await;
     let (publisher, mut reports) = bench.publisher();
     let (consumer, mut deliveries, _) = bench.consumer(64);
     let exchange = bench.exchange().to_owned();
 
     // Messages are under way all the time, so some are unconfirmed when the broker goes.
-    let restarting = tokio::task::spawn_blocking(|| support::broker().restart());
     let mut seen = HashSet::new();
     let mut reported = HashSet::new();
-    let mut messages = 0;
+    let mut messages = 1;
+    publisher.publish(vec![message(&exchange, "routed.here", 0)]);
+    let first = next(deliveries.recv()).await;
+    seen.insert(understood(&first).data["n"].as_u64());
+    let restarting = tokio::task::spawn_blocking(move || broker.restart());
     while !restarting.is_finished() || reported.len() < messages as usize || seen.len() < messages as usize {
         if !restarting.is_finished() && publisher.outstanding() < 500 {
             publisher
@@ -375,7 +381,7 @@ async fn a_restart_of_the_broker_loses_no_message_and_no_report() {
             () = tokio::time::sleep(PATIENCE) => panic!("{} of {messages} reported, {} seen", reported.len(), seen.len()),
         }
     }
-    restarting.await.unwrap();
+    restarting.await.unwrap().unwrap();
 
     // A message after the restart proves that both have come back.
     publisher.publish(vec![message(&exchange, "routed.here", messages)]);

@@ -173,14 +173,21 @@ impl Stage {
         }
     }
 
+    /// Stops the payment service in its tracks, so that orders wait for it.
+    pub(super) fn hold_payment(&self) {
+        self.signal("payment", Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(super) fn release_payment(&self) {
+        self.signal("payment", Signal::CONT);
+    }
+
     /// Ends the services and the orchestrator in good order; those that do not end are killed.
     pub(super) fn stop_all(&mut self) {
-        for (_, child) in &self.children {
-            if let Ok(pid) = i32::try_from(child.id())
-                && let Some(pid) = Pid::from_raw(pid)
-            {
-                let _ = kill_process(pid, Signal::TERM);
-            }
+        for name in SERVICES.into_iter().chain([ORCHESTRATOR]) {
+            self.signal(name, Signal::CONT);
+            self.signal(name, Signal::TERM);
         }
         let deadline = Instant::now() + END_TIMEOUT;
         for (_, mut child) in self.children.drain(..) {
@@ -196,6 +203,16 @@ impl Stage {
     pub(super) fn keep_folder(&mut self) -> PathBuf {
         self.folder.disable_cleanup(true);
         self.folder.path().to_owned()
+    }
+
+    /// Sends a signal to a process of ours. One that has ended is none the worse for it: it is not
+    /// waited for yet, so its id is still its own.
+    fn signal(&self, name: &str, signal: Signal) {
+        for (_, child) in self.children.iter().filter(|(known, _)| *known == name) {
+            if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+                let _ = kill_process(pid, signal);
+            }
+        }
     }
 
     fn start_orchestrator(&mut self) -> Result<(), DemoError> {
