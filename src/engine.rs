@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 
 use crate::catalog::{Catalog, CatalogError};
 use crate::delivery::{Delivery, Release, Report, Token, Verdict};
+use crate::metric;
 use crate::saga::command;
 use crate::saga::fact::{Fact, HistoryEntry, Ignored, Recorded};
 use crate::saga::id::InstanceId;
@@ -128,7 +129,7 @@ impl Engine {
             self.open += 1;
         }
         recovered.instances = self.open;
-        gauge!("sagamq_instances_open").set(self.open as f64);
+        gauge!(metric::OPEN).set(self.open as f64);
         Ok(recovered)
     }
 
@@ -238,8 +239,8 @@ impl Engine {
             return None;
         }
         self.taken += 1;
-        gauge!("sagamq_instances_open").set(self.open as f64);
-        gauge!("sagamq_timers").set(self.timers.len() as f64);
+        gauge!(metric::OPEN).set(self.open as f64);
+        gauge!(metric::TIMERS).set(self.timers.len() as f64);
         Some(std::mem::take(&mut self.gathering))
     }
 
@@ -271,7 +272,7 @@ impl Engine {
         let id = InstanceId::new(&plan.saga, &key);
         if self.load(id)? {
             let event = Event::StartedAgain { event_id: message.id.clone() };
-            counter!("sagamq_ignored_total", "what" => "duplicate_start").increment(1);
+            counter!(metric::IGNORED, "what" => "duplicate_start").increment(1);
             self.apply(id, event, message.id.clone(), now)?;
             return Ok(Fate::Settled);
         }
@@ -280,7 +281,7 @@ impl Engine {
             Err(error) => return Ok(Fate::Refused(format!("saga {}: input: {error}", plan.saga))),
         };
         info!(saga = plan.saga, version = plan.version, instance = %id, business_key = key, "instance started");
-        counter!("sagamq_starts_total", "saga" => plan.saga.clone()).increment(1);
+        counter!(metric::STARTS, "saga" => plan.saga.clone()).increment(1);
         let cached =
             Cached { instance, plan: Arc::clone(plan), stored: None, marks: Vec::new(), changed_in: 0 };
         self.cache.insert(id, cached);
@@ -383,7 +384,7 @@ impl Engine {
             reason = letter.reason,
             "message dead-lettered"
         );
-        counter!("sagamq_dead_letters_total", "queue" => letter.queue.clone()).increment(1);
+        counter!(metric::DEAD_LETTERS, "queue" => letter.queue.clone()).increment(1);
         self.gathering.batch.dead_letter(letter);
         self.gathering.release.settlement.reject.push(token);
     }
@@ -413,8 +414,7 @@ fn is_mark(fact: &Fact) -> bool {
 fn report(instance: &Instance, decision: &Decision) {
     let (saga, id, key) = (&instance.saga, instance.id, &instance.business_key);
     let ended = |status: Status| {
-        counter!("sagamq_instances_ended_total", "saga" => saga.clone(), "status" => status.as_str())
-            .increment(1);
+        counter!(metric::ENDED, "saga" => saga.clone(), "status" => status.as_str()).increment(1);
     };
     for recorded in &decision.facts {
         match &recorded.fact {
@@ -443,7 +443,7 @@ fn report(instance: &Instance, decision: &Decision) {
                     Ignored::UnexpectedReply => "unexpected_reply",
                     Ignored::RefusedCancel => "refused_cancel",
                 };
-                counter!("sagamq_ignored_total", "what" => what).increment(1);
+                counter!(metric::IGNORED, "what" => what).increment(1);
             }
             _ => {}
         }

@@ -20,6 +20,7 @@ pub mod config;
 pub mod definitions;
 pub mod health;
 pub mod http;
+pub mod metric;
 pub mod telemetry;
 
 pub mod cli;

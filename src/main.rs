@@ -1,5 +1,6 @@
 //! The command line's entry: arguments, settings, and the exit code.
 
+use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -9,6 +10,13 @@ use sagamq::cli::{
 };
 use sagamq::config::Config;
 use sagamq::telemetry;
+
+/// Bytes of stack for threads that others start in this process.
+///
+/// lapin parses the headers of a message by recursion, as deep as their sender nests them. A frame of
+/// 128 KiB holds enough to overflow the usual 2 MiB, which would end the process, at each redelivery
+/// again. Address space is reserved, memory only used where it is needed.
+const STACK_BYTES: &str = "268435456";
 
 fn main() -> ExitCode {
     let exit = dispatch(Cli::parse()).unwrap_or_else(|error| {
@@ -30,8 +38,12 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
     match command {
         Command::Run(args) => {
             let config = load(args.into_overrides())?;
+            with_deep_stacks();
             telemetry::init(&config.log)?;
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .thread_stack_size(2 << 20)
+                .build()?;
             runtime.block_on(run::run(config))
         }
         Command::Check(args) if !args.paths.is_empty() => check::check(&args.paths),
@@ -44,4 +56,19 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::Ready => ready::ready(&api()?),
         Command::Demo(args) => demo::demo(&args, &load(Vec::new())?),
     }
+}
+
+/// Starts this program anew with the size of stacks that it needs, unless it is set. The standard
+/// library reads the size from the environment once, and has no other way for threads of a library.
+fn with_deep_stacks() {
+    if std::env::var_os("RUST_MIN_STACK").is_some() {
+        return;
+    }
+    let again = |program| {
+        let arguments = std::env::args_os().skip(1);
+        // Returns only if it cannot.
+        std::process::Command::new(program).args(arguments).env("RUST_MIN_STACK", STACK_BYTES).exec()
+    };
+    let error = std::env::current_exe().map_or_else(|error| error, again);
+    eprintln!("warning: cannot start anew with deeper stacks, set RUST_MIN_STACK={STACK_BYTES}: {error}");
 }

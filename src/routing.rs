@@ -5,6 +5,7 @@ use tracing::{debug, warn};
 
 use crate::delivery::Queue;
 use crate::engine::{Engine, EngineError, Fate};
+use crate::metric;
 use crate::saga::command;
 use crate::saga::expression::{ExpressionError, Scope};
 use crate::saga::id::{InstanceId, MessageId, Phase};
@@ -46,7 +47,7 @@ impl Engine {
             return Ok(Fate::Refused("reply without a correlation_id: echo the command's".to_owned()));
         }
         warn!(correlation_id = message.correlation_id, "reply to a command that is not known");
-        counter!("sagamq_ignored_total", "what" => "unknown_reply").increment(1);
+        counter!(metric::IGNORED, "what" => "unknown_reply").increment(1);
         Ok(Fate::Settled)
     }
 
@@ -84,7 +85,7 @@ impl Engine {
         }
         if !meant {
             debug!(exchange = message.exchange, key = message.key, "event that no definition asks for");
-            counter!("sagamq_ignored_total", "what" => "unmatched_event").increment(1);
+            counter!(metric::IGNORED, "what" => "unmatched_event").increment(1);
         }
         Ok(if refusals.is_empty() { Fate::Settled } else { Fate::Refused(refusals.join("; ")) })
     }
@@ -92,7 +93,7 @@ impl Engine {
     fn cancel(&mut self, id: InstanceId, message: &Message, now: Timestamp) -> Result<(), EngineError> {
         let event = Event::Cancel { event_id: message.id.clone() };
         if !self.apply(id, event, message.id.clone(), now)? {
-            counter!("sagamq_ignored_total", "what" => "unknown_cancel").increment(1);
+            counter!(metric::IGNORED, "what" => "unknown_cancel").increment(1);
         }
         Ok(())
     }
@@ -126,7 +127,7 @@ impl Engine {
         now: Timestamp,
     ) -> Result<Fate, EngineError> {
         if !self.load(id)? {
-            counter!("sagamq_ignored_total", "what" => "unknown_reply").increment(1);
+            counter!(metric::IGNORED, "what" => "unknown_reply").increment(1);
             return Ok(Fate::Settled);
         }
         let (instance, plan) = self.loaded(id).expect("the instance was loaded above");

@@ -21,6 +21,7 @@ use crate::amqp::{Consumer, Publisher};
 use crate::delivery::{Delivery, Report};
 use crate::engine::{Engine, EngineError, Gathered};
 use crate::health::Health;
+use crate::metric;
 use crate::saga::time::Timestamp;
 use crate::store::{Store, StoreError};
 
@@ -136,10 +137,10 @@ impl Runtime {
                         health.storing.set(false);
                         return Err(error.into());
                     }
-                    counter!("sagamq_commits_total").increment(1);
-                    histogram!("sagamq_commit_seconds").record(since.map_or(0.0, |since| since.elapsed().as_secs_f64()));
-                    histogram!("sagamq_batch_inputs").record(gathered.inputs as f64);
-                    gauge!("sagamq_outbox").set(publisher.outstanding() as f64);
+                    counter!(metric::COMMITS).increment(1);
+                    histogram!(metric::COMMIT_SECONDS).record(since.map_or(0.0, |since| since.elapsed().as_secs_f64()));
+                    histogram!(metric::BATCH_INPUTS).record(gathered.inputs as f64);
+                    gauge!(metric::OUTBOX).set(publisher.outstanding() as f64);
                     release(&mut engine, &consumer, &publisher, gathered);
                     idle = Some(store);
                 }

@@ -18,6 +18,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use crate::config::{LogConfig, LogFormat};
+use crate::metric;
 
 /// Why there are no logs.
 #[derive(Debug, Error)]
@@ -71,13 +72,10 @@ fn parse_level(text: &str) -> Result<Targets, TelemetryError> {
     trimmed.parse().map_err(|_| refused(text))
 }
 
-/// What a library may say at most, whatever the filter: lapin prints passwords at TRACE and whole
-/// returned messages at WARN, sled tells of its insides at INFO.
-const CAPS: [(&str, LevelFilter); 3] = [
-    ("lapin::returned_messages", LevelFilter::ERROR),
-    ("lapin", LevelFilter::INFO),
-    ("sled", LevelFilter::WARN),
-];
+/// What a library may say at most, whatever the filter. lapin prints passwords at TRACE, whole returned
+/// messages at WARN, and as an error every lost connection, of which we tell ourselves; sled tells of
+/// its insides at INFO.
+const CAPS: [(&str, LevelFilter); 2] = [("lapin", LevelFilter::OFF), ("sled", LevelFilter::WARN)];
 
 fn is_within_cap(metadata: &Metadata<'_>) -> bool {
     is_permitted(metadata.target(), *metadata.level())
@@ -88,38 +86,6 @@ fn is_permitted(target: &str, level: Level) -> bool {
         target.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
     };
     CAPS.iter().find(|(module, _)| inside(module)).is_none_or(|(_, cap)| level <= *cap)
-}
-
-/// Names of the metrics.
-pub mod metric {
-    /// Deliveries received; label `queue`.
-    pub const DELIVERIES: &str = "sagamq_deliveries_total";
-    /// Instances started; label `saga`.
-    pub const STARTS: &str = "sagamq_starts_total";
-    /// Instances that ended or were parked; labels `saga`, `status`.
-    pub const ENDED: &str = "sagamq_instances_ended_total";
-    /// Commands and notices that the broker confirmed.
-    pub const PUBLISHED: &str = "sagamq_commands_published_total";
-    /// Messages that came back unroutable.
-    pub const RETURNED: &str = "sagamq_returned_total";
-    /// Messages that were dead-lettered; label `reason`, one of a fixed set of words.
-    pub const DEAD_LETTERS: &str = "sagamq_dead_letters_total";
-    /// Messages that changed nothing; label `what`.
-    pub const IGNORED: &str = "sagamq_ignored_total";
-    /// Batches committed.
-    pub const COMMITS: &str = "sagamq_commits_total";
-    /// Time of a commit, flush included, in seconds.
-    pub const COMMIT_SECONDS: &str = "sagamq_commit_seconds";
-    /// Inputs in a batch.
-    pub const BATCH_INPUTS: &str = "sagamq_batch_inputs";
-    /// Instances that are running or compensating.
-    pub const OPEN: &str = "sagamq_instances_open";
-    /// Connections that were made anew; label `connection`.
-    pub const RECONNECTS: &str = "sagamq_reconnects_total";
-    /// Messages committed and not yet confirmed.
-    pub const OUTBOX: &str = "sagamq_outbox";
-    /// Timers that are armed.
-    pub const TIMERS: &str = "sagamq_timers";
 }
 
 const COMMIT_BUCKETS: [f64; 12] =
@@ -147,7 +113,7 @@ fn start_measuring() -> PrometheusHandle {
     if metrics::set_global_recorder(recorder).is_err() {
         tracing::warn!("metrics are measured by something else in this process, /metrics stays empty");
     }
-    describe();
+    metric::describe();
     let upkeep = handle.clone();
     let upkeep_loop = move || loop {
         thread::sleep(UPKEEP);
@@ -157,28 +123,6 @@ fn start_measuring() -> PrometheusHandle {
         tracing::warn!(%error, "no thread for the upkeep of metrics");
     }
     handle
-}
-
-fn describe() {
-    use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram};
-    describe_counter!(metric::DELIVERIES, "Deliveries received");
-    describe_counter!(metric::STARTS, "Instances started");
-    describe_counter!(metric::ENDED, "Instances that ended or were parked");
-    describe_counter!(metric::PUBLISHED, "Commands and notices that the broker confirmed");
-    describe_counter!(metric::RETURNED, "Messages that came back unroutable");
-    describe_counter!(metric::DEAD_LETTERS, "Messages that were dead-lettered");
-    describe_counter!(metric::IGNORED, "Messages that changed nothing");
-    describe_counter!(metric::COMMITS, "Batches committed");
-    describe_histogram!(metric::COMMIT_SECONDS, Unit::Seconds, "Time of a commit, flush included");
-    describe_histogram!(metric::BATCH_INPUTS, "Inputs in a batch");
-    describe_gauge!(metric::OPEN, "Instances that are running or compensating");
-    describe_counter!(metric::RECONNECTS, "Connections that were made anew");
-    describe_gauge!(metric::OUTBOX, "Messages committed and not yet confirmed");
-    describe_gauge!(metric::TIMERS, "Timers that are armed");
-    // A counter that is there from the beginning shows its first change as one.
-    for name in [metric::PUBLISHED, metric::RETURNED, metric::COMMITS] {
-        counter!(name).increment(0);
-    }
 }
 
 #[cfg(test)]
@@ -201,9 +145,7 @@ mod tests {
     #[test]
     fn what_prints_secrets_is_capped_at_any_level() {
         assert!(!is_permitted("lapin::channel", Level::TRACE));
-        assert!(!is_permitted("lapin", Level::DEBUG));
-        assert!(is_permitted("lapin::channel", Level::INFO));
-        assert!(!is_permitted("lapin::returned_messages", Level::WARN));
+        assert!(!is_permitted("lapin::returned_messages", Level::ERROR));
         assert!(!is_permitted("sled::pagecache", Level::INFO));
         assert!(is_permitted("lapine", Level::TRACE));
         assert!(is_permitted("sagamq::engine", Level::TRACE));

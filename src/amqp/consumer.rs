@@ -24,6 +24,7 @@ use super::wire;
 use crate::config::BrokerConfig;
 use crate::delivery::{Delivery, Queue, Rejected, Settlement, Token};
 use crate::health::Health;
+use crate::metric;
 use crate::saga::decode::decode;
 use crate::saga::message::Message;
 
@@ -204,7 +205,7 @@ async fn hand_over(
     epoch: u64,
     deliveries: mpsc::Sender<Delivery>,
 ) -> Ended {
-    let received = metrics::counter!("sagamq_deliveries_total", "queue" => queue.as_str());
+    let received = metrics::counter!(metric::DELIVERIES, "queue" => queue.as_str());
     while let Some(next) = stream.next().await {
         let delivery = match next {
             Ok(delivery) => delivery,

@@ -26,6 +26,7 @@ use super::wire;
 use crate::config::{BrokerConfig, TopologyMode};
 use crate::delivery::{Report, Verdict};
 use crate::health::Health;
+use crate::metric;
 use crate::saga::message::Outgoing;
 
 /// Channels that publish side by side.
@@ -234,8 +235,8 @@ impl Worker {
         wave.settle(|message| {
             let Some(verdict) = verdicts.next().flatten() else { return false };
             let counter = match verdict {
-                Verdict::Published => metrics::counter!("sagamq_published_total"),
-                Verdict::Unroutable { .. } => metrics::counter!("sagamq_returned_total"),
+                Verdict::Published => metrics::counter!(metric::PUBLISHED),
+                Verdict::Unroutable { .. } => metrics::counter!(metric::RETURNED),
             };
             counter.increment(1);
             // Nobody listens any more only at the very end, when the message counts as unconfirmed.

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use super::topology::Topology;
 use crate::config::{BrokerConfig, Secret};
+use crate::metric;
 
 /// Time limit of one connection's opening, from TCP to the end of the handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -171,7 +172,7 @@ impl Session {
     /// Tells that the connection was lost, or could not be had.
     pub(crate) fn failed(&self, reason: &dyn Display) {
         warn!(connection = self.name, %reason, "no connection to the broker, trying again");
-        metrics::counter!("sagamq_reconnects_total", "connection" => self.name).increment(1);
+        metrics::counter!(metric::RECONNECTS, "connection" => self.name).increment(1);
     }
 
     async fn attempt(&self, topology: &Topology) -> Result<Connection, AmqpError> {

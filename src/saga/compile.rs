@@ -11,6 +11,7 @@ use super::names::Names;
 use super::plan::{self, Plan};
 use super::problem::Problem;
 use super::retry::{Jitter, RetryPolicy};
+use super::scope::{LASTING_SAGA_FIELDS, SAGA_FIELDS};
 
 /// How long an attempt may stay unanswered where the definition does not say.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -102,6 +103,7 @@ impl Compiler<'_> {
             input: true,
             steps: Some(&steps),
             all_steps: &steps,
+            saga: &SAGA_FIELDS,
             place: "the end",
             ..Names::default()
         };
@@ -148,10 +150,16 @@ impl Compiler<'_> {
             input: true,
             steps: Some(&steps[..index]),
             all_steps: steps,
+            saga: &SAGA_FIELDS[..LASTING_SAGA_FIELDS],
             place: "a step",
             ..Names::default()
         };
-        let its_own_too = Names { steps: Some(&steps[..=index]), place: "a compensation", ..before };
+        let its_own_too = Names {
+            steps: Some(&steps[..=index]),
+            saga: &["id", "name", "version", "business_key", "started_at", "error"],
+            place: "a compensation",
+            ..before
+        };
         let action = CallParts {
             command: &step.command,
             replies: &step.replies,

@@ -335,7 +335,7 @@ on_completed: {emit: {exchange: out, key: done}}
     fn each_refusal_has_its_place_and_its_reason() {
         let long_name = format!("step: {}", "x".repeat(65));
         let long_key = format!("key: {}", "k".repeat(256));
-        let rows: [(&str, &str, &str, &str); 48] = [
+        let rows: [(&str, &str, &str, &str); 51] = [
             // Names.
             ("saga: s", "saga: S", "1:7", "name of saga \"S\" is not snake_case"),
             ("step: one", "step: o-ne", "8:12", "name of step \"o-ne\" is not"),
@@ -353,6 +353,14 @@ on_completed: {emit: {exchange: out, key: done}}
             ("key: two", "key: two, body: =steps", "9:71", "`steps` needs the name of a step"),
             ("key: two", "key: two, body: =event.data", "9:71", "`event` is not available in the body"),
             ("key: two", "key: two, body: =reply.data", "9:71", "`reply` is not available in the body"),
+            (
+                "key: two",
+                "key: two, body: =saga.status",
+                "9:71",
+                "`saga.status` is not available in the body",
+            ),
+            ("key: two", "key: two, body: =saga", "9:71", "`saga` as a whole is not available"),
+            ("key: undo", "key: undo, body: =saga.status", "8:108", "`saga.status` is not available"),
             ("key: undo", "key: undo, body: =steps.two.output", "8:108", "step \"two\" is not before"),
             ("key: done", "key: done, body: =event.data", "11:55", "`event` is not available in an event"),
             (

@@ -17,6 +17,9 @@ pub(super) struct Names<'a> {
     pub(super) reply: bool,
     /// The names of the steps that are in scope; `None` where there is no instance yet.
     pub(super) steps: Option<&'a [&'a str]>,
+    /// The fields of `saga` that are in scope. A command is rendered again after a crash, so it sees
+    /// only what stands still while it is out.
+    pub(super) saga: &'static [&'static str],
     /// The names of all steps, to tell a later step from an unknown one.
     pub(super) all_steps: &'a [&'a str],
 }
@@ -47,7 +50,17 @@ impl<'a> Names<'a> {
         }
         match (root, path.get(1)) {
             ("event" | "reply", Some(field)) => known(path, field, &MESSAGE_FIELDS),
-            ("saga", Some(field)) => known(path, field, &SAGA_FIELDS),
+            ("saga", Some(field))
+                if SAGA_FIELDS.contains(&field.as_str()) && !self.saga.contains(&field.as_str()) =>
+            {
+                let message = format!("`saga.{field}` is not available in {}", self.place);
+                Err((message, Some(format!("available here: saga.{{{}}}", self.saga.join(", ")))))
+            }
+            ("saga", Some(field)) => known(path, field, self.saga),
+            ("saga", None) if self.saga.len() < SAGA_FIELDS.len() => Err((
+                format!("`saga` as a whole is not available in {}", self.place),
+                Some(format!("name a field: saga.{{{}}}", self.saga.join(", "))),
+            )),
             ("steps", Some(step)) => {
                 self.step(step)?;
                 path.get(2).map_or(Ok(()), |field| known(path, field, &STEP_FIELDS))

@@ -15,8 +15,11 @@ pub const MESSAGE_FIELDS: [&str; 9] =
     ["id", "type", "source", "time", "data", "metadata", "headers", "exchange", "key"];
 /// The fields of a step under `steps`.
 pub const STEP_FIELDS: [&str; 3] = ["output", "status", "error"];
-/// The fields of `saga`.
+/// The fields of `saga`, those first that never change.
 pub const SAGA_FIELDS: [&str; 7] = ["id", "name", "version", "business_key", "started_at", "status", "error"];
+
+/// How many of [`SAGA_FIELDS`] never change, and so may stand in every command.
+pub const LASTING_SAGA_FIELDS: usize = 5;
 
 /// What an expression may see; what is `None` is not available where it is evaluated.
 #[derive(Clone, Copy, Debug, Default)]
@@ -78,7 +81,7 @@ impl<'a> Scope<'a> {
 
     fn saga(&self, instance: &Instance, path: &[String]) -> Found<'a> {
         let status = self.notice.map_or(instance.status, |notice| notice.status);
-        let error = self.notice.map_or(instance.reason(), |notice| notice.error.as_ref());
+        let error = self.notice.map_or(instance.error.as_ref(), |notice| notice.error.as_ref());
         let field = |name: &str| {
             Some(match name {
                 "id" => Value::from(instance.id.to_string()),
