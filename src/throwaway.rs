@@ -170,6 +170,10 @@ impl Node {
     }
 
     /// Ends the node by SIGKILL, all processes at once; its data stays as it is.
+    ///
+    /// On 3.10.8, a quorum queue that was declared just before the kill was seen to have no leader
+    /// after the restart, for good: to declare it again hangs. A test that kills has to let its
+    /// queues get some seconds old first.
     pub fn kill(&mut self) {
         self.say("kill");
         self.ended_within(STOP_TIMEOUT);
@@ -277,7 +281,7 @@ impl Node {
             ("RABBITMQ_CONF_ENV_FILE", file("env.conf")),
             ("RABBITMQ_ENABLED_PLUGINS_FILE", file("plugins")),
             ("RABBITMQ_GENERATED_CONFIG_DIR", file("config")),
-            ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", format!("+S 2:2 +SDio 4 +A 16 {loopback}").into()),
+            ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", format!("+S 2:2 {loopback}").into()),
             ("RABBITMQ_CTL_ERL_ARGS", loopback.into()),
         ]);
         command

@@ -1,0 +1,31 @@
+# What to do with sagamq: `make demo` to see it, `make test` to trust it, `make run` to use it.
+
+# release for use; dev compiles faster, and shares its work with the tests.
+PROFILE ?= release
+CARGO ?= cargo
+folder = $(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+
+.PHONY: help demo test run lint check
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 8 | sed 's/^/make /'
+
+demo: ## run order sagas of every fate over a RabbitMQ and show them live
+	@scripts/setup demo
+	$(CARGO) build --profile $(PROFILE) --locked --bin sagamq --examples
+	target/$(folder)/sagamq demo
+
+test: ## run all tests, with a throw-away RabbitMQ of their own
+	@scripts/setup test
+	$(CARGO) test --locked
+
+run: ## run the orchestrator against your broker (SAGAMQ_BROKER__URL or sagamq.yaml)
+	@scripts/setup build
+	$(CARGO) run --profile $(PROFILE) --locked --bin sagamq -- run
+
+lint: ## check format, lints, licences and advisories
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+	@scripts/deny
+
+check: lint test ## all that a change must pass

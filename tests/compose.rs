@@ -1,0 +1,83 @@
+//! `docker-compose.yml` refers only to what exists. Docker itself is not needed for that; where it
+//! is, it has its say as well.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Map, Value};
+
+#[test]
+fn every_service_is_built_started_and_mounted_from_what_exists() {
+    let compose = compose();
+    let services = compose["services"].as_object().unwrap();
+    let volumes = compose["volumes"].as_object().unwrap();
+    assert!(services.contains_key("rabbitmq") && services.contains_key("sagamq"));
+    for (name, service) in services {
+        let service = merged(service);
+        assert!(service.contains_key("image"), "{name} has no image");
+        if let Some(context) = service.get("build") {
+            assert!(
+                Path::new(context.as_str().unwrap()).join("Dockerfile").exists(),
+                "{name}: no Dockerfile"
+            );
+            let program = service["command"][0].as_str().unwrap();
+            let source =
+                if program == "sagamq" { "src/main.rs".into() } else { format!("examples/{program}.rs") };
+            assert!(Path::new(&source).exists(), "{name} runs {program}, which is not in the image");
+        }
+        for (needed, how) in service.get("depends_on").and_then(Value::as_object).into_iter().flatten() {
+            let needed_service =
+                merged(services.get(needed).unwrap_or_else(|| panic!("{name} needs {needed}")));
+            if how["condition"] == "service_healthy" {
+                assert!(needed_service.contains_key("healthcheck"), "{needed} has no health check");
+            }
+        }
+        for volume in service.get("volumes").and_then(Value::as_array).into_iter().flatten() {
+            let source = volume.as_str().unwrap().split(':').next().unwrap();
+            let exists = if source.starts_with('.') {
+                Path::new(source).exists()
+            } else {
+                volumes.contains_key(source)
+            };
+            assert!(exists, "{name} mounts {source}, which does not exist");
+        }
+        for port in service.get("ports").and_then(Value::as_array).into_iter().flatten() {
+            assert!(port.as_str().unwrap().starts_with("127.0.0.1:"), "{name} is open to other hosts");
+        }
+    }
+}
+
+#[test]
+fn the_image_holds_every_program_and_runs_as_nobody_special() {
+    let dockerfile = std::fs::read_to_string("Dockerfile").unwrap();
+    assert!(dockerfile.lines().any(|line| line == "USER 10001"));
+    let copied = dockerfile.lines().find(|line| line.contains("for service in")).unwrap();
+    for (name, service) in compose()["services"].as_object().unwrap() {
+        let program = merged(service).get("command").map(|command| command[0].as_str().unwrap().to_owned());
+        if let Some(program) = program.filter(|program| program != "sagamq") {
+            assert!(copied.split([' ', ';']).any(|word| word == program), "{name}: {program} is not copied");
+        }
+    }
+}
+
+#[test]
+fn docker_compose_accepts_it_where_it_is_installed() {
+    let installed = Command::new("docker").args(["compose", "version"]).output();
+    if installed.is_ok_and(|output| output.status.success()) {
+        let output = Command::new("docker").args(["compose", "config", "-q"]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+fn compose() -> Value {
+    serde_saphyr::from_str(&std::fs::read_to_string("docker-compose.yml").unwrap()).unwrap()
+}
+
+/// A service with what it takes over by `<<`, whether or not the parser has merged it.
+fn merged(service: &Value) -> Map<String, Value> {
+    let mut own = service.as_object().unwrap().clone();
+    let mut all = own.remove("<<").and_then(|shared| shared.as_object().cloned()).unwrap_or_default();
+    all.extend(own);
+    all
+}
