@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::definitions::Loaded;
-use crate::routing::answered_key;
 use crate::saga::compile;
 use crate::saga::expression::{ExpressionError, Scope};
 use crate::saga::instance::Instance;
 use crate::saga::message::Message;
 use crate::saga::plan::{DefinitionHash, Plan, Subscription};
+use crate::saga::reply;
 use crate::store::{Batch, Reader, StoreError};
 
 /// All definitions that are known to a running orchestrator.
@@ -134,15 +134,15 @@ impl Catalog {
     pub fn cancelled_by(&self, message: &Message) -> Vec<(String, Result<String, ExpressionError>)> {
         let scope = Scope { event: Some(message), ..Scope::default() };
         self.distinct(|plan| {
-            let cancel = plan.cancel.as_ref()?;
-            let meant = cancel.on.matches(&message.exchange, &message.key);
-            meant.then(|| cancel.business_key.evaluate_key(&scope))
+            let cancel =
+                plan.cancel.iter().filter(|cancel| cancel.on.matches(&message.exchange, &message.key));
+            cancel.map(|cancel| cancel.business_key.evaluate_key(&scope)).collect()
         })
     }
 
     /// The instances that an event may answer, as saga and business key.
     pub fn answered_by(&self, message: &Message) -> Vec<(String, Result<String, ExpressionError>)> {
-        self.distinct(|plan| answered_key(plan, message))
+        self.distinct(|plan| reply::business_keys(plan, message))
     }
 
     /// Every pattern that any known definition listens to.
@@ -161,23 +161,22 @@ impl Catalog {
         all
     }
 
-    /// What `key` says over all plans, each saga and business key once. A plan whose expression fails
-    /// counts only where no other version of the saga has found a key.
+    /// What `keys` finds over all plans, each saga and business key once. A failed expression counts
+    /// only where no version of the saga has found a key.
     fn distinct(
         &self,
-        key: impl Fn(&Plan) -> Option<Result<String, ExpressionError>>,
+        keys: impl Fn(&Plan) -> Vec<Result<String, ExpressionError>>,
     ) -> Vec<(String, Result<String, ExpressionError>)> {
         let mut found: Vec<(String, Result<String, ExpressionError>)> = Vec::new();
         for plan in self.plans.values() {
-            let Some(result) = key(plan) else { continue };
-            let known = found.iter().any(|(saga, other)| {
-                saga == &plan.saga && (result.is_err() || other.as_ref().ok() == result.as_ref().ok())
-            });
-            if !known {
-                if result.is_ok() {
-                    found.retain(|(saga, other)| saga != &plan.saga || other.is_ok());
+            for key in keys(plan) {
+                let same = |(saga, known): &(String, Result<String, ExpressionError>)| {
+                    *saga == plan.saga && (key.is_err() || known.as_ref().ok() == key.as_ref().ok())
+                };
+                if !found.iter().any(same) {
+                    found.retain(|(saga, known)| *saga != plan.saga || known.is_ok());
+                    found.push((plan.saga.clone(), key));
                 }
-                found.push((plan.saga.clone(), result));
             }
         }
         found

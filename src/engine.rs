@@ -9,26 +9,35 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{counter, gauge};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
+use crate::audit;
 use crate::catalog::{Catalog, CatalogError};
 use crate::delivery::{Delivery, Release, Report, Token, Verdict};
 use crate::metric;
 use crate::saga::command;
-use crate::saga::fact::{Fact, HistoryEntry, Ignored, Recorded};
+use crate::saga::fact::{Fact, HistoryEntry, Recorded};
 use crate::saga::id::InstanceId;
 use crate::saga::instance::{Instance, Status};
 use crate::saga::message::{Message, Outgoing};
 use crate::saga::plan::Plan;
 use crate::saga::time::Timestamp;
 use crate::saga::transition::{self, Decision, Event};
-use crate::store::{Batch, Before, Correlation, DeadLetter, Reader, StoreError};
+use crate::store::{Batch, Before, Correlation, DeadLetter, Query, Reader, StoreError};
 use crate::timers::Timers;
 
 /// Instances kept in memory beside those that wait for a commit.
 const CACHED_INSTANCES: usize = 20_000;
 /// How long a "published" mark may wait for another fact to ride with.
 const MARK_DELAY: Duration = Duration::from_secs(1);
+/// Inputs gathered at most for one commit.
+const BATCH_INPUTS: usize = 1024;
+/// About how many bytes are gathered at most for one commit.
+const BATCH_BYTES: usize = 8 << 20;
+/// How long replies may take to come in, once listening has begun, before timers fire again.
+const CATCH_UP: Duration = Duration::from_secs(5);
+/// When to look again at a command that the broker has not confirmed.
+const CONFIRM_CHECK: Duration = Duration::from_secs(60);
 
 /// Decides what inputs mean. See the module's documentation.
 pub struct Engine {
@@ -41,6 +50,10 @@ pub struct Engine {
     open: usize,
     gathering: Gathered,
     taken: u64,
+    /// Since when both queues are consumed, if they are.
+    listening: Option<Timestamp>,
+    /// Until when timers wait for what came in meanwhile.
+    held_until: Timestamp,
 }
 
 /// What a group of inputs came to.
@@ -79,6 +92,17 @@ struct Cached {
     changed_in: u64,
 }
 
+/// What an event came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Applied {
+    /// There is no such instance.
+    Unknown,
+    /// It changed nothing.
+    Nothing,
+    /// It is on the instance's history.
+    Recorded,
+}
+
 /// What becomes of a delivery.
 pub(crate) enum Fate {
     /// It is understood, whether or not it changed anything.
@@ -99,6 +123,8 @@ impl Engine {
             open: 0,
             gathering: Gathered::default(),
             taken: 0,
+            listening: None,
+            held_until: Timestamp(0),
         }
     }
 
@@ -127,6 +153,18 @@ impl Engine {
             self.timers.arm(instance.id, instance.next_due());
             recovered.latest = recovered.latest.max(instance.updated_at);
             self.open += 1;
+        }
+        // A late answer may take a parked instance on: its definition must be listened to.
+        let mut parked = Query { statuses: vec![Status::Parked], limit: 1000, ..Query::default() };
+        loop {
+            let page = self.reader.list(&parked)?;
+            for instance in &page.items {
+                self.catalog.plan_of(instance, &self.reader)?;
+            }
+            parked.cursor = page.next;
+            if parked.cursor.is_none() {
+                break;
+            }
         }
         recovered.instances = self.open;
         gauge!(metric::OPEN).set(self.open as f64);
@@ -161,7 +199,7 @@ impl Engine {
                     let letter = DeadLetter {
                         at: now,
                         queue: token.queue.as_str().to_owned(),
-                        size: preview.len(),
+                        size: message.size,
                         exchange: message.exchange,
                         key: message.key,
                         message_id: message.id,
@@ -193,23 +231,42 @@ impl Engine {
         Ok(())
     }
 
-    /// Does what time demands: due timers, and marks that have waited long enough.
+    /// Says whether both queues are consumed.
+    ///
+    /// While nothing can be heard, nobody is silent: timers fire only while listening, and a moment
+    /// after it began, so that answers which came in meanwhile are taken first.
+    pub fn listen(&mut self, listening: bool, now: Timestamp) {
+        if listening == self.listening.is_some() {
+            return;
+        }
+        self.listening = listening.then_some(now);
+        self.held_until = if self.open == 0 { now } else { now + CATCH_UP };
+    }
+
+    /// Does what time demands, as far as one batch holds it: due timers, and marks that have waited
+    /// long enough.
     ///
     /// # Errors
     /// The store cannot be read.
     pub fn tick(&mut self, now: Timestamp) -> Result<(), EngineError> {
-        while let Some(id) = self.timers.pop_due(now) {
-            self.apply(id, Event::Tick, None, now)?;
-            let still_due = self.cache.get(&id).and_then(|cached| cached.instance.next_due());
-            if let Some(due) = still_due.filter(|due| *due <= now) {
-                // Only a command that the broker has not confirmed is due and stays so.
-                warn!(instance = %id, since = %due, "broker has not confirmed a command for a minute");
-                self.timers.arm(id, Some(now + Duration::from_secs(60)));
-            }
-            self.gathering.inputs += 1;
-        }
         while self.marked.front().is_some_and(|(since, _)| *since + MARK_DELAY <= now) {
             self.store_oldest_marks();
+        }
+        if self.listening.is_none() || now < self.held_until {
+            return Ok(());
+        }
+        while !self.is_full()
+            && let Some(id) = self.timers.pop_due(now)
+        {
+            self.gathering.inputs += 1;
+            if self.apply(id, Event::Tick, None, now)? == Applied::Nothing
+                && let Some(due) = self.loaded(id).and_then(|(instance, _)| instance.next_due())
+                && due <= now
+            {
+                // Only a command that the broker has not confirmed is due and stays so.
+                warn!(instance = %id, since = %due, "broker has not confirmed a command for a minute");
+                self.timers.arm(id, Some(now + CONFIRM_CHECK));
+            }
         }
         Ok(())
     }
@@ -224,12 +281,13 @@ impl Engine {
     /// When [`tick`](Self::tick) has something to do next.
     pub fn next_due(&self) -> Option<Timestamp> {
         let marks = self.marked.front().map(|(since, _)| *since + MARK_DELAY);
-        self.timers.next_due().into_iter().chain(marks).min()
+        let timers = self.timers.next_due().filter(|_| self.listening.is_some());
+        timers.map(|due| due.max(self.held_until)).into_iter().chain(marks).min()
     }
 
-    /// How many inputs were gathered since the last take.
-    pub fn gathered(&self) -> usize {
-        self.gathering.inputs
+    /// Whether a batch has gathered that should be committed before more is handled.
+    pub fn is_full(&self) -> bool {
+        self.gathering.inputs >= BATCH_INPUTS || self.gathering.batch.bytes() >= BATCH_BYTES
     }
 
     /// Takes what was gathered, if anything was. The batch must be committed before the release is
@@ -272,11 +330,10 @@ impl Engine {
         let id = InstanceId::new(&plan.saga, &key);
         if self.load(id)? {
             let event = Event::StartedAgain { event_id: message.id.clone() };
-            counter!(metric::IGNORED, "what" => "duplicate_start").increment(1);
             self.apply(id, event, message.id.clone(), now)?;
             return Ok(Fate::Settled);
         }
-        let (instance, decision) = match transition::start(plan, message, now) {
+        let (instance, decision) = match transition::start(plan, key.clone(), message, now) {
             Ok(started) => started,
             Err(error) => return Ok(Fate::Refused(format!("saga {}: input: {error}", plan.saga))),
         };
@@ -289,21 +346,22 @@ impl Engine {
         Ok(Fate::Settled)
     }
 
-    /// Hands an event to an instance; false if there is no such instance.
+    /// Hands an event to an instance.
     pub(crate) fn apply(
         &mut self,
         id: InstanceId,
         event: Event,
         causation_id: Option<String>,
         now: Timestamp,
-    ) -> Result<bool, EngineError> {
+    ) -> Result<Applied, EngineError> {
         if !self.load(id)? {
-            return Ok(false);
+            return Ok(Applied::Unknown);
         }
         let cached = self.cache.get_mut(&id).expect("the instance was loaded above");
         let decision = transition::transition(&cached.plan, &mut cached.instance, event, now);
+        let applied = if decision.facts.is_empty() { Applied::Nothing } else { Applied::Recorded };
         self.keep(id, decision, causation_id, now);
-        Ok(true)
+        Ok(applied)
     }
 
     /// Brings an instance into memory; false if there is none.
@@ -327,10 +385,10 @@ impl Engine {
     fn keep(&mut self, id: InstanceId, decision: Decision, causation_id: Option<String>, now: Timestamp) {
         let cached = self.cache.get_mut(&id).expect("only loaded instances are decided on");
         self.timers.arm(id, cached.instance.next_due());
+        audit::tell(&cached.instance, &decision);
         if decision.facts.is_empty() {
             return;
         }
-        report(&cached.instance, &decision);
         if decision.facts.iter().all(|recorded| is_mark(&recorded.fact)) {
             if cached.marks.is_empty() {
                 self.marked.push_back((now, id));
@@ -368,7 +426,7 @@ impl Engine {
         let stored = Before::of(&cached.instance);
         match (was_open, stored.open) {
             (false, true) => self.open += 1,
-            (true, false) => self.open -= 1,
+            (true, false) => self.open = self.open.saturating_sub(1),
             _ => {}
         }
         cached.stored = Some(stored);
@@ -408,44 +466,4 @@ pub struct Recovered {
 /// Whether a fact only says that a message is out.
 fn is_mark(fact: &Fact) -> bool {
     matches!(fact, Fact::Published { .. } | Fact::NoticePublished { .. })
-}
-
-/// Tells people what a decision came to.
-fn report(instance: &Instance, decision: &Decision) {
-    let (saga, id, key) = (&instance.saga, instance.id, &instance.business_key);
-    let ended = |status: Status| {
-        counter!(metric::ENDED, "saga" => saga.clone(), "status" => status.as_str()).increment(1);
-    };
-    for recorded in &decision.facts {
-        match &recorded.fact {
-            Fact::Completed => {
-                ended(Status::Completed);
-                info!(saga, instance = %id, business_key = key, "instance completed");
-            }
-            Fact::AllCompensated => {
-                ended(Status::Compensated);
-                info!(saga, instance = %id, business_key = key, "instance compensated");
-            }
-            Fact::Parked { error } => {
-                ended(Status::Parked);
-                error!(saga, instance = %id, business_key = key, step = error.step, code = error.code,
-                    message = error.message, "instance parked: a person must look at it");
-            }
-            Fact::Stopping { error } => {
-                info!(saga, instance = %id, business_key = key, step = error.step, code = error.code,
-                    message = error.message, "instance turns back");
-            }
-            Fact::Ignored { what, .. } => {
-                let what = match what {
-                    Ignored::DuplicateStart => continue, // counted where it is seen
-                    Ignored::DuplicateReply => "duplicate_reply",
-                    Ignored::LateReply => "late_reply",
-                    Ignored::UnexpectedReply => "unexpected_reply",
-                    Ignored::RefusedCancel => "refused_cancel",
-                };
-                counter!(metric::IGNORED, "what" => what).increment(1);
-            }
-            _ => {}
-        }
-    }
 }

@@ -7,6 +7,7 @@ pub mod saga;
 
 pub mod store;
 
+mod audit;
 pub mod catalog;
 pub mod delivery;
 pub mod engine;

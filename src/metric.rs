@@ -8,6 +8,8 @@ pub const DELIVERIES: &str = "sagamq_deliveries_total";
 pub const STARTS: &str = "sagamq_starts_total";
 /// Instances that ended or were parked; labels `saga`, `status`.
 pub const ENDED: &str = "sagamq_instances_ended_total";
+/// Deadlines that passed, also after the pivot; label `saga`.
+pub const DEADLINES: &str = "sagamq_deadlines_passed_total";
 /// Commands and notices that the broker confirmed.
 pub const PUBLISHED: &str = "sagamq_published_total";
 /// Messages that came back unroutable.
@@ -36,6 +38,7 @@ pub(crate) fn describe() {
     describe_counter!(DELIVERIES, "Deliveries received");
     describe_counter!(STARTS, "Instances started");
     describe_counter!(ENDED, "Instances that ended or were parked");
+    describe_counter!(DEADLINES, "Deadlines that passed");
     describe_counter!(PUBLISHED, "Commands and notices that the broker confirmed");
     describe_counter!(RETURNED, "Messages that came back unroutable");
     describe_counter!(DEAD_LETTERS, "Messages that were dead-lettered");

@@ -1,18 +1,15 @@
 //! Routing: which instances a message is for, and what it says to them.
 
 use metrics::counter;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::delivery::Queue;
-use crate::engine::{Engine, EngineError, Fate};
+use crate::engine::{Applied, Engine, EngineError, Fate};
 use crate::metric;
 use crate::saga::command;
-use crate::saga::expression::{ExpressionError, Scope};
 use crate::saga::id::{InstanceId, MessageId, Phase};
-use crate::saga::instance::{Instance, StepStatus};
 use crate::saga::message::Message;
-use crate::saga::plan::{Plan, ReplyRule};
-use crate::saga::reply::{self, Outcome};
+use crate::saga::reply;
 use crate::saga::time::Timestamp;
 use crate::saga::transition::Event;
 
@@ -41,24 +38,27 @@ impl Engine {
     /// A message to the reply queue: its correlation id tells what it answers.
     fn route_reply(&mut self, message: &Message, now: Timestamp) -> Result<Fate, EngineError> {
         if let Some((id, target)) = self.correlated(message)? {
-            return self.answer(id, Some(target), message, now);
+            return self.answer(id, target, message, now);
         }
         if message.correlation_id.is_none() {
             return Ok(Fate::Refused("reply without a correlation_id: echo the command's".to_owned()));
         }
         warn!(correlation_id = message.correlation_id, "reply to a command that is not known");
-        counter!(metric::IGNORED, "what" => "unknown_reply").increment(1);
+        ignore("unknown_reply");
         Ok(Fate::Settled)
     }
 
-    /// An event may start instances, cancel some, and answer others, all at once.
+    /// An event may start instances, cancel some and answer others, all at once. It is refused if it
+    /// was to start or to cancel something and cannot, or if it answers nobody and somebody listens.
     fn route_event(&mut self, message: &Message, now: Timestamp) -> Result<Fate, EngineError> {
         let mut refusals = Vec::new();
         let mut meant = false;
         for plan in self.catalog.starting() {
             if plan.start.on.matches(&message.exchange, &message.key) {
                 meant = true;
-                collect(&mut refusals, self.start(&plan, message, now)?);
+                if let Fate::Refused(reason) = self.start(&plan, message, now)? {
+                    refusals.push(reason);
+                }
             }
         }
         for (saga, key) in self.catalog.cancelled_by(message) {
@@ -68,34 +68,74 @@ impl Engine {
                 Err(error) => refusals.push(format!("saga {saga}: cancel.business_key: {error}")),
             }
         }
-        if let Some((id, target)) = self.correlated(message)? {
-            collect(&mut refusals, self.answer(id, Some(target), message, now)?);
-            meant = true;
-        } else {
-            for (saga, key) in self.catalog.answered_by(message) {
-                meant = true;
-                match key {
-                    Ok(key) => {
-                        let fate = self.answer(InstanceId::new(&saga, &key), None, message, now)?;
-                        collect(&mut refusals, fate);
-                    }
-                    Err(error) => refusals.push(format!("saga {saga}: the business key of a reply: {error}")),
-                }
+        // A command that we hear because we listen to its exchange answers nothing.
+        if !message.is_command {
+            let (answered, obstacles) = self.answer_all(message, now)?;
+            meant |= answered || !obstacles.is_empty();
+            if !answered {
+                refusals.extend(obstacles);
             }
         }
         if !meant {
             debug!(exchange = message.exchange, key = message.key, "event that no definition asks for");
-            counter!(metric::IGNORED, "what" => "unmatched_event").increment(1);
+            ignore("unmatched_event");
         }
         Ok(if refusals.is_empty() { Fate::Settled } else { Fate::Refused(refusals.join("; ")) })
     }
 
     fn cancel(&mut self, id: InstanceId, message: &Message, now: Timestamp) -> Result<(), EngineError> {
         let event = Event::Cancel { event_id: message.id.clone() };
-        if !self.apply(id, event, message.id.clone(), now)? {
-            counter!(metric::IGNORED, "what" => "unknown_cancel").increment(1);
+        if self.apply(id, event, message.id.clone(), now)? == Applied::Unknown {
+            info!(instance = %id, "cancellation of an instance that is not there");
+            ignore("unknown_cancel");
         }
         Ok(())
+    }
+
+    /// Hands an event to every instance that it may answer. Tells whether any took it, and what kept
+    /// the others from it.
+    fn answer_all(&mut self, message: &Message, now: Timestamp) -> Result<(bool, Vec<String>), EngineError> {
+        let mut answered = Vec::new();
+        let mut obstacles = Vec::new();
+        // Events often carry a correlation id on: it counts where the step that it names listens.
+        if let Some((id, target)) = self.correlated(message)?
+            && self.listens(id, target, message)?
+        {
+            match self.answer(id, target, message, now)? {
+                Fate::Settled => answered.push(id),
+                Fate::Refused(reason) => obstacles.push(reason),
+            }
+        }
+        for (saga, key) in self.catalog.answered_by(message) {
+            let id = match key {
+                Ok(key) => InstanceId::new(&saga, &key),
+                Err(error) => {
+                    obstacles.push(format!("saga {saga}: the business key of a reply: {error}"));
+                    continue;
+                }
+            };
+            if answered.contains(&id) {
+                continue;
+            }
+            if !self.load(id)? {
+                ignore("unknown_reply");
+                answered.push(id);
+                continue;
+            }
+            let (instance, plan) = self.loaded(id).expect("the instance was loaded above");
+            match reply::answered_step(plan, instance, message) {
+                Ok(Some((step, phase))) => {
+                    match self.answer(id, Target { step, phase, attempt: None }, message, now)? {
+                        Fate::Settled => answered.push(id),
+                        Fate::Refused(reason) => obstacles.push(reason),
+                    }
+                }
+                // Another version of its saga listens to this event, its own does not.
+                Ok(None) => answered.push(id),
+                Err(reason) => obstacles.push(reason),
+            }
+        }
+        Ok((!answered.is_empty(), obstacles))
     }
 
     /// What a message answers by its correlation id, else by the command id that it carries.
@@ -110,39 +150,40 @@ impl Engine {
         if let Some(id) = header.and_then(MessageId::parse)
             && let Some(known) = self.reader.correlation(id)?
         {
-            return Ok(Some((
-                known.instance,
-                Target { step: known.step, phase: known.phase, attempt: None },
-            )));
+            let target = Target { step: known.step, phase: known.phase, attempt: None };
+            return Ok(Some((known.instance, target)));
         }
         Ok(None)
     }
 
-    /// Hands a reply to an instance. Without a target, the instance's own rules tell which step.
+    /// Whether the step that an event names by correlation takes its answers from such events.
+    fn listens(&mut self, id: InstanceId, target: Target, message: &Message) -> Result<bool, EngineError> {
+        if message.headers.contains_key("x-saga-outcome") {
+            return Ok(true);
+        }
+        self.load(id)?;
+        let call = self.loaded(id).and_then(|(_, plan)| command::call(plan, target.step, target.phase));
+        Ok(call.is_some_and(|call| call.replies.iter().any(|rule| reply::listens(rule, message))))
+    }
+
+    /// Hands a reply to a step of an instance.
     fn answer(
         &mut self,
         id: InstanceId,
-        target: Option<Target>,
+        target: Target,
         message: &Message,
         now: Timestamp,
     ) -> Result<Fate, EngineError> {
         if !self.load(id)? {
-            counter!(metric::IGNORED, "what" => "unknown_reply").increment(1);
+            ignore("unknown_reply");
             return Ok(Fate::Settled);
         }
         let (instance, plan) = self.loaded(id).expect("the instance was loaded above");
-        let target = match target {
-            Some(target) => target,
-            None => match target_by_rules(plan, instance, message) {
-                Ok(target) => target,
-                Err(reason) => return Ok(Fate::Refused(reason)),
-            },
-        };
         let Target { step, phase, attempt } = target;
         if step >= plan.steps.len() {
             return Ok(Fate::Refused(format!("the definition of instance {id} has no step number {step}")));
         }
-        let outcome: Outcome = match reply::read(plan, step, phase, instance, message) {
+        let outcome = match reply::read(plan, step, phase, instance, message) {
             Ok(outcome) => outcome,
             Err(unreadable) => return Ok(Fate::Refused(unreadable.to_string())),
         };
@@ -152,45 +193,7 @@ impl Engine {
     }
 }
 
-/// The step whose rules match an event: one in flight first, else one that was in flight, else any.
-fn target_by_rules(plan: &Plan, instance: &Instance, message: &Message) -> Result<Target, String> {
-    let mut best: Option<(u8, Target)> = None;
-    for (step, phase) in phases(plan) {
-        let Some(call) = command::call(plan, step, phase) else { continue };
-        if reply::matching_rule(call, instance, message)?.is_none() {
-            continue;
-        }
-        let rank = match (phase, instance.steps[step].status) {
-            (Phase::Action, StepStatus::Dispatched) | (Phase::Compensation, StepStatus::Compensating) => 2,
-            _ => u8::from(!instance.steps[step].progress(phase).is_idle()),
-        };
-        if best.is_none_or(|(known, _)| rank > known) {
-            best = Some((rank, Target { step, phase, attempt: None }));
-        }
-    }
-    let none =
-        || format!("no rule in the `replies` of saga {} v{} matches this event", plan.saga, plan.version);
-    best.map(|(_, target)| target).ok_or_else(none)
-}
-
-/// Every step in every phase.
-fn phases(plan: &Plan) -> impl Iterator<Item = (usize, Phase)> + '_ {
-    (0..plan.steps.len()).flat_map(|step| [(step, Phase::Action), (step, Phase::Compensation)])
-}
-
-/// The business key that an event names to the rules of a plan that listen to it; nothing where none
-/// does.
-pub(crate) fn answered_key(plan: &Plan, message: &Message) -> Option<Result<String, ExpressionError>> {
-    let calls = phases(plan).filter_map(|(step, phase)| command::call(plan, step, phase));
-    let listens = |rule: &&ReplyRule| rule.on.is_some() && reply::listens(rule, message);
-    let rule = calls.flat_map(|call| &call.replies).find(listens)?;
-    let expression = rule.business_key.as_ref().unwrap_or(&plan.start.business_key);
-    let scope = Scope { event: Some(message), reply: Some(message), ..Scope::default() };
-    Some(expression.evaluate_key(&scope))
-}
-
-fn collect(refusals: &mut Vec<String>, fate: Fate) {
-    if let Fate::Refused(reason) = fate {
-        refusals.push(reason);
-    }
+/// Counts a message that concerns no instance.
+fn ignore(what: &'static str) {
+    counter!(metric::IGNORED, "what" => what).increment(1);
 }

@@ -25,10 +25,10 @@ use crate::metric;
 use crate::saga::time::Timestamp;
 use crate::store::{Store, StoreError};
 
-/// Inputs gathered at most for one commit.
-const BATCH_INPUTS: usize = 1024;
 /// Messages that may wait for the broker's confirm before no more deliveries are taken.
 const OUTBOX: usize = 10_000;
+/// How often the loop looks whether the queues are consumed, if nothing else wakes it.
+const LOOK: Duration = Duration::from_millis(250);
 /// How long a stop waits for confirms that are out.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -61,6 +61,9 @@ pub enum RuntimeError {
     /// A commit failed. Nothing that belongs to it was acked or published.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A part that this one lives on has ended, which only a bug can bring about.
+    #[error("the {0} ended by itself")]
+    Ended(&'static str),
     /// A commit was cut short by a bug.
     #[error("a commit panicked: {0}")]
     Commit(#[from] tokio::task::JoinError),
@@ -111,23 +114,31 @@ impl Runtime {
         let mut stopping = false;
         tokio::pin!(stop);
         loop {
+            let now = clock.now();
+            engine.listen(health.consuming.is_set(), now);
+            if !engine.is_full() && engine.next_due().is_some_and(|due| due <= now) {
+                engine.tick(now)?;
+            }
             if let Some(store) = idle.take() {
                 match engine.take() {
-                    None if stopping => break,
+                    None if stopping => {
+                        idle = Some(store);
+                        break;
+                    }
                     None => idle = Some(store),
                     Some(gathered) if gathered.batch.is_empty() => {
                         // Only acks of what changed nothing; everything before is durable already.
                         release(&mut engine, &consumer, &publisher, gathered);
                         idle = Some(store);
+                        continue;
                     }
                     Some(gathered) => committing = Some(Committing::start(store, gathered)),
                 }
             }
-            let open = engine.gathered() < BATCH_INPUTS;
+            let open = !engine.is_full();
             let inflow = open && !stopping && publisher.outstanding() < OUTBOX;
-            let due = engine
-                .next_due()
-                .map_or_else(|| Instant::now() + Duration::from_secs(3600), |at| clock.instant_of(at));
+            let next_look = Instant::now() + LOOK;
+            let wake = engine.next_due().map_or(next_look, |due| clock.instant_of(due).min(next_look));
             tokio::select! {
                 biased;
                 done = async { (&mut committing.as_mut().expect("the guard saw a commit").task).await }, if committing.is_some() => {
@@ -154,19 +165,19 @@ impl Runtime {
                         engine.handle_delivery(delivery, clock.now())?;
                     }
                 }
-                Some(report) = reports.recv(), if open => {
-                    engine.handle_report(report, clock.now())?;
-                    while engine.gathered() < BATCH_INPUTS && let Ok(report) = reports.try_recv() {
+                report = reports.recv(), if open => {
+                    engine.handle_report(report.ok_or(RuntimeError::Ended("publisher"))?, clock.now())?;
+                    while !engine.is_full() && let Ok(report) = reports.try_recv() {
                         engine.handle_report(report, clock.now())?;
                     }
                 }
-                Some(delivery) = deliveries.recv(), if inflow => {
-                    engine.handle_delivery(delivery, clock.now())?;
-                    while engine.gathered() < BATCH_INPUTS && let Ok(delivery) = deliveries.try_recv() {
+                delivery = deliveries.recv(), if inflow => {
+                    engine.handle_delivery(delivery.ok_or(RuntimeError::Ended("consumer"))?, clock.now())?;
+                    while !engine.is_full() && let Ok(delivery) = deliveries.try_recv() {
                         engine.handle_delivery(delivery, clock.now())?;
                     }
                 }
-                () = tokio::time::sleep_until(due), if open => engine.tick(clock.now())?,
+                () = tokio::time::sleep_until(wake) => {}
             }
         }
         let store = idle.take();

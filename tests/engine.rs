@@ -2,14 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::time::Duration;
+
 use sagamq::catalog::{Catalog, CatalogError};
 use sagamq::config::StoreConfig;
 use sagamq::definitions::Loaded;
 use sagamq::delivery::{Delivery, Queue, Rejected, Release, Report, Token, Verdict};
 use sagamq::engine::{Engine, Recovered};
 use sagamq::saga::compile::load;
+use sagamq::saga::fact::Fact;
 use sagamq::saga::id::InstanceId;
-use sagamq::saga::instance::{Instance, Status};
+use sagamq::saga::instance::{Awaiting, Instance, Status};
 use sagamq::saga::message::{Message, Outgoing, Poison};
 use sagamq::saga::time::Timestamp;
 use sagamq::store::Store;
@@ -28,8 +31,12 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::of(DEFINITION)
+    }
+
+    fn of(definition: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (engine, store, _) = open(&folder, &[DEFINITION]);
+        let (engine, store, _) = open(&folder, &[definition]);
         Self { engine, store, folder, now: Timestamp(1_000_000), tag: 0 }
     }
 
@@ -194,7 +201,7 @@ fn a_confirmed_mark_rides_with_the_next_entry_and_alone_after_a_second() {
     world.place("A-2");
     let sent = world.commit().outgoing;
     world.published(&sent[0]);
-    world.now = world.engine.next_due().unwrap();
+    world.now = world.now + Duration::from_secs(1);
     world.engine.tick(world.now).unwrap();
     world.commit();
     let (_, recovered) = world.restart();
@@ -324,6 +331,120 @@ fn foreign_and_unknown_messages_change_nothing_and_are_acked() {
     assert!(release.settlement.reject.is_empty() && release.outgoing.is_empty());
     assert!(foreign.tag < unknown.tag);
     assert_eq!(release.settlement.ack, [unknown, reply]);
+}
+
+/// A-1 with its charge out.
+fn charging(definition: &str) -> (World, Outgoing) {
+    let mut world = World::of(definition);
+    world.place("A-1");
+    let reserve = world.commit().outgoing.remove(0);
+    world.reply(&reserve, "success");
+    let charge = world.commit().outgoing.remove(0);
+    (world, charge)
+}
+
+#[test]
+fn a_command_that_is_heard_again_is_the_answer_to_none() {
+    let (mut world, charge) = charging(DEFINITION);
+    let mut heard = event("payments", "payment.processed", json!({"order_id": "A-1", "status": "SUCCESS"}));
+    heard.correlation_id = Some(charge.message_id.to_string());
+    heard.is_command = true;
+    world.deliver(Queue::Events, Ok(heard));
+    let release = world.commit();
+    assert!(release.outgoing.is_empty() && release.settlement.reject.is_empty());
+}
+
+#[test]
+fn a_rule_of_another_step_does_not_get_in_the_way_of_the_one_in_flight() {
+    let refund_rule = "replies: [{on: {exchange: payments, key: payment.processed}, when: '=reply.data.refund.ok', \
+                       outcome: success}]\n      timeout: 5s\n      retry: undo\n\n  # The pivot";
+    let definition = DEFINITION.replace("timeout: 5s\n      retry: undo\n\n  # The pivot", refund_rule);
+    assert!(definition != DEFINITION);
+    let (mut world, _) = charging(&definition);
+    let data = json!({"order_id": "A-1", "payment_id": "p-1", "status": "SUCCESS"});
+    world.deliver(Queue::Events, Ok(event("payments", "payment.processed", data)));
+    assert_eq!(world.commit().outgoing[0].key, "shipment.create");
+}
+
+#[test]
+fn an_event_that_carries_a_correlation_on_still_answers_by_its_business_key() {
+    let (mut world, _) = charging(DEFINITION);
+    world.place("A-2");
+    let other = world.commit().outgoing.remove(0);
+    let data = json!({"order_id": "A-1", "payment_id": "p-1", "status": "SUCCESS"});
+    let mut processed = event("payments", "payment.processed", data);
+    processed.correlation_id = Some(other.message_id.to_string());
+    world.deliver(Queue::Events, Ok(processed));
+    let release = world.commit();
+    assert_eq!(release.outgoing[0].key, "shipment.create");
+    assert!(release.settlement.reject.is_empty());
+}
+
+#[test]
+fn timers_wait_while_nothing_can_be_heard_and_a_moment_longer() {
+    let (mut world, charge) = charging(DEFINITION);
+    world.engine.listen(true, world.now);
+    world.published(&charge);
+    world.engine.listen(false, world.now);
+    world.now = world.now + Duration::from_secs(60);
+    world.engine.tick(world.now).unwrap();
+    assert_eq!(world.commit().outgoing, [], "a minute without a broker is nobody's silence");
+    world.engine.listen(true, world.now);
+    world.engine.tick(world.now).unwrap();
+    assert_eq!(world.commit().outgoing, [], "answers that came in meanwhile are taken first");
+    world.now = world.engine.next_due().unwrap();
+    world.engine.tick(world.now).unwrap();
+    world.commit();
+    assert_ne!(world.instance("A-1").steps[1].action.awaiting, Awaiting::Nothing);
+    assert!(world.store.reader().history(world.instance("A-1").id).unwrap().iter().any(|entry| {
+        entry.facts.iter().any(|recorded| matches!(recorded.fact, Fact::TimedOut { step: 1, .. }))
+    }));
+}
+
+#[test]
+fn a_retry_without_delay_is_sent_at_once() {
+    let definition = DEFINITION.replace("initial: 500ms, factor: 2, max: 10s, jitter: full", "initial: 1ms");
+    assert!(definition != DEFINITION);
+    let mut world = World::of(&definition);
+    world.engine.listen(true, world.now);
+    for order in 0..20 {
+        world.place(&format!("A-{order}"));
+    }
+    for command in world.commit().outgoing {
+        world.reply(&command, "retry");
+    }
+    world.commit();
+    world.now = world.now + Duration::from_millis(2);
+    world.engine.tick(world.now).unwrap();
+    assert_eq!(world.commit().outgoing.len(), 20);
+}
+
+#[test]
+fn a_definition_that_was_replaced_is_still_listened_to_while_an_instance_of_it_is_parked() {
+    let (mut world, _) =
+        charging(&DEFINITION.replace("kind: pivot\n", "kind: pivot\n    on_timeout: park\n"));
+    let data = json!({"order_id": "A-1", "payment_id": "p-1", "status": "SUCCESS"});
+    world.deliver(Queue::Events, Ok(event("payments", "payment.processed", data)));
+    let ship = world.commit().outgoing.remove(0);
+    world.engine.listen(true, world.now);
+    world.published(&ship);
+    world.now = world.now + Duration::from_secs(30);
+    world.engine.tick(world.now).unwrap();
+    let notice = world.commit().outgoing.remove(0);
+    world.published(&notice);
+    world.engine.store_all_marks();
+    world.commit();
+    assert_eq!(world.instance("A-1").status, Status::Parked);
+
+    let World { engine, store, folder, now, .. } = world;
+    drop((engine, store));
+    let second =
+        DEFINITION.replace("\nversion: 1", "\nversion: 2").replace("key: order.shipped", "key: order.sent");
+    let (engine, store, _) = open(&folder, &[&second]);
+    let mut world = World { engine, store, folder, now, tag: 0 };
+    let data = json!({"order_id": "A-1", "tracking_number": "t-1", "carrier": "DHL"});
+    world.deliver(Queue::Events, Ok(event("shipping", "order.shipped", data)));
+    assert_eq!(world.commit().outgoing[0].key, "order.completed");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use sagamq::saga::message::{Message, Outgoing, Part};
 use sagamq::saga::plan::{Kind, Plan};
 use sagamq::saga::reply::Outcome;
 use sagamq::saga::time::Timestamp;
-use sagamq::saga::transition::{Decision, Event, start, transition};
+use sagamq::saga::transition::{Decision, Event, business_key, start, transition};
 use serde_json::{Value, json};
 
 const RESERVE: usize = 0;
@@ -87,7 +87,8 @@ impl Run {
         let now = Timestamp(1_000_000);
         let data = json!({"order_id": "A-1", "customer": "c-7", "items": [1, 2], "invoice": true});
         let event = Message { id: Some("e-1".to_owned()), data, ..Message::default() };
-        let (instance, decision) = start(&plan, &event, now).unwrap();
+        let key = business_key(&plan, &event).unwrap();
+        let (instance, decision) = start(&plan, key, &event, now).unwrap();
         let mut run = Self { plan, instance, now, history: Vec::new(), sent: Vec::new() };
         run.keep(decision);
         run
@@ -383,6 +384,54 @@ fn a_duplicate_reply_and_a_duplicate_start_change_nothing_but_the_history() {
 }
 
 #[test]
+fn messages_that_change_nothing_are_counted_for_ever_and_recorded_a_hundred_times() {
+    let mut run = Run::new();
+    for _ in 0..150 {
+        let event = Event::StartedAgain { event_id: Some("e-2".to_owned()) };
+        assert_eq!(
+            transition(&run.plan, &mut run.instance, event, run.now).ignored,
+            Some(Ignored::DuplicateStart)
+        );
+    }
+    assert_eq!(run.instance.ignored, 100);
+}
+
+#[test]
+fn a_skipped_pivot_is_passed_and_nothing_is_undone_after_it() {
+    let mut run = Run::of(plans().remove(2));
+    run.succeed(RESERVE).succeed(CHARGE);
+    assert_eq!((run.step(SHIP), run.step(INVOICE)), (StepStatus::Skipped, StepStatus::Dispatched));
+    run.event(Event::Cancel { event_id: None });
+    run.succeed(INVOICE);
+    assert_eq!(run.instance.status, Status::Completed);
+}
+
+#[test]
+fn a_notice_stays_as_it_was_when_the_instance_goes_on() {
+    let body = "key: order.parked, body: {reason: =saga.error, ship: =steps.ship.status}";
+    let source = DEFINITION.replace("key: order.parked, body: {reason: =saga.error}", body);
+    let mut run = Run::of(load("order.yaml", &source).unwrap());
+    run.succeed(RESERVE).succeed(CHARGE).exhaust(SHIP, Phase::Action);
+    let parked = run.sent.last().unwrap().clone();
+    run.succeed(SHIP);
+    let again = command::render(&run.plan, &run.instance, Part::Notice(0)).unwrap().unwrap();
+    assert_eq!(again, parked);
+    let body: Value = serde_json::from_slice(&parked.body).unwrap();
+    assert_eq!((&body["ship"], &body["reason"]["code"]), (&json!("unknown"), &json!("TIMEOUT")));
+}
+
+#[test]
+fn an_output_that_cannot_be_read_parks_the_pivot_once() {
+    let mut run = Run::new();
+    run.succeed(RESERVE).succeed(CHARGE);
+    for _ in 0..3 {
+        run.reply(SHIP, Phase::Action, Outcome::Success(Err(failure("BAD_OUTPUT"))));
+    }
+    assert_eq!(run.instance.status, Status::Parked);
+    assert_eq!(run.keys().iter().filter(|key| **key == "order.parked").count(), 1);
+}
+
+#[test]
 fn a_false_condition_skips_the_step() {
     let mut run =
         Run::of(load("order.yaml", &DEFINITION.replace("=input.invoice", "=!input.invoice")).unwrap());
@@ -445,7 +494,8 @@ fn a_pivot_that_succeeds_overrules_a_cancellation() {
     assert!(run.has(|fact| matches!(fact, Fact::Ignored { what: Ignored::RefusedCancel, .. })));
 }
 
-/// The order saga, and the same steps as a diamond: charge and a second charge after reserve, then ship.
+/// The order saga; the same steps as a diamond: charge and a second charge after reserve, then ship; and
+/// the order saga with its pivot skipped.
 fn plans() -> Vec<Plan> {
     let chain = load("order.yaml", DEFINITION).unwrap();
     let charge = DEFINITION.split("  - step: charge").nth(1).unwrap().split("  - step: ship").next().unwrap();
@@ -453,7 +503,8 @@ fn plans() -> Vec<Plan> {
     let mut diamond = load("order.yaml", &doubled).unwrap();
     diamond.steps[2].requires = vec![0];
     diamond.steps[3].requires = vec![1, 2];
-    vec![chain, diamond]
+    let skipped = DEFINITION.replace("kind: pivot\n", "kind: pivot\n    when: =!input.invoice\n");
+    vec![chain, diamond, load("order.yaml", &skipped).unwrap()]
 }
 
 /// Reserve succeeded, the two charges are out at the same time.
@@ -563,7 +614,7 @@ fn check(run: &Run) {
         assert!(run.sent.contains(&again), "{part:?} would be published with other bytes");
     }
     let pivot = plan.steps.iter().position(|step| step.kind == Kind::Pivot).unwrap();
-    let shipped = instance.steps[pivot].status == StepStatus::Succeeded;
+    let shipped = matches!(instance.steps[pivot].status, StepStatus::Succeeded | StepStatus::Skipped);
     let open =
         |status| matches!(status, StepStatus::Succeeded | StepStatus::Unknown | StepStatus::Dispatched);
     match instance.status {
@@ -598,7 +649,7 @@ proptest! {
 
     #[test]
     fn in_any_order_of_inputs_the_invariants_hold_and_silence_ends_it(
-        which in 0..2usize,
+        which in 0..3usize,
         inputs in proptest::collection::vec(input(), 0..40),
     ) {
         let mut run = Run::of(plans().remove(which));

@@ -219,7 +219,7 @@ impl Worker {
             let unroutable = |reason| Some(Verdict::Unroutable { reason, maybe_delivered: *repeated });
             match (properties, confirmation) {
                 (Err(reason), _) => unroutable(reason),
-                _ if returned.contains(&message_id.to_string()) => {
+                _ if !returned.is_empty() && returned.contains(&message_id.to_string()) => {
                     unroutable(format!("no queue is bound to exchange {exchange:?} for key {key:?}"))
                 }
                 (_, Some(Confirmation::Ack(_))) => Some(Verdict::Published),
@@ -232,6 +232,7 @@ impl Worker {
     /// Reports what has a verdict, and leaves the rest in the wave.
     fn settle(&self, wave: &mut Wave, verdicts: Vec<Option<Verdict>>) {
         let mut verdicts = verdicts.into_iter();
+        let mut reports = Vec::with_capacity(wave.len());
         wave.settle(|message| {
             let Some(verdict) = verdicts.next().flatten() else { return false };
             let counter = match verdict {
@@ -239,10 +240,14 @@ impl Worker {
                 Verdict::Unroutable { .. } => metrics::counter!(metric::RETURNED),
             };
             counter.increment(1);
-            // Nobody listens any more only at the very end, when the message counts as unconfirmed.
-            let _ = self.reports.send(Report { origin: message.origin, verdict });
+            reports.push(Report { origin: message.origin, verdict });
             true
         });
+        // Only now: whoever has the last report may rely on nothing being outstanding.
+        for report in reports {
+            // Nobody listens any more only at the very end, when the message counts as unconfirmed.
+            let _ = self.reports.send(report);
+        }
     }
 }
 

@@ -32,9 +32,9 @@ pub enum Command {
     Run(RunArgs),
     /// Check definitions, without a broker
     Check(CheckArgs),
-    /// List sagas
+    /// List instances
     List(ListArgs),
-    /// Show one saga: its steps, what is to come, and its history
+    /// Show one instance: its steps, what is to come, and its history
     Show(ShowArgs),
     /// List messages that could not be used
     DeadLetters(DeadLettersArgs),
@@ -139,7 +139,7 @@ pub struct PageArgs {
 /// Arguments of `show`.
 #[derive(Debug, Args)]
 pub struct ShowArgs {
-    /// The saga's id or its business key
+    /// The instance's id or its business key
     #[arg(value_name = "ID or BUSINESS_KEY")]
     pub key: String,
     /// Which saga, where several have that business key

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,6 +21,9 @@ use crate::http::{self, ApiState};
 use crate::runtime::{Clock, Runtime};
 use crate::store::Store;
 use crate::telemetry;
+
+/// Signals within this time of the first count as one.
+const ONE_SIGNAL: Duration = Duration::from_secs(1);
 
 /// Runs until SIGTERM or SIGINT, and then to a clean end. A second signal ends the process at once,
 /// which loses nothing either.
@@ -44,10 +48,25 @@ pub async fn run(config: Config) -> Result<Exit, CliError> {
     let mut engine = Engine::new(reader.clone(), catalog);
     let recovered = engine.recover()?;
     info!(instances = recovered.instances, unconfirmed = recovered.outgoing.len(), "instances taken up");
-    let topology = Arc::new(topology_of(&config.broker, engine.catalog()));
-    amqp::probe(&config.broker, &topology).await?;
 
+    // From here on it can be asked how things stand; it says "not ready" until all works.
     let health = Arc::new(Health::default());
+    let (api_stop, api_stopped) = oneshot::channel::<()>();
+    let api =
+        tokio::spawn(serve(listener, ApiState { reader, health: Arc::clone(&health), metrics }, async {
+            // A dropped sender stops the API just as well.
+            let _ = api_stopped.await;
+        }));
+
+    let topology = Arc::new(topology_of(&config.broker, engine.catalog()));
+    tokio::pin!(signals);
+    tokio::select! {
+        connected = amqp::probe(&config.broker, &topology) => connected?,
+        () = &mut signals => {
+            info!("stopped before the broker was reached");
+            return Ok(Exit::Fine);
+        }
+    }
     let (reports_in, reports) = mpsc::unbounded_channel();
     // The prefetch of both queues bounds what is received; a little slack keeps the consumer going.
     let (deliveries_in, deliveries) = mpsc::channel(usize::from(config.broker.prefetch) * 2);
@@ -55,13 +74,6 @@ pub async fn run(config: Config) -> Result<Exit, CliError> {
     publisher.publish(recovered.outgoing);
     let consumer = Consumer::start(&config.broker, topology, deliveries_in, Arc::clone(&health));
     health.storing.set(true);
-
-    let (api_stop, api_stopped) = oneshot::channel::<()>();
-    let api =
-        tokio::spawn(serve(listener, ApiState { reader, health: Arc::clone(&health), metrics }, async {
-            // A dropped sender stops the API just as well.
-            let _ = api_stopped.await;
-        }));
     let clock = Clock::start(recovered.latest);
     let runtime = Runtime { engine, store, consumer, publisher, deliveries, reports, health, clock };
     let result = runtime.run(signals).await;
@@ -92,7 +104,11 @@ fn stop_signals() -> Result<impl Future<Output = ()>, CliError> {
         };
         next().await;
         tokio::spawn(async move {
-            next().await;
+            // Who signals a process and its group sends two at once, and means one.
+            let first = Instant::now();
+            while first.elapsed() < ONE_SIGNAL {
+                next().await;
+            }
             warn!("forced to stop: what was under way goes on at the next start");
             std::process::exit(i32::from(Exit::Environment as u8));
         });

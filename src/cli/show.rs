@@ -146,6 +146,7 @@ fn sentence(fact: &FactView) -> String {
         "retry_scheduled" => "another attempt is scheduled",
         "succeeded" => "done",
         "given_up" => "given up, perhaps done",
+        "not_undone" => "undoing was refused",
         "compensated" => "undone",
         "stopping" => "no further step is begun",
         "stop_overruled" => "goes on forward, the pivot had succeeded",

@@ -29,7 +29,7 @@ pub(crate) fn instances() -> Vec<(Instance, Vec<HistoryEntry>)> {
                 step_done(RESERVE, 1, json!({"reservation_id": "R-1"})),
                 step_done(CHARGE, 1, json!({"payment_id": "P-1"})),
                 step_done(SHIP, 1, json!(null)),
-                vec![Fact::Completed, Fact::NoticeDue],
+                vec![Fact::Completed, Fact::NoticeDue { body: serde_json::Value::Null }],
                 vec![Fact::NoticePublished { notice: 0 }],
                 vec![ignored(Ignored::DuplicateReply, SHIP)],
             ],
@@ -45,7 +45,11 @@ pub(crate) fn instances() -> Vec<(Instance, Vec<HistoryEntry>)> {
                     Fact::CompensationStarted,
                 ],
                 sent(RESERVE, Phase::Compensation, 1),
-                vec![Fact::Compensated { step: RESERVE }, Fact::AllCompensated, Fact::NoticeDue],
+                vec![
+                    Fact::Compensated { step: RESERVE },
+                    Fact::AllCompensated,
+                    Fact::NoticeDue { body: serde_json::Value::Null },
+                ],
             ],
         ),
         saga(
@@ -81,7 +85,11 @@ pub(crate) fn instances() -> Vec<(Instance, Vec<HistoryEntry>)> {
                 vec![Fact::Skipped { step: RESERVE }],
                 step_done(CHARGE, 1, json!(null)),
                 sent(SHIP, Phase::Action, 1),
-                vec![unanswered(SHIP), Fact::Parked { error: silent() }, Fact::NoticeDue],
+                vec![
+                    unanswered(SHIP),
+                    Fact::Parked { error: silent() },
+                    Fact::NoticeDue { body: serde_json::Value::Null },
+                ],
             ],
         ),
     ]

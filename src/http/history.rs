@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::view::{Reason, Time};
 use crate::saga::fact::{Fact, HistoryEntry, Ignored, Recorded};
-use crate::saga::id::Phase;
+use crate::saga::id::{MessageId, Phase};
 use crate::saga::instance::Instance;
 
 /// What one input changed.
@@ -97,7 +97,11 @@ fn fact_view(instance: &Instance, recorded: &Recorded) -> FactView {
     let view = match &recorded.fact {
         Fact::Started(started) => FactView { message_id: started.event_id.clone(), ..plain("started") },
         Fact::Skipped { step } => of_step("skipped", *step),
-        Fact::Dispatched { step, phase, attempt } => of_attempt("dispatched", *step, *phase, *attempt),
+        Fact::Dispatched { step, phase, attempt } => {
+            let name = instance.steps.get(*step).map_or("", |state| &state.name);
+            let message_id = MessageId::attempt(instance.id, name, *phase, *attempt).to_string();
+            FactView { message_id: Some(message_id), ..of_attempt("dispatched", *step, *phase, *attempt) }
+        }
         Fact::Published { step, phase, attempt, due } => {
             FactView { due: Some(Time(*due)), ..of_attempt("published", *step, *phase, *attempt) }
         }
@@ -125,6 +129,9 @@ fn fact_view(instance: &Instance, recorded: &Recorded) -> FactView {
         },
         Fact::Failed { step, error } => FactView { error: Some(error.into()), ..of_step("failed", *step) },
         Fact::GivenUp { step, error } => FactView { error: Some(error.into()), ..of_step("given_up", *step) },
+        Fact::NotUndone { step, error } => {
+            FactView { error: Some(error.into()), ..of_step("not_undone", *step) }
+        }
         Fact::Compensated { step } => of_step("compensated", *step),
         Fact::Stopping { error } => FactView { error: Some(error.into()), ..plain("stopping") },
         Fact::StopOverruled => plain("stop_overruled"),
@@ -134,7 +141,7 @@ fn fact_view(instance: &Instance, recorded: &Recorded) -> FactView {
         Fact::AllCompensated => plain("all_compensated"),
         Fact::Parked { error } => FactView { error: Some(error.into()), ..plain("parked") },
         Fact::Resumed { to } => FactView { to: Some(to.to_string()), ..plain("resumed") },
-        Fact::NoticeDue => plain("notice_due"),
+        Fact::NoticeDue { .. } => plain("notice_due"),
         Fact::NoticePublished { notice } => FactView { notice: Some(*notice), ..plain("notice_published") },
         Fact::NoticeDropped { notice, reason } => {
             FactView { notice: Some(*notice), reason: Some(reason.clone()), ..plain("notice_dropped") }

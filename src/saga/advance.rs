@@ -12,6 +12,7 @@
 //! ```
 
 use super::command;
+use super::expression::Scope;
 use super::fact::Fact;
 use super::id::Phase;
 use super::instance::{Awaiting, Status, StepStatus};
@@ -56,8 +57,7 @@ impl Transition<'_> {
 
     fn begin(&mut self, step: usize) {
         let condition = self.plan.steps[step].when.as_ref();
-        match condition.map(|condition| condition.evaluate_bool(&super::expression::Scope::of(self.instance)))
-        {
+        match condition.map(|condition| condition.evaluate_bool(&Scope::of(self.instance))) {
             None | Some(Ok(true)) => self.dispatch(step, Phase::Action, 1),
             Some(Ok(false)) => self.record(Fact::Skipped { step }),
             Some(Err(error)) => {
@@ -135,12 +135,11 @@ impl Transition<'_> {
 
     /// Has an event emitted that tells where the instance stands, if the plan names one.
     pub(super) fn notify(&mut self) {
-        if command::emission(self.plan, self.instance.status).is_none() {
-            return;
-        }
+        let Some(emission) = command::emission(self.plan, self.instance.status) else { return };
+        let body = emission.body.evaluate(&Scope::of_notice(self.instance));
         let notice = self.instance.notices.len();
-        self.record(Fact::NoticeDue);
-        match command::render(self.plan, self.instance, Part::Notice(notice)) {
+        self.record(Fact::NoticeDue { body: body.as_ref().ok().cloned().unwrap_or_default() });
+        match body.and_then(|_| command::render(self.plan, self.instance, Part::Notice(notice))) {
             Ok(outgoing) => self.decision.outgoing.extend(outgoing),
             Err(error) => self.record(Fact::NoticeDropped { notice, reason: error.to_string() }),
         }

@@ -1,9 +1,10 @@
 //! Rendering: the bytes of a message, as a function of the plan and the instance.
 //!
-//! Nothing rendered is stored. While a message is unconfirmed, everything that its body can refer to
-//! stands still: an action is sent when the steps before it are settled, and compensation begins only
-//! when no action is in flight. So a message that is published again after a crash is byte for byte
-//! the same.
+//! No command is stored. While one is unconfirmed, everything that its body can refer to stands still:
+//! an action is sent when the steps before it are settled, compensation begins only when no action is
+//! in flight, and `saga.status` is out of scope. So a command that is published again after a crash is
+//! byte for byte the same. A notice is different: the instance may go on while it is unconfirmed, so
+//! its body is in the fact.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +29,7 @@ pub fn render(plan: &Plan, instance: &Instance, part: Part) -> Result<Option<Out
         Part::Notice(index) => {
             let Some(notice) = instance.notices.get(index) else { return Ok(None) };
             let Some(emission) = emission(plan, notice.status) else { return Ok(None) };
-            render_notice(plan, instance, emission, notice, index).map(Some)
+            Ok(Some(render_notice(plan, instance, emission, notice, index)))
         }
     }
 }
@@ -70,15 +71,11 @@ fn render_attempt(
     put("x-saga-phase", phase.to_string());
     put("x-saga-attempt", attempt.to_string());
     put("x-saga-command-id", id_of(phase, 1).to_string());
-    match phase {
-        Phase::Action => {
-            if let Some(deadline) = instance.deadline {
-                put("x-saga-deadline", deadline.to_string());
-            }
-        }
-        Phase::Compensation => {
-            put("x-saga-compensates", id_of(Phase::Action, 1).to_string());
-        }
+    if phase == Phase::Compensation {
+        put("x-saga-compensates", id_of(Phase::Action, 1).to_string());
+    }
+    if let Some(deadline) = instance.deadline {
+        put("x-saga-deadline", deadline.to_string());
     }
     Ok(Outgoing {
         origin: Origin { instance: instance.id, part: Part::Attempt { step, phase, attempt } },
@@ -99,10 +96,9 @@ fn render_notice(
     emission: &Emission,
     notice: &Notice,
     index: usize,
-) -> Result<Outgoing, ExpressionError> {
-    let body = emission.body.evaluate(&Scope::of_notice(instance, notice))?;
+) -> Outgoing {
     let message_id = MessageId::notice(instance.id, index);
-    Ok(Outgoing {
+    Outgoing {
         origin: Origin { instance: instance.id, part: Part::Notice(index) },
         exchange: emission.exchange.clone(),
         key: emission.key.clone(),
@@ -110,9 +106,9 @@ fn render_notice(
         wants_reply: false,
         timestamp: notice.at,
         headers: headers(plan, instance, message_id),
-        body: to_bytes(&body),
+        body: to_bytes(&notice.body),
         repeated: false,
-    })
+    }
 }
 
 fn headers(plan: &Plan, instance: &Instance, message_id: MessageId) -> BTreeMap<String, String> {

@@ -30,6 +30,11 @@ pub fn decode(raw: RawMessage, limit: usize) -> Result<Message, Poison> {
         return Err(Poison::Encoded(encoding.clone()));
     }
     let body = parse(&raw.body)?;
+    // Only a command is its own correlation; see `amqp::wire`.
+    let is_command = raw.headers.contains_key("x-saga-phase")
+        && raw.message_id.is_some()
+        && raw.message_id == raw.correlation_id;
+    let size = raw.body.len();
 
     let content = match body {
         Value::Object(body) if is_structured_cloud_event(&raw, &body) => cloud_event(body),
@@ -52,6 +57,8 @@ pub fn decode(raw: RawMessage, limit: usize) -> Result<Message, Poison> {
         exchange: raw.exchange,
         key: raw.key,
         correlation_id: raw.correlation_id,
+        is_command,
+        size,
     })
 }
 

@@ -118,7 +118,7 @@ pub struct Policy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub factor: Option<Located<f64>>,
-    /// No delay is longer, by default 60s.
+    /// No delay is longer; by default 60s, or `initial` where that is longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max: Option<Located<Period>>,
     /// How delays are spread, by default `full`.

@@ -326,6 +326,13 @@ mod tests {
     }
 
     #[test]
+    fn a_loop_over_a_map_goes_in_the_order_of_its_keys() {
+        let keys = json!(["big", "decimal", "point", "whole"]);
+        assert_eq!(evaluated("input.map(key, key)"), Ok(keys));
+        assert_eq!(evaluated("input.exists(key, key == 'big')"), Ok(json!(true)));
+    }
+
+    #[test]
     fn a_missing_field_is_an_error_that_names_the_path() {
         let message = |source: &str| evaluated(source).unwrap_err().to_string();
         assert_eq!(message("reply.data.statsu"), "reply.data.statsu: there is no field \"statsu\"");

@@ -149,6 +149,13 @@ pub enum Fact {
         /// Why.
         error: Failure,
     },
+    /// The participant refused to undo the step.
+    NotUndone {
+        /// Index of the step.
+        step: usize,
+        /// Why.
+        error: Failure,
+    },
     /// The step is undone.
     Compensated {
         /// Index of the step.
@@ -181,7 +188,11 @@ pub enum Fact {
         to: Status,
     },
     /// An event is to be emitted that tells where the instance stands now.
-    NoticeDue,
+    NoticeDue {
+        /// Its body, which could not be made again later: the instance may have gone on by then.
+        #[serde(default, skip_serializing_if = "Value::is_null")]
+        body: Value,
+    },
     /// The broker confirmed a notice.
     NoticePublished {
         /// Index of the notice.

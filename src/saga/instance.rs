@@ -167,9 +167,9 @@ pub struct Notice {
     pub status: Status,
     /// Since when.
     pub at: Timestamp,
-    /// The reason as it stood then.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<Failure>,
+    /// What is to be published, as long as it is to be published.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub body: Value,
     /// Whether it still has to be published.
     pub pending: bool,
 }
@@ -261,6 +261,9 @@ impl Instance {
             }
             Fact::Failed { step, error } => self.settle(*step, StepStatus::Failed, Some(error)),
             Fact::GivenUp { step, error } => self.settle(*step, StepStatus::Unknown, Some(error)),
+            Fact::NotUndone { step, .. } => {
+                self.await_next(*step, Phase::Compensation, Awaiting::Nothing, true);
+            }
             Fact::Compensated { step } => {
                 if let Some(state) = self.steps.get_mut(*step) {
                     state.status = StepStatus::Compensated;
@@ -281,15 +284,13 @@ impl Instance {
                 self.status = *to;
                 self.parked = None;
             }
-            Fact::NoticeDue => self.notices.push(Notice {
-                status: self.status,
-                at,
-                error: self.reason().cloned(),
-                pending: true,
-            }),
+            Fact::NoticeDue { body } => {
+                self.notices.push(Notice { status: self.status, at, body: body.clone(), pending: true });
+            }
             Fact::NoticePublished { notice } | Fact::NoticeDropped { notice, .. } => {
                 if let Some(notice) = self.notices.get_mut(*notice) {
                     notice.pending = false;
+                    notice.body = Value::Null;
                 }
             }
             Fact::Ignored { .. } => self.ignored = self.ignored.saturating_add(1),

@@ -50,6 +50,9 @@ pub(super) const FUNCTIONS: [&str; 18] = [
     "uint",
 ];
 
+/// Our function that makes loops go in order; no source can spell its name.
+const IN_ORDER: &str = "@in_order";
+
 static ENVIRONMENT: LazyLock<Arc<Env>> =
     LazyLock::new(|| Arc::new(Env::default().with_optional_support(false).with_stdlib()));
 
@@ -125,6 +128,9 @@ impl Program {
                 loop_weight += weight - before;
             }
             context.add_variable_from_value(slot.variable.as_str(), value);
+        }
+        if self.has_loop {
+            context.add_function(IN_ORDER, in_order).expect("CEL has no function of that name");
         }
         if self.has_loop && weight.saturating_mul(loop_weight) > MAX_LOOP_WEIGHT {
             return Err(ExpressionError::TooMuch);
@@ -223,6 +229,10 @@ impl Walk {
                 }
                 self.has_loop = true;
                 self.expression(&mut each.iter_range, depth)?;
+                let range = std::mem::take(&mut each.iter_range);
+                let args = vec![range];
+                let in_order = CallExpr { func_name: IN_ORDER.to_owned(), target: None, args };
+                each.iter_range.expr = Expr::Call(in_order);
                 self.expression(&mut each.accu_init, depth)?;
                 self.bound = vec![each.iter_var.clone(), each.accu_var.clone()];
                 self.bound.extend(each.iter_var2.clone());
@@ -282,6 +292,14 @@ impl Walk {
         }
         Expr::Ident(variable)
     }
+}
+
+/// What a loop goes over: a list, or the keys of a map in their order, where CEL's own order is random.
+fn in_order(range: CelValue) -> CelValue {
+    let CelValue::Map(map) = &range else { return range };
+    let mut keys: Vec<&Key> = map.map.keys().collect();
+    keys.sort();
+    CelValue::List(Arc::new(keys.into_iter().map(CelValue::from).collect()))
 }
 
 /// `operand["field"]`.

@@ -34,7 +34,7 @@ pub(super) fn lint(definition: &Definition) -> Vec<Finding> {
     let mut lint = Lint { definition, findings: Vec::new() };
     lint.saga();
     lint.order_of_kinds();
-    lint.own_start();
+    lint.own_messages();
     lint.findings
 }
 
@@ -233,25 +233,33 @@ impl<'a> Lint<'a> {
         self.short_string("key", &command.key);
     }
 
-    /// A saga whose own messages match its start pattern would start itself again.
-    fn own_start(&mut self) {
-        let on = &self.definition.start.on;
-        let start = Subscription { exchange: on.exchange.value.clone(), pattern: on.key.value.clone() };
-        let commands = self.definition.steps.iter().flat_map(|step| {
-            let compensation = match step.compensate.as_ref().map(|compensate| &compensate.value) {
-                Some(Compensate::By(by)) => Some(&by.command),
-                Some(Compensate::None) | None => None,
-            };
-            [Some(&step.command), compensation]
-        });
-        let emitted = self.endings().map(|ending| Some(&ending.emit));
-        let own = commands.chain(emitted).flatten().find(|own| start.matches(&own.exchange, &own.key));
-        if let Some(own) = own {
-            let message = format!(
-                "the saga starts on what it publishes itself: {:?} on exchange {:?}",
-                own.key.value, own.exchange.value
+    /// A saga must not take what it publishes itself for a start, a cancellation or an answer.
+    fn own_messages(&mut self) {
+        let definition = self.definition;
+        let mut own: Vec<&Command> = Vec::new();
+        let mut listens = vec![("starts on", &definition.start.on)];
+        listens.extend(definition.cancel.as_ref().map(|cancel| ("is cancelled by", &cancel.on)));
+        for step in definition.steps.iter() {
+            own.push(&step.command);
+            let mut rules: Vec<&Rule> = step.replies.iter().collect();
+            if let Some(Compensate::By(by)) = step.compensate.as_ref().map(|compensate| &compensate.value) {
+                own.push(&by.command);
+                rules.extend(&by.replies);
+            }
+            listens.extend(
+                rules.into_iter().filter_map(|rule| Some(("takes for an answer", rule.on.as_ref()?))),
             );
-            self.refuse(on.at, message, Some("narrow the pattern, or publish with another key"));
+        }
+        own.extend(self.endings().map(|ending| &ending.emit));
+        for (how, on) in listens {
+            let pattern = Subscription { exchange: on.exchange.value.clone(), pattern: on.key.value.clone() };
+            if let Some(own) = own.iter().find(|own| pattern.matches(&own.exchange, &own.key)) {
+                let message = format!(
+                    "the saga {how} what it publishes itself: {:?} on exchange {:?}",
+                    own.key.value, own.exchange.value
+                );
+                self.refuse(on.at, message, Some("narrow the pattern, or publish with another key"));
+            }
         }
     }
 
@@ -335,7 +343,7 @@ on_completed: {emit: {exchange: out, key: done}}
     fn each_refusal_has_its_place_and_its_reason() {
         let long_name = format!("step: {}", "x".repeat(65));
         let long_key = format!("key: {}", "k".repeat(256));
-        let rows: [(&str, &str, &str, &str); 51] = [
+        let rows: [(&str, &str, &str, &str); 53] = [
             // Names.
             ("saga: s", "saga: S", "1:7", "name of saga \"S\" is not snake_case"),
             ("step: one", "step: o-ne", "8:12", "name of step \"o-ne\" is not"),
@@ -410,6 +418,18 @@ on_completed: {emit: {exchange: out, key: done}}
             // Topology.
             ("in, key: a.b", "out, key: '#'", "3:13", "starts on what it publishes itself: \"one\""),
             ("out, key: two", "'', key: two", "9:50", "the exchange is empty"),
+            (
+                "retry: some",
+                "replies: [{on: {exchange: out, key: '#.two'}, outcome: success}]",
+                "9:81",
+                "takes for an answer what it publishes itself: \"two\"",
+            ),
+            (
+                "deadline:",
+                "cancel: {on: {exchange: out, key: done}, business_key: =event.data.id}\ndeadline:",
+                "5:14",
+                "is cancelled by what it publishes itself: \"done\"",
+            ),
             ("key: two", "key: =input.key", "9:60", "the key cannot be an expression"),
             ("key: two", &long_key, "9:60", "the key is over 255 bytes"),
             (

@@ -57,6 +57,10 @@ pub struct Message {
     pub key: String,
     /// AMQP property `correlation_id`.
     pub correlation_id: Option<String>,
+    /// Whether it is itself a command of an orchestrator, and so the answer to none.
+    pub is_command: bool,
+    /// Bytes in the body.
+    pub size: usize,
 }
 
 /// A message that is ready to be published. Two renderings of one message are byte for byte the

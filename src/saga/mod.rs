@@ -21,6 +21,7 @@ pub mod scope;
 pub mod template;
 
 mod advance;
+mod answer;
 pub mod command;
 pub mod fact;
 pub mod instance;

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::expression::Scope;
+use super::expression::{ExpressionError, Scope};
 use super::fact::Failure;
 use super::id::Phase;
-use super::instance::Instance;
+use super::instance::{Instance, StepStatus};
 use super::message::Message;
 use super::plan::{Call, OutcomeKind, Plan, ReplyRule};
 
@@ -104,7 +104,7 @@ pub fn read(
 ///
 /// # Errors
 /// A condition cannot be evaluated; the text says which and why.
-pub fn matching_rule<'a>(
+fn matching_rule<'a>(
     call: &'a Call,
     instance: &Instance,
     message: &Message,
@@ -168,4 +168,70 @@ fn retry_after(message: &Message) -> Option<Duration> {
     let value = message.headers.get("x-saga-retry-after")?;
     let millis = value.as_u64().or_else(|| value.as_str()?.parse().ok())?;
     Some(Duration::from_millis(millis).min(LONGEST_RETRY_AFTER))
+}
+
+/// The business keys that an event names to those rules of a plan that listen to it, each once.
+pub fn business_keys(plan: &Plan, message: &Message) -> Vec<Result<String, ExpressionError>> {
+    let scope = Scope { event: Some(message), reply: Some(message), ..Scope::default() };
+    let rules = calls(plan).flat_map(|(_, _, call)| &call.replies);
+    let mut keys = Vec::new();
+    for rule in rules.filter(|rule| rule.on.is_some() && listens(rule, message)) {
+        let key = rule.business_key.as_ref().unwrap_or(&plan.start.business_key).evaluate_key(&scope);
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    keys
+}
+
+/// The step that an event answers by the rules of an instance's plan, and in which phase: one in flight
+/// before one that was, and that before one that never was. `None` where no rule listens to it.
+///
+/// # Errors
+/// Rules listen to it, but none matches; or the rules of the step in flight cannot be evaluated.
+pub fn answered_step(
+    plan: &Plan,
+    instance: &Instance,
+    message: &Message,
+) -> Result<Option<(usize, Phase)>, String> {
+    let mut listening: Vec<(u8, usize, Phase, &Call)> = calls(plan)
+        .filter(|(_, _, call)| call.replies.iter().any(|rule| listens(rule, message)))
+        .map(|(step, phase, call)| (nearness(instance, step, phase), step, phase, call))
+        .collect();
+    if listening.is_empty() {
+        return Ok(None);
+    }
+    listening.sort_by_key(|(nearness, step, _, _)| (*nearness, *step));
+    let mut obstacle = None;
+    for (nearness, step, phase, call) in listening {
+        match matching_rule(call, instance, message) {
+            Ok(Some(_)) => return Ok(Some((step, phase))),
+            Ok(None) => {}
+            // What a rule of another step makes of this message is of no interest.
+            Err(error) if nearness == 0 => {
+                obstacle.get_or_insert(format!("the `replies` of step {:?}: {error}", plan.steps[step].name));
+            }
+            Err(_) => {}
+        }
+    }
+    let none =
+        || format!("no rule in the `replies` of saga {} v{} matches this event", plan.saga, plan.version);
+    Err(obstacle.unwrap_or_else(none))
+}
+
+/// Every call of a plan, with the step that it belongs to and what it does to it.
+fn calls(plan: &Plan) -> impl Iterator<Item = (usize, Phase, &Call)> {
+    plan.steps.iter().enumerate().flat_map(|(index, step)| {
+        let compensation = step.compensation.as_ref().map(|call| (index, Phase::Compensation, call));
+        [(index, Phase::Action, &step.action)].into_iter().chain(compensation)
+    })
+}
+
+/// 0 for a command that is in flight, 1 for one that was, 2 for one that never was.
+fn nearness(instance: &Instance, step: usize, phase: Phase) -> u8 {
+    match (phase, instance.steps[step].status) {
+        (Phase::Action, StepStatus::Dispatched) | (Phase::Compensation, StepStatus::Compensating) => 0,
+        _ if instance.steps[step].progress(phase).is_idle() => 2,
+        _ => 1,
+    }
 }

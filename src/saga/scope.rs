@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde_json::{Map, Value, json};
 
 use super::fact::Failure;
-use super::instance::{Instance, Notice, StepState};
+use super::instance::{Instance, StepState};
 use super::message::Message;
 
 /// The names that expressions may begin with.
@@ -32,8 +32,8 @@ pub struct Scope<'a> {
     pub instance: Option<&'a Instance>,
     /// `reply`: the reply, or the event that counts as one.
     pub reply: Option<&'a Message>,
-    /// The notice that is being written: `saga.status` and `saga.error` are as they stood then.
-    pub notice: Option<&'a Notice>,
+    /// Whether `saga.error` is also why the instance is parked: so in the body of a notice.
+    pub in_notice: bool,
 }
 
 /// What is found at a path.
@@ -60,9 +60,9 @@ impl<'a> Scope<'a> {
         Self { instance: Some(instance), ..Self::default() }
     }
 
-    /// What the body of a notice sees: the instance as it stood when the notice became due.
-    pub fn of_notice(instance: &'a Instance, notice: &'a Notice) -> Self {
-        Self { notice: Some(notice), ..Self::of(instance) }
+    /// What the body of a notice sees.
+    pub fn of_notice(instance: &'a Instance) -> Self {
+        Self { in_notice: true, ..Self::of(instance) }
     }
 
     /// Looks a path up without copying what is already JSON.
@@ -80,8 +80,7 @@ impl<'a> Scope<'a> {
     }
 
     fn saga(&self, instance: &Instance, path: &[String]) -> Found<'a> {
-        let status = self.notice.map_or(instance.status, |notice| notice.status);
-        let error = self.notice.map_or(instance.error.as_ref(), |notice| notice.error.as_ref());
+        let error = if self.in_notice { instance.reason() } else { instance.error.as_ref() };
         let field = |name: &str| {
             Some(match name {
                 "id" => Value::from(instance.id.to_string()),
@@ -89,7 +88,7 @@ impl<'a> Scope<'a> {
                 "version" => Value::from(instance.version),
                 "business_key" => Value::from(instance.business_key.as_str()),
                 "started_at" => Value::from(instance.started_at.to_string()),
-                "status" => Value::from(status.as_str()),
+                "status" => Value::from(instance.status.as_str()),
                 "error" => failure(error),
                 _ => return None,
             })
@@ -247,7 +246,6 @@ mod tests {
     #[test]
     fn an_instance_is_seen_as_the_language_says() {
         let instance = instance();
-        let notice = Notice { status: Status::Parked, at: Timestamp(0), error: None, pending: true };
         for (path, value) in [
             ("input.total", json!(5)),
             ("saga.version", json!(2)),
@@ -262,7 +260,10 @@ mod tests {
             let expression = Expression::compile(path).unwrap();
             assert_eq!(expression.evaluate(&Scope::of(&instance)), Ok(value), "{path}");
         }
-        let status = Expression::compile("saga.status + (saga.error == null ? '!' : '?')").unwrap();
-        assert_eq!(status.evaluate(&Scope::of_notice(&instance, &notice)), Ok(json!("parked!")));
+        let parked = Failure { step: None, code: "SILENT".to_owned(), message: "m".to_owned() };
+        let instance = Instance { status: Status::Parked, parked: Some(parked), ..instance };
+        let why = Expression::compile("saga.status + ': ' + saga.error.code").unwrap();
+        assert_eq!(why.evaluate(&Scope::of_notice(&instance)), Ok(json!("parked: SILENT")));
+        assert_eq!(why.evaluate(&Scope::of(&instance)), Ok(json!("parked: LATE")));
     }
 }

@@ -10,6 +10,7 @@
 
 use std::time::Duration;
 
+use super::answer::Answer;
 use super::command;
 use super::expression::{ExpressionError, Scope};
 use super::fact::{Fact, Failure, Ignored, Recorded, Started};
@@ -68,17 +69,24 @@ pub struct Decision {
     pub facts: Vec<Recorded>,
     /// Messages to publish once the facts are durable.
     pub outgoing: Vec<Outgoing>,
+    /// A message that changed nothing, whether or not that is among the facts.
+    pub ignored: Option<Ignored>,
 }
 
-/// Messages that change nothing are recorded up to this number per instance, and only counted after.
+/// Messages that change nothing are recorded up to this number per instance, and only counted after:
+/// a history is bounded whatever is sent.
 const IGNORED_RECORDED: u32 = 100;
 
-/// Begins an instance from a start event.
+/// Begins an instance from a start event that names `business_key`.
 ///
 /// # Errors
-/// The business key or the input cannot be read from the event.
-pub fn start(plan: &Plan, event: &Message, now: Timestamp) -> Result<(Instance, Decision), ExpressionError> {
-    let business_key = business_key(plan, event)?;
+/// The input cannot be read from the event.
+pub fn start(
+    plan: &Plan,
+    business_key: String,
+    event: &Message,
+    now: Timestamp,
+) -> Result<(Instance, Decision), ExpressionError> {
     let of_event = Scope { event: Some(event), ..Scope::default() };
     let input = plan.start.input.evaluate(&of_event)?;
     let of_input = Scope { input: Some(&input), ..of_event };
@@ -155,14 +163,6 @@ pub(super) struct Transition<'a> {
     pub(super) decision: Decision,
 }
 
-/// What a reply answers.
-struct Answer {
-    step: usize,
-    phase: Phase,
-    attempt: Option<u32>,
-    message_id: Option<String>,
-}
-
 impl Transition<'_> {
     /// Records a fact and applies it.
     pub(super) fn record(&mut self, fact: Fact) {
@@ -206,105 +206,12 @@ impl Transition<'_> {
         }
     }
 
-    fn reply(&mut self, answer: Answer, outcome: Outcome) {
-        match answer.phase {
-            Phase::Action => self.action_reply(answer, outcome),
-            Phase::Compensation => self.compensation_reply(answer, outcome),
-        }
-    }
-
-    fn action_reply(&mut self, answer: Answer, outcome: Outcome) {
-        let step = answer.step;
-        match (self.instance.steps[step].status, outcome) {
-            (StepStatus::Dispatched, Outcome::Success(output)) => self.succeed(step, output),
-            (StepStatus::Dispatched, Outcome::Failure(error)) => self.refuse(step, error),
-            (StepStatus::Dispatched, Outcome::Retry(error, after)) if self.is_current(&answer) => {
-                self.transient(step, Phase::Action, error, after);
-            }
-            (StepStatus::Dispatched, Outcome::Pending) if self.is_current(&answer) => {
-                self.still_working(step, Phase::Action);
-            }
-            // A pivot that refused and now says success, with steps undone meanwhile, is for a person.
-            (StepStatus::Failed, Outcome::Success(_)) if self.is_contradiction(step) => {
-                let message = "the pivot was refused, and succeeded after steps were undone".to_owned();
-                self.park(self.failure(step, "CONTRADICTION", message));
-            }
-            // What was given up turns out, while that can still be taken into account.
-            (StepStatus::Unknown | StepStatus::Failed, Outcome::Success(output))
-                if self.is_unsettled(step) =>
-            {
-                self.resume_from(step, Phase::Action);
-                self.succeed(step, output);
-            }
-            (StepStatus::Unknown, Outcome::Failure(error)) if self.is_unsettled(step) => {
-                self.resume_from(step, Phase::Action);
-                self.refuse(step, error);
-            }
-            (StepStatus::Pending | StepStatus::Skipped, _) => {
-                self.ignore_reply(Ignored::UnexpectedReply, answer)
-            }
-            (StepStatus::Succeeded, Outcome::Success(_)) | (StepStatus::Failed, Outcome::Failure(_)) => {
-                self.ignore_reply(Ignored::DuplicateReply, answer);
-            }
-            _ => self.ignore_reply(Ignored::LateReply, answer),
-        }
-    }
-
-    fn compensation_reply(&mut self, answer: Answer, outcome: Outcome) {
-        let step = answer.step;
-        match (self.instance.steps[step].status, outcome) {
-            (StepStatus::Compensating, Outcome::Success(_)) => {
-                self.resume_from(step, Phase::Compensation);
-                self.record(Fact::Compensated { step });
-            }
-            (StepStatus::Compensating, Outcome::Failure(error)) if self.instance.status != Status::Parked => {
-                self.exhausted(step, Phase::Compensation, error);
-            }
-            (StepStatus::Compensating, Outcome::Retry(error, after)) if self.is_current(&answer) => {
-                self.transient(step, Phase::Compensation, error, after);
-            }
-            (StepStatus::Compensating, Outcome::Pending) if self.is_current(&answer) => {
-                self.still_working(step, Phase::Compensation);
-            }
-            (StepStatus::Compensated, Outcome::Success(_)) => {
-                self.ignore_reply(Ignored::DuplicateReply, answer);
-            }
-            (StepStatus::Compensating | StepStatus::Compensated, _) => {
-                self.ignore_reply(Ignored::LateReply, answer);
-            }
-            _ => self.ignore_reply(Ignored::UnexpectedReply, answer),
-        }
-    }
-
-    fn succeed(&mut self, step: usize, output: Result<serde_json::Value, Failure>) {
-        match output {
-            Ok(output) => self.record(Fact::Succeeded { step, output }),
-            Err(error) => {
-                self.record(Fact::GivenUp { step, error: error.clone() });
-                self.stop_or_park(step, error);
-            }
-        }
-    }
-
     /// A definite no: the step had no effect.
-    fn refuse(&mut self, step: usize, error: Failure) {
+    pub(super) fn refuse(&mut self, step: usize, error: Failure) {
         self.record(Fact::Failed { step, error: error.clone() });
         match self.plan.steps[step].kind {
             Kind::Compensatable | Kind::Pivot => self.stop(error),
             Kind::Retriable => self.park(error),
-        }
-    }
-
-    fn transient(&mut self, step: usize, phase: Phase, error: Failure, after: Option<Duration>) {
-        let attempt = self.instance.steps[step].progress(phase).attempt;
-        self.record(Fact::Transient { step, phase, attempt, error: error.clone() });
-        self.attempt_failed(step, phase, error, after);
-    }
-
-    fn still_working(&mut self, step: usize, phase: Phase) {
-        if let Some(call) = command::call(self.plan, step, phase) {
-            let due = command::due(call, self.now);
-            self.record(Fact::StillWorking { step, phase, due });
         }
     }
 
@@ -368,7 +275,13 @@ impl Transition<'_> {
     }
 
     /// An attempt is over without a definite answer: the next one, or the end of this step.
-    fn attempt_failed(&mut self, step: usize, phase: Phase, error: Failure, after: Option<Duration>) {
+    pub(super) fn attempt_failed(
+        &mut self,
+        step: usize,
+        phase: Phase,
+        error: Failure,
+        after: Option<Duration>,
+    ) {
         let Some(call) = command::call(self.plan, step, phase) else { return };
         let attempt = self.instance.steps[step].progress(phase).attempt;
         // While an instance stops, only the pivot is still worth asking for.
@@ -399,15 +312,17 @@ impl Transition<'_> {
     }
 
     /// A step has failed with an effect that is not known: back where there is a way back.
-    fn stop_or_park(&mut self, step: usize, error: Failure) {
+    pub(super) fn stop_or_park(&mut self, step: usize, error: Failure) {
         match self.plan.steps[step].kind {
             Kind::Compensatable => self.stop(error),
             Kind::Pivot | Kind::Retriable => self.park(error),
         }
     }
 
-    fn stop(&mut self, error: Failure) {
-        if self.instance.status == Status::Running && !self.instance.is_stopping() {
+    /// Says that no further step is begun, from now on or from when a parked instance goes on.
+    pub(super) fn stop(&mut self, error: Failure) {
+        let under_way = matches!(self.instance.status, Status::Running | Status::Parked);
+        if under_way && self.instance.error.is_none() {
             self.record(Fact::Stopping { error });
         }
     }
@@ -419,26 +334,14 @@ impl Transition<'_> {
         }
     }
 
-    /// Takes an instance on that is parked for exactly this.
-    fn resume_from(&mut self, step: usize, phase: Phase) {
-        let name = &self.instance.steps[step].name;
-        if self.instance.parked.as_ref().is_some_and(|parked| parked.step.as_ref() == Some(name)) {
-            let to = if phase == Phase::Action { Status::Running } else { Status::Compensating };
-            self.record(Fact::Resumed { to });
-        }
-    }
-
-    fn ignore_reply(&mut self, what: Ignored, answer: Answer) {
-        self.ignore(what, answer.message_id, Some(answer.step));
-    }
-
-    fn ignore(&mut self, what: Ignored, message_id: Option<String>, step: Option<usize>) {
+    pub(super) fn ignore(&mut self, what: Ignored, message_id: Option<String>, step: Option<usize>) {
+        self.decision.ignored = Some(what);
         if self.instance.ignored < IGNORED_RECORDED {
             self.record(Fact::Ignored { what, message_id, step });
         }
     }
 
-    fn is_under_way(&self) -> bool {
+    pub(super) fn is_under_way(&self) -> bool {
         matches!(self.instance.status, Status::Running | Status::Compensating)
     }
 
@@ -449,29 +352,12 @@ impl Transition<'_> {
         })
     }
 
-    /// Whether a reply speaks of the attempt that is out now.
-    fn is_current(&self, answer: &Answer) -> bool {
-        let progress = self.instance.steps[answer.step].progress(answer.phase);
-        let out = matches!(progress.awaiting, Awaiting::Confirm | Awaiting::Reply(_));
-        out && answer.attempt.is_none_or(|attempt| attempt == progress.attempt)
-    }
-
-    /// Whether what is learned of a step that was given up can still be taken into account.
-    fn is_unsettled(&self, step: usize) -> bool {
-        !matches!(self.instance.status, Status::Completed | Status::Compensated)
-            && self.instance.steps[step].compensation.is_idle()
-    }
-
-    fn is_contradiction(&self, step: usize) -> bool {
-        let undoing = self.instance.steps.iter().any(|state| !state.compensation.is_idle());
-        self.plan.steps[step].kind == Kind::Pivot && undoing && self.is_unsettled(step)
-    }
-
     pub(super) fn pivot_passed(&self) -> bool {
         let steps = self.plan.steps.iter().zip(&self.instance.steps);
-        steps
-            .into_iter()
-            .any(|(step, state)| step.kind == Kind::Pivot && state.status == StepStatus::Succeeded)
+        steps.into_iter().any(|(step, state)| {
+            // A pivot that was skipped is behind us too: what follows it can only go forward.
+            step.kind == Kind::Pivot && matches!(state.status, StepStatus::Succeeded | StepStatus::Skipped)
+        })
     }
 
     pub(super) fn failure(&self, step: usize, code: &str, message: String) -> Failure {

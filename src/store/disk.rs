@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
+
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -43,8 +44,8 @@ impl Disk {
         make_private(&directory)?;
         set_leftovers_aside(&directory)?;
         let release = Release(directory.join("db"));
-        let sled = open_sled(&directory, config.cache_mib)
-            .map_err(|source| StoreError::Open { path: path.clone(), source })?;
+        let sled =
+            open_sled(&directory, config.cache_mib).map_err(|source| StoreError::open(&path, source))?;
         for file in [directory.join("conf"), directory.join("db"), directory, path.clone(), parent(&path)] {
             File::open(&file).and_then(|file| file.sync_all()).map_err(StoreError::io("sync", &file))?;
         }
@@ -121,6 +122,9 @@ fn parent(path: &Path) -> PathBuf {
     }
 }
 
+/// How long a lock is waited for: a process that its last owner was just starting holds it for a moment.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+
 /// Locks the folder against other processes, for as long as the file is open, and leaves the pid in
 /// it. The system lets go of the lock however the process ends.
 fn lock(folder: &Path) -> Result<File, StoreError> {
@@ -133,6 +137,10 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
         .mode(0o600)
         .open(&path)
         .map_err(StoreError::io("open", &path))?;
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    while matches!(file.try_lock(), Err(TryLockError::WouldBlock)) && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(10));
+    }
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {

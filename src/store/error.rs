@@ -97,8 +97,8 @@ pub enum StoreError {
         /// The revision that was to be appended.
         revision: u64,
     },
-    /// There is no room for a commit. Whether it is on disk is not known; the store takes no
-    /// further one.
+    /// There is no room for a commit, or to open the store. Whether the commit is on disk is not known;
+    /// the store takes no further one.
     #[error("the disk of store {path} is full: make room, then start again")]
     Full {
         /// Folder of the store.
@@ -140,6 +140,14 @@ impl StoreError {
         match source {
             sled::Error::Io(error) if error.kind() == io::ErrorKind::StorageFull => Self::Full { path },
             source => Self::Commit { path, source },
+        }
+    }
+
+    /// What a failed open comes to.
+    pub(super) fn open(path: &Path, source: sled::Error) -> Self {
+        match Self::commit(path, source) {
+            Self::Commit { path, source } => Self::Open { path, source },
+            full => full,
         }
     }
 

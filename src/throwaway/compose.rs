@@ -37,7 +37,7 @@ impl Compose {
         let compose = Self { port: ports.amqp, guard: guard(&project)? };
         let mut command = Command::new("docker");
         command.args(["compose", "-f", FILE, "-p", &project, "up", "--detach", "--wait", "rabbitmq"]).envs([
-            ("SAGAMQ_BROKER_PASSWORD", PASSWORD.to_owned()),
+            ("RABBITMQ_PASSWORD", PASSWORD.to_owned()),
             ("RABBITMQ_PORT", ports.amqp.to_string()),
             ("RABBITMQ_MANAGEMENT_PORT", ports.distribution.to_string()),
         ]);
@@ -62,7 +62,7 @@ impl Drop for Compose {
 fn guard(project: &str) -> Result<Child, NodeError> {
     Command::new("/bin/sh")
         .args(["-c", GUARD, "guard", FILE, project])
-        .env("SAGAMQ_BROKER_PASSWORD", PASSWORD)
+        .env("RABBITMQ_PASSWORD", PASSWORD)
         .process_group(0)
         .stdin(Stdio::piped())
         .spawn()

@@ -25,7 +25,7 @@ fn views_follow_the_status() {
         (Fact::DeadlinePassed, Status::Running, true),
         (Fact::CompensationStarted, Status::Compensating, true),
         (Fact::AllCompensated, Status::Compensated, false),
-        (Fact::NoticeDue, Status::Compensated, true),
+        (Fact::NoticeDue { body: json!({"order": "A-1"}) }, Status::Compensated, true),
         (Fact::NoticePublished { notice: 0 }, Status::Compensated, false),
     ] {
         store.commit(&moved(&mut instance, fact)).unwrap();

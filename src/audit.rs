@@ -1,0 +1,53 @@
+//! The audit log: what decisions come to, as log lines and counters.
+
+use metrics::counter;
+use tracing::{error, info, warn};
+
+use crate::metric;
+use crate::saga::fact::{Fact, Ignored};
+use crate::saga::instance::{Instance, Status};
+use crate::saga::transition::Decision;
+
+/// Tells people what a decision came to.
+pub(crate) fn tell(instance: &Instance, decision: &Decision) {
+    let (saga, id, key) = (&instance.saga, instance.id, &instance.business_key);
+    let ended = |status: Status| {
+        counter!(metric::ENDED, "saga" => saga.clone(), "status" => status.as_str()).increment(1);
+    };
+    if let Some(what) = decision.ignored {
+        let what = match what {
+            Ignored::DuplicateStart => "duplicate_start",
+            Ignored::DuplicateReply => "duplicate_reply",
+            Ignored::LateReply => "late_reply",
+            Ignored::UnexpectedReply => "unexpected_reply",
+            Ignored::RefusedCancel => "refused_cancel",
+        };
+        counter!(metric::IGNORED, "what" => what).increment(1);
+    }
+    for recorded in &decision.facts {
+        match &recorded.fact {
+            Fact::Completed => {
+                ended(Status::Completed);
+                info!(saga, instance = %id, business_key = key, "instance completed");
+            }
+            Fact::AllCompensated => {
+                ended(Status::Compensated);
+                info!(saga, instance = %id, business_key = key, "instance compensated");
+            }
+            Fact::Parked { error } => {
+                ended(Status::Parked);
+                error!(saga, instance = %id, business_key = key, step = error.step, code = error.code,
+                    message = error.message, "instance parked: a person must look at it");
+            }
+            Fact::DeadlinePassed => {
+                counter!(metric::DEADLINES, "saga" => saga.clone()).increment(1);
+                warn!(saga, instance = %id, business_key = key, "deadline passed");
+            }
+            Fact::Stopping { error } => {
+                info!(saga, instance = %id, business_key = key, step = error.step, code = error.code,
+                    message = error.message, "instance turns back");
+            }
+            _ => {}
+        }
+    }
+}

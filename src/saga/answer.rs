@@ -1,0 +1,151 @@
+//! Answers: what a reply means for a step, wherever the step stands.
+
+use std::time::Duration;
+
+use super::command;
+use super::fact::{Fact, Failure, Ignored};
+use super::id::Phase;
+use super::instance::{Awaiting, Status, StepStatus};
+use super::plan::Kind;
+use super::reply::Outcome;
+use super::transition::Transition;
+
+/// What a reply answers.
+pub(super) struct Answer {
+    pub(super) step: usize,
+    pub(super) phase: Phase,
+    pub(super) attempt: Option<u32>,
+    pub(super) message_id: Option<String>,
+}
+
+impl Transition<'_> {
+    /// Takes in a reply.
+    pub(super) fn reply(&mut self, answer: Answer, outcome: Outcome) {
+        match answer.phase {
+            Phase::Action => self.action_reply(answer, outcome),
+            Phase::Compensation => self.compensation_reply(answer, outcome),
+        }
+    }
+
+    fn action_reply(&mut self, answer: Answer, outcome: Outcome) {
+        let step = answer.step;
+        match (self.instance.steps[step].status, outcome) {
+            (StepStatus::Dispatched, Outcome::Success(output)) => self.succeed(step, output),
+            (StepStatus::Dispatched, Outcome::Failure(error)) => self.refuse(step, error),
+            (StepStatus::Dispatched, Outcome::Retry(error, after)) if self.is_current(&answer) => {
+                self.transient(step, Phase::Action, error, after);
+            }
+            (StepStatus::Dispatched, Outcome::Pending) if self.is_current(&answer) => {
+                self.still_working(step, Phase::Action);
+            }
+            // A pivot that refused and now says success, with steps undone meanwhile, is for a person.
+            (StepStatus::Failed, Outcome::Success(_)) if self.is_contradiction(step) => {
+                let message = "the pivot was refused, and succeeded after steps were undone".to_owned();
+                if self.instance.status == Status::Parked {
+                    self.ignore_reply(Ignored::LateReply, answer);
+                } else {
+                    self.park(self.failure(step, "CONTRADICTION", message));
+                }
+            }
+            // What was given up turns out, while that can still be taken into account.
+            (StepStatus::Unknown | StepStatus::Failed, Outcome::Success(Ok(output)))
+                if self.is_unsettled(step) =>
+            {
+                self.resume_from(step, Phase::Action);
+                self.record(Fact::Succeeded { step, output });
+            }
+            (StepStatus::Unknown, Outcome::Failure(error)) if self.is_unsettled(step) => {
+                self.resume_from(step, Phase::Action);
+                self.refuse(step, error);
+            }
+            (StepStatus::Pending | StepStatus::Skipped, _) => {
+                self.ignore_reply(Ignored::UnexpectedReply, answer)
+            }
+            (StepStatus::Succeeded, Outcome::Success(_)) | (StepStatus::Failed, Outcome::Failure(_)) => {
+                self.ignore_reply(Ignored::DuplicateReply, answer);
+            }
+            _ => self.ignore_reply(Ignored::LateReply, answer),
+        }
+    }
+
+    fn compensation_reply(&mut self, answer: Answer, outcome: Outcome) {
+        let step = answer.step;
+        match (self.instance.steps[step].status, outcome) {
+            (StepStatus::Compensating, Outcome::Success(_)) => {
+                self.resume_from(step, Phase::Compensation);
+                self.record(Fact::Compensated { step });
+            }
+            (StepStatus::Compensating, Outcome::Failure(error)) if self.is_under_way() => {
+                self.record(Fact::NotUndone { step, error: error.clone() });
+                self.exhausted(step, Phase::Compensation, error);
+            }
+            (StepStatus::Compensating, Outcome::Retry(error, after)) if self.is_current(&answer) => {
+                self.transient(step, Phase::Compensation, error, after);
+            }
+            (StepStatus::Compensating, Outcome::Pending) if self.is_current(&answer) => {
+                self.still_working(step, Phase::Compensation);
+            }
+            (StepStatus::Compensated, Outcome::Success(_)) => {
+                self.ignore_reply(Ignored::DuplicateReply, answer);
+            }
+            (StepStatus::Compensating | StepStatus::Compensated, _) => {
+                self.ignore_reply(Ignored::LateReply, answer);
+            }
+            _ => self.ignore_reply(Ignored::UnexpectedReply, answer),
+        }
+    }
+
+    fn succeed(&mut self, step: usize, output: Result<serde_json::Value, Failure>) {
+        match output {
+            Ok(output) => self.record(Fact::Succeeded { step, output }),
+            Err(error) => {
+                self.record(Fact::GivenUp { step, error: error.clone() });
+                self.stop_or_park(step, error);
+            }
+        }
+    }
+
+    fn transient(&mut self, step: usize, phase: Phase, error: Failure, after: Option<Duration>) {
+        let attempt = self.instance.steps[step].progress(phase).attempt;
+        self.record(Fact::Transient { step, phase, attempt, error: error.clone() });
+        self.attempt_failed(step, phase, error, after);
+    }
+
+    fn still_working(&mut self, step: usize, phase: Phase) {
+        if let Some(call) = command::call(self.plan, step, phase) {
+            let due = command::due(call, self.now);
+            self.record(Fact::StillWorking { step, phase, due });
+        }
+    }
+
+    /// Takes an instance on that is parked for exactly this.
+    fn resume_from(&mut self, step: usize, phase: Phase) {
+        let name = &self.instance.steps[step].name;
+        if self.instance.parked.as_ref().is_some_and(|parked| parked.step.as_ref() == Some(name)) {
+            let to = if phase == Phase::Action { Status::Running } else { Status::Compensating };
+            self.record(Fact::Resumed { to });
+        }
+    }
+
+    fn ignore_reply(&mut self, what: Ignored, answer: Answer) {
+        self.ignore(what, answer.message_id, Some(answer.step));
+    }
+
+    /// Whether a reply speaks of the attempt that is out now, and another may follow it.
+    fn is_current(&self, answer: &Answer) -> bool {
+        let progress = self.instance.steps[answer.step].progress(answer.phase);
+        let out = matches!(progress.awaiting, Awaiting::Confirm | Awaiting::Reply(_));
+        self.is_under_way() && out && answer.attempt.is_none_or(|attempt| attempt == progress.attempt)
+    }
+
+    /// Whether what is learned of a step that was given up can still be taken into account.
+    fn is_unsettled(&self, step: usize) -> bool {
+        !matches!(self.instance.status, Status::Completed | Status::Compensated)
+            && self.instance.steps[step].compensation.is_idle()
+    }
+
+    fn is_contradiction(&self, step: usize) -> bool {
+        let undoing = self.instance.steps.iter().any(|state| !state.compensation.is_idle());
+        self.plan.steps[step].kind == Kind::Pivot && undoing && self.is_unsettled(step)
+    }
+}

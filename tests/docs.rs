@@ -1,0 +1,160 @@
+//! The documentation says what the code does: its definitions are accepted, its tables are complete.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+
+use clap::{CommandFactory, Parser};
+use sagamq::cli::args::{Cli, Command};
+use sagamq::config::Config;
+use sagamq::saga::compile;
+use sagamq::saga::expression::{Expression, Scope};
+use serde_json::Value;
+
+const README: &str = include_str!("../README.md");
+const DEFINITIONS: &str = include_str!("../docs/definitions.md");
+const OPERATIONS: &str = include_str!("../docs/operations.md");
+
+/// Whole definitions that the pages have at least, so that none is skipped by mistake.
+const WHOLE_DEFINITIONS: usize = 3;
+
+/// The fenced blocks of a page in this language.
+fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
+    let fence = format!("\n```{language}\n");
+    let after = page.split(fence.as_str()).skip(1);
+    after.map(|rest| rest.split_once("\n```").expect("every block has an end").0).collect()
+}
+
+/// The rows of the table below a heading whose first columns are these. Cells are trimmed, and hold no `|`.
+fn rows<'a>(page: &'a str, header: &str) -> Vec<Vec<&'a str>> {
+    let (_, table) = page.split_once(&format!("\n{header}")).expect("the page has the table");
+    let lines = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let cells = |line: &'a str| line[1..].trim_end_matches('|').split('|').map(str::trim).collect();
+    lines.map(cells).collect()
+}
+
+/// What a cell holds between backticks; nothing if it holds none.
+fn code(cell: &str) -> &str {
+    cell.split('`').nth(1).unwrap_or("")
+}
+
+#[test]
+fn every_definition_on_the_pages_is_accepted() {
+    let mut whole = 0;
+    for (page, text) in [("README.md", README), ("docs/definitions.md", DEFINITIONS)] {
+        for source in blocks(text, "yaml") {
+            if source.starts_with("saga:") && !source.contains("...") {
+                whole += 1;
+                if let Err(problems) = compile::load(page, source) {
+                    panic!("{page}:\n{source}\n\n{}", problems[0]);
+                }
+            }
+        }
+    }
+    assert!(whole >= WHOLE_DEFINITIONS, "only {whole} definitions were found");
+}
+
+#[test]
+fn every_example_of_an_expression_gives_what_the_page_says() {
+    let input: Value = serde_json::from_str(blocks(DEFINITIONS, "json")[0]).unwrap();
+    let scope = Scope { input: Some(&input), ..Scope::default() };
+    let rows = rows(DEFINITIONS, "| Expression | gives |");
+    assert!(rows.len() > 15);
+    for row in rows {
+        let text = code(row[0]);
+        let outcome = Expression::from_text(text).and_then(|expression| expression.evaluate(&scope));
+        match (row[1].strip_prefix("error: "), outcome) {
+            (Some(expected), Err(error)) => assert_eq!(error.to_string(), expected, "{text}"),
+            (None, Ok(value)) => {
+                assert_eq!(value, serde_json::from_str::<Value>(code(row[1])).unwrap(), "{text}");
+            }
+            (_, outcome) => panic!("{text}: {outcome:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_table_of_settings_is_complete_and_has_the_defaults() {
+    let rows = rows(OPERATIONS, "| Key | Environment variable |");
+    let keys: BTreeSet<_> = rows.iter().map(|row| code(row[0]).to_owned()).collect();
+    assert_eq!(keys.len(), rows.len());
+    // A new section does not compile here.
+    let Config { broker: _, store: _, definitions: _, http: _, log: _ } = Config::default();
+    let mut known = BTreeSet::from(["definitions".to_owned()]);
+    for section in ["broker", "store", "http", "log"] {
+        let refused = from_file(&format!("{section}: 1\n")).unwrap_err();
+        let (_, names) = refused.split_once("it is a section: ").expect("sections tell their keys");
+        known.extend(names.split(", ").map(str::to_owned));
+    }
+    assert_eq!(keys, known);
+
+    for row in rows {
+        let (key, variable, flag, default) = (code(row[0]), code(row[1]), code(row[2]), code(row[3]));
+        let quoted = format!("'{default}'");
+        let file = match key.split_once('.') {
+            Some((section, name)) => format!("{section}:\n  {name}: {quoted}\n"),
+            None => format!("{key}: {quoted}\n"),
+        };
+        assert_eq!(from_file(&file), Ok(Config::default()), "{key}");
+        assert_eq!(variable, format!("SAGAMQ_{}", key.replace('.', "__").to_uppercase()));
+        let environment = [(OsString::from(variable), OsString::from(default))];
+        let empty = tempfile::NamedTempFile::new().unwrap();
+        let config = Config::load(Some(empty.path()), environment, Vec::new()).unwrap();
+        assert_eq!(config, Config::default(), "{variable}");
+        if !flag.is_empty() {
+            let Command::Run(run) = Cli::try_parse_from(["sagamq", "run", flag, default]).unwrap().command
+            else {
+                panic!("not run");
+            };
+            let set: Vec<_> = run.into_overrides().into_iter().map(|flag| flag.key).collect();
+            assert_eq!(set, [key], "{flag}");
+        }
+    }
+}
+
+/// The settings of a file alone.
+fn from_file(text: &str) -> Result<Config, String> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), text).unwrap();
+    Config::load(Some(file.path()), [], Vec::new()).map_err(|error| error.to_string())
+}
+
+#[test]
+fn every_flag_of_run_stands_in_the_table_of_settings() {
+    let of_table: BTreeSet<_> = rows(OPERATIONS, "| Key | Environment variable |")
+        .iter()
+        .map(|row| code(row[2]).to_owned())
+        .collect();
+    let command = Cli::command();
+    let run = command.find_subcommand("run").unwrap();
+    let flags = run.get_arguments().filter_map(|argument| argument.get_long()).filter(|name| *name != "help");
+    for flag in flags {
+        assert!(of_table.contains(&format!("--{flag}")), "--{flag}");
+    }
+}
+
+#[test]
+fn every_subcommand_is_explained() {
+    let explained: Vec<_> = rows(OPERATIONS, "| Command | What it does |");
+    for subcommand in Cli::command().get_subcommands().map(clap::Command::get_name) {
+        let is_row = |row: &Vec<&str>| code(row[0]).split(' ').nth(1) == Some(subcommand);
+        assert!(explained.iter().any(is_row), "{subcommand}");
+    }
+}
+
+#[test]
+fn every_route_and_every_metric_is_explained() {
+    let between = |source: &'static str, before: &'static str| -> BTreeSet<String> {
+        let after = source.split(before).skip(1);
+        after.filter_map(|rest| rest.split('"').next()).map(str::to_owned).collect()
+    };
+    let named = |header: &str| -> BTreeSet<String> {
+        rows(OPERATIONS, header).iter().map(|row| code(row[0]).to_owned()).collect()
+    };
+    let routes = between(include_str!("../src/http/api.rs"), ".route(\"");
+    assert_eq!(named("| Route | Answers |"), routes);
+    let metrics = between(include_str!("../src/metric.rs"), ": &str = \"");
+    assert_eq!(named("| Name | Type | Labels |"), metrics);
+}
