@@ -22,14 +22,16 @@ pub struct Loaded {
     pub plan: Plan,
 }
 
-/// Definitions that cannot be used; shows every problem, as `sagamq check` does.
+/// Definitions that cannot be used; shows every problem, as `sagamq check` does, and is to be read after
+/// `error: `.
 #[derive(Debug)]
 pub struct DefinitionsError(pub Vec<Problem>);
 
 impl fmt::Display for DefinitionsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let problems: Vec<_> = self.0.iter().map(Problem::to_string).collect();
-        write!(f, "the saga definitions cannot be used\n{}", problems.join("\n\n"))
+        let text = problems.join("\n\n");
+        f.write_str(text.strip_prefix("error: ").unwrap_or(&text))
     }
 }
 
@@ -133,5 +135,7 @@ fn repeats(loaded: &[Loaded]) -> Vec<Problem> {
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Problem {
-    Problem::of_file(&path.to_string_lossy(), format!("cannot be read: {error}"), None)
+    let hint = "check the path and its permissions; `run` takes it from --definitions, else from the setting \
+                `definitions`";
+    Problem::of_file(&path.to_string_lossy(), format!("cannot be read: {error}"), Some(hint.to_owned()))
 }

@@ -32,8 +32,9 @@ const CACHED_INSTANCES: usize = 20_000;
 const MARK_DELAY: Duration = Duration::from_secs(1);
 /// Inputs gathered at most for one commit.
 const BATCH_INPUTS: usize = 1024;
-/// About how many bytes are gathered at most for one commit.
-const BATCH_BYTES: usize = 8 << 20;
+/// About how many bytes are gathered at most for one commit: a few of sled's log buffers of 512 KiB.
+/// With eight in flight, sled 0.34 can lock up for good while it shrinks its file.
+const BATCH_BYTES: usize = 2 << 20;
 /// How long replies may take to come in, once listening has begun, before timers fire again.
 const CATCH_UP: Duration = Duration::from_secs(5);
 /// When to look again at a command that the broker has not confirmed.

@@ -1,5 +1,6 @@
 //! The command line's entry: arguments, settings, and the exit code.
 
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 
@@ -20,7 +21,8 @@ const STACK_BYTES: &str = "268435456";
 
 fn main() -> ExitCode {
     let exit = dispatch(Cli::parse()).unwrap_or_else(|error| {
-        eprintln!("error: {error}");
+        // A reader that has gone away must not end in a panic, and the exit code still tells.
+        let _ = writeln!(std::io::stderr(), "error: {error}");
         error.exit()
     });
     exit.into()
@@ -28,6 +30,9 @@ fn main() -> ExitCode {
 
 fn dispatch(cli: Cli) -> Result<Exit, CliError> {
     let Cli { config: file, url, command } = cli;
+    if url.is_some() && !command.asks_orchestrator() {
+        return Err(CliError::UnusedAddress);
+    }
     let load = |flags| Config::load(file.as_deref(), std::env::vars_os(), flags);
     let api = || {
         Ok::<_, CliError>(match url.clone() {

@@ -192,10 +192,21 @@ impl Worker {
             BasicConsumeOptions::default(),
             FieldTable::default(),
         );
-        let stream = answered("consume from a queue", consuming).await?;
+        let stream =
+            answered("consume from a queue", consuming).await.map_err(|error| explain(error, &name))?;
         inflow.spawn(hand_over(stream, queue, self.epoch, self.deliveries.clone()));
         Ok(channel)
     }
+}
+
+/// A queue that is there and does not answer has most likely no leader: seen where the broker was killed
+/// a moment after the queue was made (cf. rabbitmq/rabbitmq-server#15725). No new connection cures that.
+fn explain(error: AmqpError, queue: &str) -> AmqpError {
+    if !matches!(error, AmqpError::Timeout { .. }) {
+        return error;
+    }
+    let remedy = "if this goes on, `rabbitmq-queues quorum_status` tells whether it has a leader";
+    AmqpError::Topology { object: format!("queue {queue:?}"), reason: error.to_string(), remedy }
 }
 
 /// Hands everything over that one queue delivers.

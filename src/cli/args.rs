@@ -48,6 +48,13 @@ pub enum Command {
     Demo(DemoArgs),
 }
 
+impl Command {
+    /// Whether it asks a running orchestrator, at `--url`.
+    pub fn asks_orchestrator(&self) -> bool {
+        matches!(self, Command::List(_) | Command::Show(_) | Command::DeadLetters(_) | Command::Ready)
+    }
+}
+
 /// Flags of `run`: settings, over those of the file and the environment.
 #[derive(Debug, Default, Args)]
 pub struct RunArgs {

@@ -16,6 +16,8 @@ const MAX_ANSWER: u64 = 64 << 20;
 pub struct Client {
     agent: Agent,
     url: String,
+    /// The same for messages: without user and password, which a proxy before it may ask for.
+    shown: String,
 }
 
 /// An answer of the API.
@@ -46,7 +48,8 @@ impl Client {
             .max_redirects(0)
             .timeout_connect(Some(Duration::from_secs(5)))
             .timeout_global(Some(Duration::from_secs(30)));
-        Self { agent: config.build().into(), url: url.trim_end_matches('/').to_owned() }
+        let url = url.trim_end_matches('/').to_owned();
+        Self { agent: config.build().into(), shown: without_user(&url), url }
     }
 
     /// Gets what is at `path`, whatever its status.
@@ -56,7 +59,7 @@ impl Client {
     pub fn get(&self, path: &str, parameters: &[(&str, &str)]) -> Result<Answer, CliError> {
         if !self.url.starts_with("http://") {
             let reason = "it does not start with http://".to_owned();
-            return Err(CliError::Address { url: self.url.clone(), reason });
+            return Err(CliError::Address { url: self.shown.clone(), reason });
         }
         let request = self.agent.get(format!("{}{path}", self.url)).query_pairs(parameters.iter().copied());
         let mut response = request.call().map_err(|error| self.failure(error))?;
@@ -78,7 +81,7 @@ impl Client {
         Err(match answer.status {
             404 => CliError::NotFound(error.message),
             400..=499 => CliError::Refused(error.message),
-            _ => CliError::Failed { url: self.url.clone(), message: error.message },
+            _ => CliError::Failed { url: self.shown.clone(), message: error.message },
         })
     }
 
@@ -88,13 +91,13 @@ impl Client {
     /// It is not what an orchestrator answers.
     pub fn read<T: DeserializeOwned>(&self, answer: &Answer) -> Result<T, CliError> {
         serde_json::from_str(&answer.text).map_err(|error| CliError::Foreign {
-            url: self.url.clone(),
+            url: self.shown.clone(),
             reason: format!("status {}, {error}", answer.status),
         })
     }
 
     fn failure(&self, error: ureq::Error) -> CliError {
-        let (url, reason) = (self.url.clone(), error.to_string());
+        let (url, reason) = (self.shown.clone(), error.to_string());
         match error {
             ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::TlsRequired => {
                 CliError::Address { url, reason }
@@ -102,6 +105,15 @@ impl Client {
             ureq::Error::Protocol(_) | ureq::Error::BodyExceedsLimit(_) => CliError::Foreign { url, reason },
             _ => CliError::Unreachable { url, reason },
         }
+    }
+}
+
+/// An address without what stands before its `@`.
+fn without_user(url: &str) -> String {
+    let start = url.find("://").map_or(0, |colon| colon + 3);
+    match url.rfind('@') {
+        Some(at) if at >= start => format!("{}{}", &url[..start], &url[at + 1..]),
+        _ => url.to_owned(),
     }
 }
 
@@ -134,9 +146,10 @@ mod tests {
                 .to_string()
                 .starts_with(&format!("no orchestrator answers at http://{free}: is `sagamq run` running?"))
         );
-        for url in ["", "https://127.0.0.1", "http://", "http://a b"] {
+        for url in ["", "https://127.0.0.1", "http://", "http://a b", "amqp://u:hunter2@h", "u:hunter2@h"] {
             let error = Client::new(url).fetch("/livez", &[]).err().unwrap();
             assert_eq!(error.exit(), Exit::Usage, "{error}");
+            assert!(!error.to_string().contains("hunter2"), "{error}");
         }
     }
 }

@@ -68,6 +68,12 @@ pub enum CliError {
         /// Why not.
         reason: String,
     },
+    /// An address of the API where none is asked.
+    #[error(
+        "--url names a running orchestrator, for list, show, dead-letters and ready; `run` is told its broker by \
+         --broker-url or SAGAMQ_BROKER__URL"
+    )]
+    UnusedAddress,
     /// What was asked for is not there.
     #[error("{0}")]
     NotFound(String),
@@ -133,6 +139,7 @@ impl CliError {
             CliError::Config(_)
             | CliError::Telemetry(_)
             | CliError::Address { .. }
+            | CliError::UnusedAddress
             | CliError::Refused(_) => Exit::Usage,
             CliError::Unreachable { .. }
             | CliError::Foreign { .. }

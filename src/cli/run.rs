@@ -35,7 +35,7 @@ const ONE_SIGNAL: Duration = Duration::from_secs(1);
 /// One of these cannot be used, or the store failed while running.
 pub async fn run(config: Config) -> Result<Exit, CliError> {
     let metrics = telemetry::metrics();
-    let signals = stop_signals()?;
+    let mut stop = stop_signals()?;
     let loaded = definitions::load_folder(&config.definitions)?;
     let listener = http::bind(config.http.bind).await?;
     let mut store = Store::open(&config.store)?;
@@ -49,8 +49,9 @@ pub async fn run(config: Config) -> Result<Exit, CliError> {
     let recovered = engine.recover()?;
     info!(instances = recovered.instances, unconfirmed = recovered.outgoing.len(), "instances taken up");
 
-    // From here on it can be asked how things stand; it says "not ready" until all works.
+    // From here on it can be asked what it waits for.
     let health = Arc::new(Health::default());
+    health.storing.set(true);
     let (api_stop, api_stopped) = oneshot::channel::<()>();
     let api =
         tokio::spawn(serve(listener, ApiState { reader, health: Arc::clone(&health), metrics }, async {
@@ -59,24 +60,25 @@ pub async fn run(config: Config) -> Result<Exit, CliError> {
         }));
 
     let topology = Arc::new(topology_of(&config.broker, engine.catalog()));
-    tokio::pin!(signals);
     tokio::select! {
-        connected = amqp::probe(&config.broker, &topology) => connected?,
-        () = &mut signals => {
+        biased;
+        _ = &mut stop => {
             info!("stopped before the broker was reached");
             return Ok(Exit::Fine);
         }
+        probed = amqp::probe(&config.broker, &topology) => probed?,
     }
+
     let (reports_in, reports) = mpsc::unbounded_channel();
     // The prefetch of both queues bounds what is received; a little slack keeps the consumer going.
     let (deliveries_in, deliveries) = mpsc::channel(usize::from(config.broker.prefetch) * 2);
     let publisher = Publisher::start(&config.broker, Arc::clone(&topology), reports_in, Arc::clone(&health));
     publisher.publish(recovered.outgoing);
     let consumer = Consumer::start(&config.broker, topology, deliveries_in, Arc::clone(&health));
-    health.storing.set(true);
+
     let clock = Clock::start(recovered.latest);
     let runtime = Runtime { engine, store, consumer, publisher, deliveries, reports, health, clock };
-    let result = runtime.run(signals).await;
+    let result = runtime.run(async { drop(stop.await) }).await;
     drop(api_stop);
     if let Err(error) = api.await {
         warn!(%error, "the API ended badly");
@@ -91,26 +93,29 @@ async fn serve(listener: TcpListener, state: ApiState, stop: impl Future<Output 
     }
 }
 
-/// Resolves at the first SIGTERM or SIGINT; from then on, the next one ends the process.
-fn stop_signals() -> Result<impl Future<Output = ()>, CliError> {
+/// Resolves at the first SIGTERM or SIGINT; the next one ends the process, whatever it is at.
+fn stop_signals() -> Result<oneshot::Receiver<()>, CliError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        let mut next = async move || {
+    let (stop, stopped) = oneshot::channel();
+    // A task of its own, since opening a large store blocks the one that calls.
+    tokio::spawn(async move {
+        let mut next = async || {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
         };
         next().await;
-        tokio::spawn(async move {
-            // Who signals a process and its group sends two at once, and means one.
-            let first = Instant::now();
-            while first.elapsed() < ONE_SIGNAL {
-                next().await;
-            }
-            warn!("forced to stop: what was under way goes on at the next start");
-            std::process::exit(i32::from(Exit::Environment as u8));
-        });
-    })
+        // Where nobody waits any more, the process is about to end anyway.
+        let _ = stop.send(());
+        // Who signals a process and its group sends two at once, and means one.
+        let first = Instant::now();
+        while first.elapsed() < ONE_SIGNAL {
+            next().await;
+        }
+        warn!("forced to stop: what was under way goes on at the next start");
+        std::process::exit(i32::from(Exit::Environment as u8));
+    });
+    Ok(stopped)
 }

@@ -36,7 +36,7 @@ pub struct Override {
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// A file that was named cannot be read.
-    #[error("cannot read {what} {}: {source}", path.display())]
+    #[error("cannot read {what} {}: {source}; check the path and its permissions", path.display())]
     Unreadable {
         /// What the file is.
         what: String,
@@ -147,6 +147,15 @@ impl Entry {
         let (text, place) = if self.key == key {
             (self.text.clone(), self.place.clone())
         } else {
+            // A secret that was given in place of its file must not get into a message.
+            if self.text.contains("://") {
+                let problem = format!("must name a file that holds {key}, it looks like {key} itself");
+                return Err(ConfigError::Invalid {
+                    place: self.place.clone(),
+                    key: self.key.clone(),
+                    problem,
+                });
+            }
             let file = PathBuf::from(&self.text);
             let what = format!("the file of {key}, named by {},", self.place);
             let content = fs::read_to_string(&file).map_err(|source| ConfigError::Unreadable {
@@ -211,6 +220,8 @@ fn flatten(key: String, value: Value, place: &str, entries: &mut Vec<Entry>) -> 
     let text = match value {
         Value::Object(fields) => {
             for (name, value) in fields {
+                // A URL in braces is read as the name of a setting, and may hold a password.
+                let name = if name.contains("://") { "***".to_owned() } else { name };
                 let path = if key.is_empty() { name } else { format!("{key}.{name}") };
                 flatten(path, value, place, entries)?;
             }
@@ -398,6 +409,8 @@ mod tests {
             "broker: {url: 'amqp://u:hunter2/@host'}",
             "broker:\n  url: \"amqp://u:hunter2@host\n\tx: [",
             "broker: {url: [hunter2]}",
+            "broker: {url: {amqp://u:hunter2@host}}",
+            "broker: {url_file: 'amqp://u:hunter2@host'}",
         ];
         for yaml in broken {
             let error = load(yaml, &[], vec![]).unwrap_err();

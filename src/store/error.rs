@@ -17,7 +17,7 @@ pub enum StoreError {
         pid: String,
     },
     /// A file or folder of the store cannot be made, read or written.
-    #[error("cannot {action} {path}: {source}")]
+    #[error("cannot {action} {path}: {source}; check store.path, its permissions and its disk")]
     Io {
         /// What was tried.
         action: &'static str,
@@ -143,7 +143,7 @@ impl StoreError {
         }
     }
 
-    /// What a failed open comes to.
+    /// The error of an opening that failed with `source`; a full disk has its own words.
     pub(super) fn open(path: &Path, source: sled::Error) -> Self {
         match Self::commit(path, source) {
             Self::Commit { path, source } => Self::Open { path, source },

@@ -1,0 +1,70 @@
+//! A peer of the orchestrator at the broker, in blocking calls: it publishes and looks on.
+
+use lapin::message::BasicGetMessage;
+use lapin::options::{
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions,
+    QueueDeclareOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind};
+use tokio::runtime::{Builder, Runtime};
+
+/// A connection with a channel.
+pub(crate) struct Peer {
+    runtime: Runtime,
+    channel: Channel,
+    _connection: Connection,
+}
+
+impl Peer {
+    pub(crate) fn connect(url: &str) -> Self {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (_connection, channel) = runtime.block_on(async {
+            let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
+            let channel = connection.create_channel().await.unwrap();
+            channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+            (connection, channel)
+        });
+        Self { runtime, channel, _connection }
+    }
+
+    /// Makes a durable queue that gets all that is published to an exchange.
+    pub(crate) fn tap(&self, exchange: &str, queue: &str) {
+        let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
+        let none = FieldTable::default;
+        self.runtime.block_on(async {
+            let exchange_declared =
+                self.channel.exchange_declare(exchange.into(), ExchangeKind::Topic, durable, none());
+            exchange_declared.await.unwrap();
+            self.channel.queue_declare(queue.into(), QueueDeclareOptions::durable(), none()).await.unwrap();
+            let options = QueueBindOptions::default();
+            self.channel
+                .queue_bind(queue.into(), exchange.into(), "#".into(), options, none())
+                .await
+                .unwrap();
+        });
+    }
+
+    /// Publishes a message that a queue must take, and awaits the confirm.
+    pub(crate) fn publish(&self, exchange: &str, key: &str, body: &[u8], properties: BasicProperties) {
+        let options = BasicPublishOptions { mandatory: true, ..Default::default() };
+        let properties = properties.with_delivery_mode(2);
+        let confirmation = self.runtime.block_on(async {
+            let sent = self.channel.basic_publish(exchange.into(), key.into(), options, body, properties);
+            sent.await.unwrap().await.unwrap()
+        });
+        assert!(matches!(confirmation, Confirmation::Ack(None)), "{confirmation:?}");
+    }
+
+    /// Takes all messages that wait in a queue.
+    pub(crate) fn drain(&self, queue: &str) -> Vec<BasicGetMessage> {
+        let mut messages = Vec::new();
+        let options = BasicGetOptions { no_ack: true };
+        while let Some(message) =
+            self.runtime.block_on(self.channel.basic_get(queue.into(), options)).unwrap()
+        {
+            messages.push(message);
+        }
+        messages
+    }
+}
