@@ -12,11 +12,11 @@ use sagamq::cli::{
 use sagamq::config::Config;
 use sagamq::telemetry;
 
-/// Bytes of stack for threads that others start in this process.
+/// Bytes of stack for the threads of this process.
 ///
-/// lapin parses the headers of a message by recursion, as deep as their sender nests them. A frame of
-/// 128 KiB holds enough to overflow the usual 2 MiB, which would end the process, at each redelivery
-/// again. Address space is reserved, memory only used where it is needed.
+/// lapin parses the headers of a message by recursion, as deep as their sender nests them, and dropping
+/// them recurses too. A frame of 128 KiB holds enough to overflow the usual 2 MiB, which would end the
+/// process, at each redelivery again. Address space is reserved, memory only used where it is needed.
 const STACK_BYTES: &str = "268435456";
 
 fn main() -> ExitCode {
@@ -45,10 +45,8 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
             let config = load(args.into_overrides())?;
             with_deep_stacks();
             telemetry::init(&config.log)?;
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .enable_all()
-                .thread_stack_size(2 << 20)
-                .build()?;
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(16).build()?;
             runtime.block_on(run::run(config))
         }
         Command::Check(args) if !args.paths.is_empty() => check::check(&args.paths),
