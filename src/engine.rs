@@ -51,8 +51,8 @@ pub struct Engine {
     open: usize,
     gathering: Gathered,
     taken: u64,
-    /// Since when both queues are consumed, if they are.
-    listening: Option<Timestamp>,
+    /// Whether both queues are consumed.
+    listening: bool,
     /// Until when timers wait for what came in meanwhile.
     held_until: Timestamp,
 }
@@ -124,7 +124,7 @@ impl Engine {
             open: 0,
             gathering: Gathered::default(),
             taken: 0,
-            listening: None,
+            listening: false,
             held_until: Timestamp(0),
         }
     }
@@ -237,10 +237,10 @@ impl Engine {
     /// While nothing can be heard, nobody is silent: timers fire only while listening, and a moment
     /// after it began, so that answers which came in meanwhile are taken first.
     pub fn listen(&mut self, listening: bool, now: Timestamp) {
-        if listening == self.listening.is_some() {
+        if listening == self.listening {
             return;
         }
-        self.listening = listening.then_some(now);
+        self.listening = listening;
         self.held_until = if self.open == 0 { now } else { now + CATCH_UP };
     }
 
@@ -253,7 +253,7 @@ impl Engine {
         while self.marked.front().is_some_and(|(since, _)| *since + MARK_DELAY <= now) {
             self.store_oldest_marks();
         }
-        if self.listening.is_none() || now < self.held_until {
+        if !self.listening || now < self.held_until {
             return Ok(());
         }
         while !self.is_full()
@@ -282,7 +282,7 @@ impl Engine {
     /// When [`tick`](Self::tick) has something to do next.
     pub fn next_due(&self) -> Option<Timestamp> {
         let marks = self.marked.front().map(|(since, _)| *since + MARK_DELAY);
-        let timers = self.timers.next_due().filter(|_| self.listening.is_some());
+        let timers = self.timers.next_due().filter(|_| self.listening);
         timers.map(|due| due.max(self.held_until)).into_iter().chain(marks).min()
     }
 

@@ -166,6 +166,7 @@ impl Stage {
                 self.start_orchestrator()
             }
             (Fault::Broker, Broker::Node(node)) => {
+                node.settle()?;
                 node.kill();
                 Ok(node.restart()?)
             }
