@@ -53,6 +53,8 @@ pub struct Engine {
     taken: u64,
     /// Whether both queues are consumed.
     listening: bool,
+    /// Whether instances were open when listening was not: their answers may wait in the queues.
+    missed: bool,
     /// Until when timers wait for what came in meanwhile.
     held_until: Timestamp,
 }
@@ -125,6 +127,7 @@ impl Engine {
             gathering: Gathered::default(),
             taken: 0,
             listening: false,
+            missed: false,
             held_until: Timestamp(0),
         }
     }
@@ -168,6 +171,7 @@ impl Engine {
             }
         }
         recovered.instances = self.open;
+        self.missed = self.open > 0;
         gauge!(metric::OPEN).set(self.open as f64);
         Ok(recovered)
     }
@@ -241,7 +245,11 @@ impl Engine {
             return;
         }
         self.listening = listening;
-        self.held_until = if self.open == 0 { now } else { now + CATCH_UP };
+        if !listening {
+            self.missed = self.open > 0;
+        } else if self.missed {
+            self.held_until = now + CATCH_UP;
+        }
     }
 
     /// Does what time demands, as far as one batch holds it: due timers, and marks that have waited
