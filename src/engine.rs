@@ -53,7 +53,7 @@ pub struct Engine {
     taken: u64,
     /// Whether both queues are consumed.
     listening: bool,
-    /// Whether instances were open when listening was not: their answers may wait in the queues.
+    /// Whether answers may wait in the queues that came while nobody listened.
     missed: bool,
     /// Until when timers wait for what came in meanwhile.
     held_until: Timestamp,
@@ -246,8 +246,8 @@ impl Engine {
         }
         self.listening = listening;
         if !listening {
-            self.missed = self.open > 0;
-        } else if self.missed {
+            self.missed = true;
+        } else if self.missed && self.open > 0 {
             self.held_until = now + CATCH_UP;
         }
     }
@@ -258,7 +258,7 @@ impl Engine {
     /// # Errors
     /// The store cannot be read.
     pub fn tick(&mut self, now: Timestamp) -> Result<(), EngineError> {
-        while self.marked.front().is_some_and(|(since, _)| *since + MARK_DELAY <= now) {
+        while !self.is_full() && self.marked.front().is_some_and(|(since, _)| *since + MARK_DELAY <= now) {
             self.store_oldest_marks();
         }
         if !self.listening || now < self.held_until {
@@ -280,9 +280,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Gathers every mark that is not stored yet: for a stop.
-    pub fn store_all_marks(&mut self) {
-        while !self.marked.is_empty() {
+    /// Gathers marks that are not stored yet, as far as one batch holds them: for a stop.
+    pub fn store_marks(&mut self) {
+        while !self.is_full() && !self.marked.is_empty() {
             self.store_oldest_marks();
         }
     }

@@ -42,8 +42,9 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
     };
     match command {
         Command::Run(args) => {
-            let config = load(args.into_overrides())?;
+            // First of all: settings may come from a pipe, which can be read only once.
             with_deep_stacks();
+            let config = load(args.into_overrides())?;
             telemetry::init(&config.log)?;
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(16).build()?;

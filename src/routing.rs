@@ -21,6 +21,16 @@ struct Target {
     attempt: Option<u32>,
 }
 
+/// What an event came to as an answer.
+struct Answers {
+    /// Whether any definition listens to it.
+    listened: bool,
+    /// Whether any instance took it.
+    answered: bool,
+    /// What kept it from others.
+    obstacles: Vec<String>,
+}
+
 impl Engine {
     /// Finds out what a message is for and hands it there.
     pub(crate) fn route(
@@ -70,11 +80,16 @@ impl Engine {
         }
         // A command that we hear because we listen to its exchange answers nothing.
         if !message.is_command {
-            let (answered, obstacles) = self.answer_all(message, now)?;
-            meant |= answered || !obstacles.is_empty();
+            let Answers { listened, answered, obstacles } = self.answer_all(message, now)?;
+            meant |= listened;
             if !answered {
                 refusals.extend(obstacles);
             }
+        }
+        if !meant && message.exchange.is_empty() {
+            return Ok(Fate::Refused(
+                "event that came by no exchange: publish it to the one that it belongs to".to_owned(),
+            ));
         }
         if !meant {
             debug!(exchange = message.exchange, key = message.key, "event that no definition asks for");
@@ -92,17 +107,18 @@ impl Engine {
         Ok(())
     }
 
-    /// Hands an event to every instance that it may answer. Tells whether any took it, and what kept
-    /// the others from it.
-    fn answer_all(&mut self, message: &Message, now: Timestamp) -> Result<(bool, Vec<String>), EngineError> {
-        let mut answered = Vec::new();
+    /// Hands an event to every instance that it may answer.
+    fn answer_all(&mut self, message: &Message, now: Timestamp) -> Result<Answers, EngineError> {
+        let mut answered = false;
         let mut obstacles = Vec::new();
+        let mut seen = Vec::new();
         // Events often carry a correlation id on: it counts where the step that it names listens.
         if let Some((id, target)) = self.correlated(message)?
             && self.listens(id, target, message)?
         {
+            seen.push(id);
             match self.answer(id, target, message, now)? {
-                Fate::Settled => answered.push(id),
+                Fate::Settled => answered = true,
                 Fate::Refused(reason) => obstacles.push(reason),
             }
         }
@@ -114,28 +130,28 @@ impl Engine {
                     continue;
                 }
             };
-            if answered.contains(&id) {
+            if seen.contains(&id) {
                 continue;
             }
+            seen.push(id);
             if !self.load(id)? {
                 ignore("unknown_reply");
-                answered.push(id);
                 continue;
             }
             let (instance, plan) = self.loaded(id).expect("the instance was loaded above");
             match reply::answered_step(plan, instance, message) {
                 Ok(Some((step, phase))) => {
                     match self.answer(id, Target { step, phase, attempt: None }, message, now)? {
-                        Fate::Settled => answered.push(id),
+                        Fate::Settled => answered = true,
                         Fate::Refused(reason) => obstacles.push(reason),
                     }
                 }
                 // Another version of its saga listens to this event, its own does not.
-                Ok(None) => answered.push(id),
+                Ok(None) => {}
                 Err(reason) => obstacles.push(reason),
             }
         }
-        Ok((!answered.is_empty(), obstacles))
+        Ok(Answers { listened: !seen.is_empty() || !obstacles.is_empty(), answered, obstacles })
     }
 
     /// What a message answers by its correlation id, else by the command id that it carries.

@@ -138,7 +138,9 @@ impl Runtime {
             let open = !engine.is_full();
             let inflow = open && !stopping && publisher.outstanding() < OUTBOX;
             let next_look = Instant::now() + LOOK;
-            let wake = engine.next_due().map_or(next_look, |due| clock.instant_of(due).min(next_look));
+            // A full batch is waited for; what is due meanwhile is due after it.
+            let due = engine.next_due().filter(|_| open);
+            let wake = due.map_or(next_look, |due| clock.instant_of(due).min(next_look));
             tokio::select! {
                 biased;
                 done = async { (&mut committing.as_mut().expect("the guard saw a commit").task).await }, if committing.is_some() => {
@@ -160,8 +162,9 @@ impl Runtime {
                     stopping = true;
                     health.stopping.set(true);
                     consumer.pause();
-                    // What was received already is decided; the rest stays with the broker.
-                    while let Ok(delivery) = deliveries.try_recv() {
+                    // What was received already is decided, as far as a batch holds it; the rest stays
+                    // with the broker.
+                    while !engine.is_full() && let Ok(delivery) = deliveries.try_recv() {
                         engine.handle_delivery(delivery, clock.now())?;
                     }
                 }
@@ -206,7 +209,7 @@ fn release(engine: &mut Engine, consumer: &Consumer, publisher: &Publisher, gath
 /// Waits for the confirms that are out, stores what they say, and closes everything.
 async fn finish(
     mut engine: Engine,
-    store: Option<Store>,
+    mut store: Option<Store>,
     consumer: Consumer,
     publisher: Publisher,
     mut reports: mpsc::UnboundedReceiver<Report>,
@@ -224,13 +227,19 @@ async fn finish(
             }
         }
     }
-    while let Ok(report) = reports.try_recv() {
-        engine.handle_report(report, clock.now())?;
-    }
-    engine.store_all_marks();
-    if let (Some(mut store), Some(gathered)) = (store, engine.take()) {
-        tokio::task::spawn_blocking(move || store.commit(&gathered.batch)).await??;
-        // What these facts would send (a retry of something unroutable) goes out at the next start.
+    // What these facts would send, such as a retry of something unroutable, goes out at the next start.
+    while let Some(mut committing) = store.take() {
+        while !engine.is_full()
+            && let Ok(report) = reports.try_recv()
+        {
+            engine.handle_report(report, clock.now())?;
+        }
+        engine.store_marks();
+        let Some(gathered) = engine.take() else { break };
+        store = Some(
+            tokio::task::spawn_blocking(move || committing.commit(&gathered.batch).map(|()| committing))
+                .await??,
+        );
     }
     publisher.close(Duration::ZERO).await;
     info!("stopped");

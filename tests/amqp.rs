@@ -295,6 +295,33 @@ async fn poison_is_dead_lettered_and_one_ack_settles_the_rest() {
 }
 
 #[tokio::test]
+async fn a_dead_letter_that_is_moved_back_is_the_event_that_it_was() {
+    let broker = BROKER.read().await;
+    let bench = Bench::new("back", &broker.url()).await;
+    let (publisher, _reports) = bench.publisher();
+    let (consumer, mut deliveries, _) = bench.consumer(8);
+    publisher.publish(vec![message(bench.exchange(), "routed.here", 1)]);
+    let first = next(deliveries.recv()).await;
+    consumer.settle(Settlement { reject: vec![first.token], ..Default::default() });
+
+    let dead = bench.get(&bench.topology.dead_queue()).await.delivery;
+    let events = bench.topology.events_queue();
+    let options = BasicPublishOptions::default();
+    let moved = bench.peer.basic_publish(
+        "".into(),
+        events.as_str().into(),
+        options,
+        &dead.data,
+        dead.properties.clone(),
+    );
+    moved.await.unwrap().await.unwrap();
+    let again = next(deliveries.recv()).await;
+    let (first, again) = (understood(&first), understood(&again));
+    assert_eq!((&again.exchange, &again.key, &again.data), (&first.exchange, &first.key, &first.data));
+    consumer.close().await;
+}
+
+#[tokio::test]
 async fn a_pause_ends_the_inflow_and_keeps_the_settlements() {
     let broker = BROKER.read().await;
     let bench = Bench::new("pause", &broker.url()).await;

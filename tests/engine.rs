@@ -274,7 +274,7 @@ fn an_ended_instance_stays_open_until_its_notice_is_confirmed() {
     assert_eq!(recovered.outgoing.len(), 1);
     assert_eq!(recovered.outgoing[0].message_id, notice[0].message_id);
     world.published(&notice[0]);
-    world.engine.store_all_marks();
+    world.engine.store_marks();
     world.commit();
     let (_, recovered) = world.restart();
     assert_eq!(recovered.instances, 0);
@@ -381,6 +381,32 @@ fn an_event_that_carries_a_correlation_on_still_answers_by_its_business_key() {
 }
 
 #[test]
+fn an_event_that_the_step_in_flight_cannot_read_is_refused_and_not_taken_for_another_instance() {
+    let second = DEFINITION.replace("saga: order", "saga: invoice");
+    let folder = tempfile::tempdir().unwrap();
+    let (engine, store, _) = open(&folder, &[DEFINITION, &second]);
+    let mut world = World { engine, store, folder, now: Timestamp(1_000_000), tag: 0 };
+    world.place("A-1");
+    for reserve in world.commit().outgoing {
+        world.reply(&reserve, "success");
+    }
+    world.commit();
+    let weird = json!({"order_id": "A-1", "status": "WEIRD"});
+    let token = world.deliver(Queue::Events, Ok(event("payments", "payment.processed", weird)));
+    assert_eq!(world.commit().settlement.reject, [token]);
+    let mute = json!({"order_id": "A-1"});
+    let token = world.deliver(Queue::Events, Ok(event("payments", "payment.processed", mute)));
+    assert_eq!(world.commit().settlement.reject, [token]);
+}
+
+#[test]
+fn an_event_that_came_by_no_exchange_is_refused_rather_than_lost() {
+    let mut world = World::new();
+    let token = world.deliver(Queue::Events, Ok(event("", "sagamq.events", json!({"order_id": "A-1"}))));
+    assert_eq!(world.commit().settlement.reject, [token]);
+}
+
+#[test]
 fn timers_wait_while_nothing_can_be_heard_and_a_moment_longer() {
     let (mut world, charge) = charging(DEFINITION);
     world.engine.listen(true, world.now);
@@ -432,7 +458,7 @@ fn a_definition_that_was_replaced_is_still_listened_to_while_an_instance_of_it_i
     world.engine.tick(world.now).unwrap();
     let notice = world.commit().outgoing.remove(0);
     world.published(&notice);
-    world.engine.store_all_marks();
+    world.engine.store_marks();
     world.commit();
     assert_eq!(world.instance("A-1").status, Status::Parked);
 

@@ -30,11 +30,12 @@ pub fn decode(raw: RawMessage, limit: usize) -> Result<Message, Poison> {
         return Err(Poison::Encoded(encoding.clone()));
     }
     let body = parse(&raw.body)?;
-    // Only a command is its own correlation; see `amqp::wire`.
-    let is_command = raw.headers.contains_key("x-saga-phase")
-        && raw.message_id.is_some()
-        && raw.message_id == raw.correlation_id;
+    let is_command = is_command(&raw);
     let size = raw.body.len();
+    let (exchange, key) = match first_death(&raw) {
+        Some(origin) => origin,
+        None => (raw.exchange.clone(), raw.key.clone()),
+    };
 
     let content = match body {
         Value::Object(body) if is_structured_cloud_event(&raw, &body) => cloud_event(body),
@@ -54,12 +55,35 @@ pub fn decode(raw: RawMessage, limit: usize) -> Result<Message, Poison> {
         data: content.data,
         metadata: Value::Object(content.metadata),
         headers: raw.headers,
-        exchange: raw.exchange,
-        key: raw.key,
+        exchange,
+        key,
         correlation_id: raw.correlation_id,
         is_command,
         size,
     })
+}
+
+/// Whether it is a command of an orchestrator, which is its own correlation and its own type. An answer
+/// that echoes a command's properties differs in one of these.
+fn is_command(raw: &RawMessage) -> bool {
+    raw.headers.contains_key("x-saga-phase")
+        && !raw.headers.contains_key("x-saga-outcome")
+        && raw.message_id.is_some()
+        && raw.message_id == raw.correlation_id
+        && raw.kind.as_ref() == Some(&raw.key)
+}
+
+/// The exchange and the routing key that a message had before it was dead-lettered, if it was moved back
+/// from there straight into a queue.
+fn first_death(raw: &RawMessage) -> Option<(String, String)> {
+    if !raw.exchange.is_empty() {
+        return None;
+    }
+    // The broker puts the latest death first.
+    let death = raw.headers.get("x-death")?.as_array()?.last()?;
+    let exchange = death.get("exchange")?.as_str().filter(|exchange| !exchange.is_empty())?;
+    let key = death.get("routing-keys")?.get(0)?.as_str()?;
+    Some((exchange.to_owned(), key.to_owned()))
 }
 
 /// What the body says; the rest of a message is the broker's.
@@ -196,6 +220,44 @@ mod tests {
 
     fn decoded(raw: RawMessage) -> Message {
         decode(raw, LIMIT).unwrap()
+    }
+
+    #[test]
+    fn a_message_that_was_moved_back_from_the_dead_is_the_one_that_it_was() {
+        let deaths = json!([
+            {"exchange": "sagamq.dead", "queue": "sagamq.dead", "routing-keys": ["x"]},
+            {"exchange": "orders", "queue": "sagamq.events", "routing-keys": ["order.placed", "bcc"]},
+        ]);
+        let raw = RawMessage {
+            key: "sagamq.events".to_owned(),
+            headers: headers(json!({"x-death": deaths})),
+            ..with_body(json!({}))
+        };
+        let message = decoded(raw.clone());
+        assert_eq!((message.exchange.as_str(), message.key.as_str()), ("orders", "order.placed"));
+        let published = decoded(RawMessage { exchange: "other".to_owned(), key: "k".to_owned(), ..raw });
+        assert_eq!((published.exchange.as_str(), published.key.as_str()), ("other", "k"));
+        let reply = json!({"x-death": [{"exchange": "", "queue": "sagamq.replies", "routing-keys": ["sagamq.replies"]}]});
+        let reply =
+            RawMessage { key: "sagamq.replies".to_owned(), headers: headers(reply), ..with_body(json!({})) };
+        assert_eq!(decoded(reply).exchange, "");
+    }
+
+    #[test]
+    fn a_command_is_told_from_an_answer_that_echoes_its_properties() {
+        let command = RawMessage {
+            key: "payment.charge".to_owned(),
+            kind: Some("payment.charge".to_owned()),
+            message_id: Some("m-1".to_owned()),
+            correlation_id: Some("m-1".to_owned()),
+            headers: headers(json!({"x-saga-phase": "action"})),
+            ..with_body(json!({}))
+        };
+        assert!(decoded(command.clone()).is_command);
+        let echo = RawMessage { key: "payment.processed".to_owned(), ..command.clone() };
+        assert!(!decoded(echo).is_command);
+        let outcome = headers(json!({"x-saga-phase": "action", "x-saga-outcome": "success"}));
+        assert!(!decoded(RawMessage { headers: outcome, ..command }).is_command);
     }
 
     /// The parts of a message that depend on its form.

@@ -204,6 +204,10 @@ pub fn answered_step(
     listening.sort_by_key(|(nearness, step, _, _)| (*nearness, *step));
     let mut obstacle = None;
     for (nearness, step, phase, call) in listening {
+        // If the step in flight cannot read it, it is not for one of before.
+        if nearness > 0 && obstacle.is_some() {
+            break;
+        }
         match matching_rule(call, instance, message) {
             Ok(Some(_)) => return Ok(Some((step, phase))),
             Ok(None) => {}
