@@ -8,15 +8,7 @@ use super::id::Phase;
 use super::instance::{Awaiting, Status, StepStatus};
 use super::plan::Kind;
 use super::reply::Outcome;
-use super::transition::Transition;
-
-/// What a reply answers.
-pub(super) struct Answer {
-    pub(super) step: usize,
-    pub(super) phase: Phase,
-    pub(super) attempt: Option<u32>,
-    pub(super) message_id: Option<String>,
-}
+use super::transition::{Answer, Transition};
 
 impl Transition<'_> {
     /// Takes in a reply.

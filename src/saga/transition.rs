@@ -10,7 +10,6 @@
 
 use std::time::Duration;
 
-use super::answer::Answer;
 use super::command;
 use super::expression::{ExpressionError, Scope};
 use super::fact::{Fact, Failure, Ignored, Recorded, Started};
@@ -161,6 +160,14 @@ pub(super) struct Transition<'a> {
     pub(super) instance: &'a mut Instance,
     pub(super) now: Timestamp,
     pub(super) decision: Decision,
+}
+
+/// What a reply answers.
+pub(super) struct Answer {
+    pub(super) step: usize,
+    pub(super) phase: Phase,
+    pub(super) attempt: Option<u32>,
+    pub(super) message_id: Option<String>,
 }
 
 impl Transition<'_> {
