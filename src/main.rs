@@ -74,5 +74,6 @@ fn with_deep_stacks() {
         std::process::Command::new(program).args(arguments).env("RUST_MIN_STACK", STACK_BYTES).exec()
     };
     let error = std::env::current_exe().map_or_else(|error| error, again);
-    eprintln!("warning: cannot start anew with deeper stacks, set RUST_MIN_STACK={STACK_BYTES}: {error}");
+    let warning = format!("cannot start anew with deeper stacks, set RUST_MIN_STACK={STACK_BYTES}: {error}");
+    let _ = writeln!(std::io::stderr(), "warning: {warning}");
 }

@@ -154,12 +154,6 @@ pub(super) fn saga_of(key: &[u8]) -> Option<&str> {
     std::str::from_utf8(key.get(1..)?.split(|byte| *byte == 0).next()?).ok()
 }
 
-/// The status in a key of the view by status.
-pub(super) fn status_of(key: &[u8]) -> Option<Status> {
-    let byte = *key.get(key.len().checked_sub(25)?)?;
-    Status::ALL.into_iter().find(|status| status_byte(*status) == byte)
-}
-
 /// The number after the first byte of a key.
 pub(super) fn number_of(key: &[u8]) -> Option<u64> {
     key.get(1..)?.try_into().ok().map(u64::from_be_bytes)
@@ -250,10 +244,7 @@ mod tests {
         let at = Position::of(Timestamp(5), InstanceId::new("order", "A-1"));
         for status in Status::ALL {
             let key = super::at(&by_status("order", status), at);
-            assert_eq!(
-                (saga_of(&key), status_of(&key), Position::of_key(&key)),
-                (Some("order"), Some(status), Some(at))
-            );
+            assert_eq!((saga_of(&key), Position::of_key(&key)), (Some("order"), Some(at)));
         }
     }
 

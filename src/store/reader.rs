@@ -1,6 +1,5 @@
 //! Everything that is asked of the store.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -12,7 +11,7 @@ use super::query::{self, Page, Query};
 use super::{keys, record};
 use crate::saga::fact::{Fact, HistoryEntry};
 use crate::saga::id::{InstanceId, MessageId};
-use crate::saga::instance::{Instance, Status};
+use crate::saga::instance::Instance;
 use crate::saga::plan::DefinitionHash;
 
 /// Reads a store beside its writer, on any thread. The folder stays open as long as a reader does.
@@ -133,21 +132,6 @@ impl Reader {
             last = keys::number_of(&key).unwrap_or(last);
         }
         Ok(page)
-    }
-
-    /// How many instances of each saga have each status. Reads every key of a view: for rare use.
-    ///
-    /// # Errors
-    /// See [`Reader`].
-    pub fn counts(&self) -> Result<BTreeMap<(String, Status), u64>, StoreError> {
-        let mut counts = BTreeMap::new();
-        for key in self.disk.sled().scan_prefix([keys::BY_STATUS]).keys() {
-            let key = key.map_err(|source| self.disk.unreadable(source))?;
-            if let (Some(saga), Some(status)) = (keys::saga_of(&key), keys::status_of(&key)) {
-                *counts.entry((saga.to_owned(), status)).or_default() += 1;
-            }
-        }
-        Ok(counts)
     }
 
     /// What an instance keeps of its start event: a part of the first entry of its history.
