@@ -5,6 +5,7 @@ use std::collections::hash_map::Entry;
 
 use serde::{Deserialize, Serialize};
 
+use super::disk::Writes;
 use super::keys::{self, Position};
 use super::record;
 use crate::saga::fact::HistoryEntry;
@@ -18,7 +19,7 @@ use crate::saga::time::Timestamp;
 /// [`Store::commit`](super::Store::commit) has returned.
 #[derive(Debug, Default)]
 pub struct Batch {
-    pub(super) writes: sled::Batch,
+    pub(super) writes: Writes,
     pub(super) appends: HashMap<InstanceId, Append>,
     pub(super) letters: Vec<DeadLetter>,
     bytes: usize,
@@ -165,12 +166,12 @@ impl Batch {
 
     fn mark(&mut self, key: &[u8]) {
         self.bytes += key.len();
-        self.writes.insert(key, &[]);
+        self.writes.insert(key.to_vec(), Some(Vec::new()));
     }
 
     fn unmark(&mut self, key: &[u8]) {
         self.bytes += key.len();
-        self.writes.remove(key);
+        self.writes.insert(key.to_vec(), None);
     }
 }
 

@@ -149,6 +149,16 @@ pub(super) fn between(prefix: &[u8], from: Option<Position>, to: Option<Position
     start..end
 }
 
+/// Every key that begins with `prefix`, which is not all 0xff.
+pub(super) fn under(prefix: &[u8]) -> Range<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while end.pop_if(|byte| *byte == u8::MAX).is_some() {}
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    prefix.to_vec()..end
+}
+
 /// The saga in a key of the view by status.
 pub(super) fn saga_of(key: &[u8]) -> Option<&str> {
     std::str::from_utf8(key.get(1..)?.split(|byte| *byte == 0).next()?).ok()
@@ -230,6 +240,12 @@ mod tests {
             assert_eq!(position.instance(), id);
             assert_eq!(Position::from_cursor(&position.to_cursor()), Some(position));
         }
+    }
+
+    #[test]
+    fn a_range_under_a_prefix_ends_before_the_next_prefix() {
+        assert_eq!(under(b"ab"), b"ab".to_vec()..b"ac".to_vec());
+        assert_eq!(under(b"a\xff\xff"), b"a\xff\xff".to_vec()..b"b".to_vec());
     }
 
     #[test]

@@ -11,7 +11,9 @@
 //! | `batch` | [`Batch`]: what one commit holds |
 //! | `reader` | [`Reader`]: everything that is asked of the store |
 //! | `query` | [`Query`]: lists of instances, page by page |
-//! | `disk` | the folder, its lock, sled |
+//! | `disk` | what it lies on: a folder, or a simulated disk |
+//! | `folder` | the folder: its lock, sled, the sync |
+//! | `memory` | [`Memory`]: a disk that simulations break |
 //! | `high_water` | the last commit that was acknowledged |
 //! | `record` | values: format version, checksum, chunks |
 //! | `keys` | keys: what lies where |
@@ -23,8 +25,10 @@
 mod batch;
 mod disk;
 mod error;
+mod folder;
 mod high_water;
 mod keys;
+mod memory;
 mod query;
 mod reader;
 mod record;
@@ -32,6 +36,7 @@ mod writer;
 
 pub use batch::{Batch, Before, Correlation, DeadLetter};
 pub use error::StoreError;
+pub use memory::{DiskFault, Memory};
 pub use query::{Page, Query};
 pub use reader::Reader;
 pub use writer::{MAX_DEAD_LETTERS, Store};

@@ -2,7 +2,7 @@
 //!
 //! The views only propose instances; whether one matches is decided by its record.
 
-use super::disk::Disk;
+use super::disk::{Disk, Keys};
 use super::error::StoreError;
 use super::keys::{self, Position};
 use super::record;
@@ -144,8 +144,8 @@ fn prefixes(query: &Query, sagas: &[String]) -> Vec<Vec<u8>> {
 fn sagas(disk: &Disk) -> Result<Vec<String>, StoreError> {
     let mut sagas: Vec<String> = Vec::new();
     let mut start = vec![keys::BY_STATUS];
-    while let Some(found) = disk.sled().range(start..vec![keys::BY_STATUS + 1]).keys().next() {
-        let key = found.map_err(|source| disk.unreadable(source))?;
+    while let Some(found) = disk.keys(start..vec![keys::BY_STATUS + 1]).next() {
+        let key = found?;
         let saga = keys::saga_of(&key).ok_or_else(|| disk.corrupt(&key, "it names no saga"))?.to_owned();
         // Names end with a zero byte, so this is behind all keys of this saga.
         start = [&[keys::BY_STATUS], saga.as_bytes(), &[1]].concat();
@@ -156,16 +156,15 @@ fn sagas(disk: &Disk) -> Result<Vec<String>, StoreError> {
 
 /// One range of a view, from its end.
 struct NewestFirst<'a> {
-    disk: &'a Disk,
-    keys: Option<sled::Iter>,
+    keys: Option<Keys<'a>>,
     head: Option<Position>,
 }
 
 impl<'a> NewestFirst<'a> {
     fn new(disk: &'a Disk, prefix: &[u8], from: Option<Position>, to: Option<Position>) -> Self {
         let range = keys::between(prefix, from, to);
-        let keys = (range.start < range.end).then(|| disk.sled().range(range));
-        Self { disk, keys, head: None }
+        let keys = (range.start < range.end).then(|| disk.keys(range));
+        Self { keys, head: None }
     }
 
     /// The newest position that has not been taken.
@@ -174,8 +173,7 @@ impl<'a> NewestFirst<'a> {
             let Some(found) = self.keys.as_mut().and_then(DoubleEndedIterator::next_back) else {
                 return Ok(None);
             };
-            let (key, _) = found.map_err(|source| self.disk.unreadable(source))?;
-            self.head = Position::of_key(&key);
+            self.head = Position::of_key(&found?);
         }
         Ok(self.head)
     }

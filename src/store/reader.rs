@@ -47,8 +47,8 @@ impl Reader {
     /// See [`Reader`].
     pub fn history(&self, id: InstanceId) -> Result<Vec<HistoryEntry>, StoreError> {
         let mut entries = Vec::new();
-        for key in self.disk.sled().scan_prefix(keys::history(id)).keys() {
-            let key = key.map_err(|source| self.disk.unreadable(source))?;
+        for key in self.disk.keys(keys::under(&keys::history(id))) {
+            let key = key?;
             let entry: HistoryEntry = self.promised(&key)?;
             if entry.revision != entries.len() as u64 + 1 {
                 return Err(self.disk.corrupt(&key, "an entry before it is missing"));
@@ -75,8 +75,8 @@ impl Reader {
     /// # Errors
     /// Each item may be one, see [`Reader`].
     pub fn open_instances(&self) -> impl Iterator<Item = Result<Instance, StoreError>> {
-        self.disk.sled().scan_prefix([keys::OPEN]).keys().map(|key| {
-            let key = key.map_err(|source| self.disk.unreadable(source))?;
+        self.disk.keys(keys::under(&[keys::OPEN])).map(|key| {
+            let key = key?;
             let id = keys::instance_of(&key).ok_or_else(|| self.disk.corrupt(&key, "it is cut off"))?;
             self.instance(id)?.ok_or_else(|| self.disk.corrupt(&key, "there is no such instance"))
         })
@@ -121,12 +121,12 @@ impl Reader {
         let limit = limit.clamp(1, query::MAX_LIMIT);
         let mut page = Page { items: Vec::new(), next: None };
         let mut last = before;
-        for key in self.disk.sled().range(keys::dead_letter(0)..keys::dead_letter(before)).keys().rev() {
+        for key in self.disk.keys(keys::dead_letter(0)..keys::dead_letter(before)).rev() {
             if page.items.len() == limit {
                 page.next = Some(last.to_string());
                 break;
             }
-            let key = key.map_err(|source| self.disk.unreadable(source))?;
+            let key = key?;
             // The writer may have dropped it since, as one of the oldest.
             page.items.extend(record::read_json::<DeadLetter>(&self.disk, &key)?);
             last = keys::number_of(&key).unwrap_or(last);

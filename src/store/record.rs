@@ -7,7 +7,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::disk::Disk;
+use super::disk::{Disk, Writes};
 use super::error::StoreError;
 use super::keys;
 
@@ -24,19 +24,19 @@ const READS: usize = 100;
 /// makes.
 ///
 /// Where an earlier value was longer, its last chunks stay behind; they are never read.
-pub(super) fn insert(writes: &mut sled::Batch, key: &[u8], payload: &[u8]) -> usize {
+pub(super) fn insert(writes: &mut Writes, key: &[u8], payload: &[u8]) -> usize {
     let (first, rest) = payload.split_at(payload.len().min(CHUNK));
     let chunks = rest.chunks(CHUNK);
     let count = u32::try_from(chunks.len()).expect("a payload in memory has fewer than 2^32 chunks");
     for (number, chunk) in (1..).zip(chunks) {
-        writes.insert(keys::chunk(key, number), chunk);
+        writes.insert(keys::chunk(key, number), Some(chunk.to_vec()));
     }
     let mut value = Vec::with_capacity(HEADER + first.len());
     value.push(FORMAT);
     value.extend_from_slice(&checksum(count, payload).to_be_bytes());
     value.extend_from_slice(&count.to_be_bytes());
     value.extend_from_slice(first);
-    writes.insert(key, value);
+    writes.insert(key.to_vec(), Some(value));
     key.len() + HEADER + payload.len()
 }
 
@@ -113,21 +113,25 @@ fn checksum(count: u32, payload: &[u8]) -> u32 {
 mod tests {
     use super::*;
     use crate::config::StoreConfig;
+    use crate::store::memory::Memory;
 
-    fn disk(folder: &tempfile::TempDir) -> Disk {
-        Disk::open(&StoreConfig { path: folder.path().join("store"), cache_mib: 64 }).unwrap()
+    fn disk() -> Disk {
+        Disk::Memory(Memory::default())
     }
 
     fn put(disk: &Disk, payload: &[u8]) {
-        let mut writes = sled::Batch::default();
+        let mut writes = Writes::default();
         insert(&mut writes, b"key", payload);
-        disk.sled().apply_batch(writes).unwrap();
+        disk.persist(&writes, 1).unwrap();
+    }
+
+    fn put_raw(disk: &Disk, key: &[u8], value: &[u8]) {
+        disk.persist(&Writes::from([(key.to_vec(), Some(value.to_vec()))]), 1).unwrap();
     }
 
     #[test]
     fn payloads_of_every_length_come_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let disk = disk(&folder);
+        let disk = disk();
         for length in [3 * CHUNK + 1, 0, 1, CHUNK, CHUNK + 1, 2 * CHUNK, 1 << 20, 5] {
             let payload: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
             put(&disk, &payload);
@@ -137,8 +141,7 @@ mod tests {
 
     #[test]
     fn a_flipped_bit_anywhere_is_found() {
-        let folder = tempfile::tempdir().unwrap();
-        let disk = disk(&folder);
+        let disk = disk();
         put(&disk, &[b'x'; CHUNK + 10]);
         for (key, at) in
             [(b"key".to_vec(), 1), (b"key".to_vec(), 8), (b"key".to_vec(), 50), (keys::chunk(b"key", 1), 3)]
@@ -146,35 +149,27 @@ mod tests {
             let before = disk.get(&key).unwrap().unwrap();
             let mut after = before.to_vec();
             after[at] ^= 1;
-            disk.sled().insert(&key, after).unwrap();
+            put_raw(&disk, &key, &after);
             assert!(matches!(read(&disk, b"key"), Err(StoreError::Corrupt { .. })), "byte {at} of {key:?}");
-            disk.sled().insert(&key, before).unwrap();
+            put_raw(&disk, &key, &before);
         }
         assert!(read(&disk, b"key").is_ok());
     }
 
     #[test]
     fn a_later_format_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let disk = disk(&folder);
-        disk.sled().insert(b"key", vec![FORMAT + 1, 0, 0]).unwrap();
+        let disk = disk();
+        put_raw(&disk, b"key", &[FORMAT + 1, 0, 0]);
         assert!(matches!(read(&disk, b"key"), Err(StoreError::Newer { found, .. }) if found == FORMAT + 1));
     }
 
     #[test]
     fn a_value_that_changes_while_it_is_read_is_read_whole() {
         let folder = tempfile::tempdir().unwrap();
-        let disk = disk(&folder);
+        let disk = Disk::open(&StoreConfig { path: folder.path().join("store"), cache_mib: 64 }).unwrap();
         put(&disk, &[0; 10 * CHUNK]);
         std::thread::scope(|scope| {
-            // Flushed each time, as commits are: sled 0.34 can lock up for good when eight of its log
-            // buffers wait to be written while it shrinks its file.
-            let writer = scope.spawn(|| {
-                for round in 1..=100 {
-                    put(&disk, &[round; 10 * CHUNK]);
-                    disk.sled().flush().unwrap();
-                }
-            });
+            let writer = scope.spawn(|| (1..=100).for_each(|round| put(&disk, &[round; 10 * CHUNK])));
             while !writer.is_finished() {
                 let payload = read(&disk, b"key").unwrap().unwrap();
                 assert!(payload.iter().all(|byte| *byte == payload[0]));

@@ -1,6 +1,5 @@
 //! The store itself: opened once, committed to by one writer.
 
-use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -8,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use tracing::info;
 
 use super::batch::{Batch, DeadLetter};
-use super::disk::Disk;
+use super::disk::{Disk, Writes};
 use super::error::StoreError;
-use super::high_water::HighWater;
+use super::memory::Memory;
 use super::reader::Reader;
 use super::{keys, record};
 use crate::config::StoreConfig;
@@ -22,17 +21,12 @@ pub const MAX_DEAD_LETTERS: u64 = 10_000;
 #[derive(Debug)]
 pub struct Store {
     disk: Arc<Disk>,
-    /// sled's file, to be synced by us: sled itself does not, on Linux.
-    database: File,
-    high_water: HighWater,
     /// Number of the last commit.
     sequence: u64,
     /// Numbers of the dead letters that are kept.
     letters: Range<u64>,
     /// How a commit failed, after which none is taken.
     poisoned: Option<String>,
-    #[cfg(test)]
-    syncs: u64,
 }
 
 /// The store's own record, written in every commit.
@@ -54,31 +48,28 @@ impl Store {
     /// [`StoreError::Newer`] if a later version of sagamq wrote it; [`StoreError::Open`],
     /// [`StoreError::Corrupt`], [`StoreError::Io`] if it cannot be read.
     pub fn open(config: &StoreConfig) -> Result<Self, StoreError> {
-        let disk = Disk::open(config)?;
-        let database = disk.database_file()?;
-        let mut high_water = HighWater::open(disk.path())?;
+        let store = Self::over(Disk::open(config)?)?;
+        info!(path = %config.path.display(), commit = store.sequence, "store is open");
+        Ok(store)
+    }
+
+    /// Opens the store on a simulated disk.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn simulated(memory: &Memory) -> Result<Self, StoreError> {
+        Self::over(Disk::Memory(memory.clone()))
+    }
+
+    fn over(disk: Disk) -> Result<Self, StoreError> {
         let Meta { commit } = record::read_json(&disk, keys::META)?.unwrap_or_default();
-        if commit < high_water.mark() {
-            let (path, mark) = (disk.path().to_owned(), high_water.mark());
-            return Err(StoreError::LostTail { path, mark, found: commit });
+        let mark = disk.mark();
+        if commit < mark {
+            return Err(StoreError::LostTail { path: disk.path().to_owned(), mark, found: commit });
         }
-        high_water
-            .advance(commit)
-            .and_then(|()| high_water.sync())
-            .and_then(|()| File::open(disk.path())?.sync_all())
-            .map_err(StoreError::io("sync", disk.path()))?;
+        disk.settle(commit)?;
         let letters = kept_letters(&disk)?;
-        info!(path = %disk.path().display(), commit, "store is open");
-        Ok(Self {
-            disk: Arc::new(disk),
-            database,
-            high_water,
-            sequence: commit,
-            letters,
-            poisoned: None,
-            #[cfg(test)]
-            syncs: 0,
-        })
+        Ok(Self { disk: Arc::new(disk), sequence: commit, letters, poisoned: None })
     }
 
     /// A reader of this store. It sees a commit once it is applied, a moment before it is durable.
@@ -106,7 +97,7 @@ impl Store {
         let sequence = self.sequence + 1;
         put_json(&mut writes, keys::META, &Meta { commit: sequence });
         let letters = put_letters(&mut writes, self.letters.clone(), &batch.letters);
-        if let Err(source) = self.persist(writes, sequence) {
+        if let Err(source) = self.disk.persist(&writes, sequence) {
             self.poisoned = Some(source.to_string());
             return Err(StoreError::commit(self.disk.path(), source));
         }
@@ -131,26 +122,13 @@ impl Store {
         }
         Ok(())
     }
-
-    /// Makes `writes` durable, then notes that they are.
-    fn persist(&mut self, writes: sled::Batch, sequence: u64) -> Result<(), sled::Error> {
-        self.disk.sled().apply_batch(writes)?;
-        self.disk.sled().flush()?;
-        self.database.sync_data()?;
-        #[cfg(test)]
-        {
-            self.syncs += 1;
-        }
-        Ok(self.high_water.advance(sequence)?)
-    }
 }
 
 /// Finds the numbers of the dead letters in the store.
 fn kept_letters(disk: &Disk) -> Result<Range<u64>, StoreError> {
-    let mut letters = disk.sled().scan_prefix([keys::DEAD_LETTER]).keys();
-    let number = |key: Option<Result<sled::IVec, sled::Error>>| match key {
-        None => Ok(None),
-        Some(key) => key.map(|key| keys::number_of(&key)).map_err(|source| disk.unreadable(source)),
+    let mut letters = disk.keys(keys::under(&[keys::DEAD_LETTER]));
+    let number = |key: Option<Result<sled::IVec, StoreError>>| {
+        Ok::<_, StoreError>(key.transpose()?.and_then(|key| keys::number_of(&key)))
     };
     let first = number(letters.next())?;
     let last = number(letters.next_back())?.or(first);
@@ -158,12 +136,12 @@ fn kept_letters(disk: &Disk) -> Result<Range<u64>, StoreError> {
 }
 
 /// Adds `letters` behind those that are `kept`, and drops the oldest; tells which are kept then.
-fn put_letters(writes: &mut sled::Batch, mut kept: Range<u64>, letters: &[DeadLetter]) -> Range<u64> {
+fn put_letters(writes: &mut Writes, mut kept: Range<u64>, letters: &[DeadLetter]) -> Range<u64> {
     for letter in letters {
         put_json(writes, &keys::dead_letter(kept.end), letter);
         kept.end += 1;
         if kept.end - kept.start > MAX_DEAD_LETTERS {
-            writes.remove(keys::dead_letter(kept.start));
+            writes.insert(keys::dead_letter(kept.start), None);
             kept.start += 1;
         }
     }
@@ -171,17 +149,14 @@ fn put_letters(writes: &mut sled::Batch, mut kept: Range<u64>, letters: &[DeadLe
 }
 
 /// Adds a record as JSON.
-fn put_json(writes: &mut sled::Batch, key: &[u8], record: &impl Serialize) {
+fn put_json(writes: &mut Writes, key: &[u8], record: &impl Serialize) {
     record::insert(writes, key, &record::json(record));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn open(folder: &tempfile::TempDir) -> Store {
-        Store::open(&StoreConfig { path: folder.path().join("store"), cache_mib: 64 }).unwrap()
-    }
+    use crate::store::DiskFault;
 
     fn batch(version: u32) -> Batch {
         let mut batch = Batch::default();
@@ -190,30 +165,29 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_is_one_fdatasync_however_much_it_holds() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut store = open(&folder);
+    fn a_commit_is_one_sync_however_much_it_holds() {
+        let memory = Memory::default();
+        let mut store = Store::simulated(&memory).unwrap();
         store.commit(&Batch::default()).unwrap();
-        assert_eq!((store.syncs, store.sequence), (0, 0));
+        assert_eq!((memory.syncs(), store.sequence), (0, 0));
         let mut large = Batch::default();
         (0..500).for_each(|version| large.define("order", version, &format!("hash-{version}"), "source"));
         store.commit(&large).unwrap();
         store.commit(&batch(1)).unwrap();
-        assert_eq!((store.syncs, store.sequence, store.high_water.mark()), (2, 2, 2));
+        assert_eq!((memory.syncs(), store.sequence, memory.mark()), (2, 2, 2));
     }
 
     #[test]
     fn a_failed_sync_poisons_the_store_until_it_is_opened_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut store = open(&folder);
-        // A device that refuses to be synced.
-        store.database = File::open("/dev/null").unwrap();
+        let memory = Memory::default();
+        let mut store = Store::simulated(&memory).unwrap();
+        memory.fail_next(DiskFault::Write);
         assert!(matches!(store.commit(&batch(1)), Err(StoreError::Commit { .. })));
-        assert_eq!((store.sequence, store.high_water.mark()), (0, 0));
+        assert_eq!((store.sequence, memory.mark()), (0, 0));
         let error = store.commit(&batch(2)).unwrap_err();
         assert!(matches!(error, StoreError::Poisoned { .. }));
         assert!(error.to_string().ends_with("stop and start again"), "{error}");
         drop(store);
-        open(&folder).commit(&batch(3)).unwrap();
+        Store::simulated(&memory).unwrap().commit(&batch(3)).unwrap();
     }
 }
