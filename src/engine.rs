@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use crate::audit;
 use crate::catalog::{Catalog, CatalogError};
 use crate::delivery::{Delivery, Release, Report, Token, Verdict};
+use crate::fault::{self, Bug, Point};
 use crate::metric;
 use crate::saga::command;
 use crate::saga::fact::{Fact, HistoryEntry, Recorded};
@@ -154,7 +155,10 @@ impl Engine {
                     recovered.outgoing.push(Outgoing { repeated: true, ..outgoing });
                 }
             }
-            self.timers.arm(instance.id, instance.next_due());
+            if !fault::planted(Bug::TimersLost) {
+                self.timers.arm(instance.id, instance.next_due());
+            }
+            fault::pass(Point::Recovering);
             recovered.latest = recovered.latest.max(instance.updated_at);
             self.open += 1;
         }
@@ -267,6 +271,7 @@ impl Engine {
         while !self.is_full()
             && let Some(id) = self.timers.pop_due(now)
         {
+            fault::pass(Point::Timer);
             self.gathering.inputs += 1;
             if self.apply(id, Event::Tick, None, now)? == Applied::Nothing
                 && let Some(due) = self.loaded(id).and_then(|(instance, _)| instance.next_due())
@@ -333,6 +338,7 @@ impl Engine {
         now: Timestamp,
     ) -> Result<Fate, EngineError> {
         let key = match transition::business_key(plan, message) {
+            Ok(key) if fault::planted(Bug::SecondStart) => format!("{key}{}", fault::ticket()),
             Ok(key) => key,
             Err(error) => return Ok(Fate::Refused(format!("saga {}: business_key: {error}", plan.saga))),
         };

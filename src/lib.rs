@@ -19,6 +19,7 @@ pub mod amqp;
 
 pub mod config;
 pub mod definitions;
+pub mod fault;
 pub mod health;
 pub mod http;
 pub mod metric;

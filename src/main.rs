@@ -10,6 +10,7 @@ use sagamq::cli::{
     CliError, Exit, check, client, dead_letters, demo, list, ready, run, schema, show, topology,
 };
 use sagamq::config::Config;
+use sagamq::fault;
 use sagamq::telemetry;
 
 /// Bytes of stack for the threads of this process.
@@ -20,6 +21,7 @@ use sagamq::telemetry;
 const STACK_BYTES: &str = "268435456";
 
 fn main() -> ExitCode {
+    fault::from_environment();
     let exit = dispatch(Cli::parse()).unwrap_or_else(|error| {
         // A reader that has gone away must not end in a panic, and the exit code still tells.
         let _ = writeln!(std::io::stderr(), "error: {error}");

@@ -20,6 +20,7 @@ use tracing::{info, warn};
 use crate::amqp::{Consumer, Publisher};
 use crate::delivery::{Delivery, Report};
 use crate::engine::{Engine, EngineError, Gathered};
+use crate::fault::{self, Bug, Point};
 use crate::health::Health;
 use crate::metric;
 use crate::saga::time::Timestamp;
@@ -132,7 +133,12 @@ impl Runtime {
                         idle = Some(store);
                         continue;
                     }
-                    Some(gathered) => committing = Some(Committing::start(store, gathered)),
+                    Some(gathered) => {
+                        if fault::planted(Bug::AckBeforeCommit) {
+                            consumer.settle(gathered.release.settlement.clone());
+                        }
+                        committing = Some(Committing::start(store, gathered));
+                    }
                 }
             }
             let open = !engine.is_full();
@@ -160,6 +166,7 @@ impl Runtime {
                 () = &mut stop, if !stopping => {
                     info!("stopping: no new deliveries are taken");
                     stopping = true;
+                    fault::pass(Point::Stopping);
                     health.stopping.set(true);
                     consumer.pause();
                     // What was received already is decided, as far as a batch holds it; the rest stays
@@ -176,6 +183,7 @@ impl Runtime {
                 }
                 delivery = deliveries.recv(), if inflow => {
                     engine.handle_delivery(delivery.ok_or(RuntimeError::Ended("consumer"))?, clock.now())?;
+                    fault::pass(Point::Decided);
                     while !engine.is_full() && let Ok(delivery) = deliveries.try_recv() {
                         engine.handle_delivery(delivery, clock.now())?;
                     }
@@ -200,6 +208,7 @@ impl Committing {
 
 /// Does what had to wait for the commit.
 fn release(engine: &mut Engine, consumer: &Consumer, publisher: &Publisher, gathered: Gathered) {
+    fault::pass(Point::Committed);
     engine.committed(&gathered);
     let Gathered { release, .. } = gathered;
     publisher.publish(release.outgoing);

@@ -23,6 +23,7 @@ use super::topology::Topology;
 use super::wire;
 use crate::config::BrokerConfig;
 use crate::delivery::{Delivery, Queue, Rejected, Settlement, Token};
+use crate::fault::{self, Point};
 use crate::health::Health;
 use crate::metric;
 use crate::saga::decode::decode;
@@ -223,8 +224,10 @@ async fn hand_over(
             Err(error) => return Ended::Lost(error.to_string()),
         };
         received.increment(1);
+        fault::pass(Point::Received);
         let token = Token { queue, epoch, tag: delivery.delivery_tag };
         let delivery = Delivery { token, content: understand(delivery) };
+        fault::pass(Point::Decoded);
         if deliveries.send(delivery).await.is_err() {
             return Ended::Stopped;
         }
@@ -249,17 +252,20 @@ async fn settle(
     epoch: u64,
     settlement: Settlement,
 ) -> Result<(), AmqpError> {
+    fault::pass(Point::Settle);
     for (queue, channel) in channels {
         let of_this = |token: &&Token| token.queue == *queue && token.epoch == epoch;
         for token in settlement.reject.iter().filter(of_this) {
             let options = BasicNackOptions { multiple: false, requeue: false };
             answered("reject a delivery", channel.basic_nack(token.tag, options)).await?;
+            fault::pass(Point::Rejected);
         }
         if let Some(token) = settlement.ack.iter().filter(of_this).max() {
             let options = BasicAckOptions { multiple: true };
             answered("ack deliveries", channel.basic_ack(token.tag, options)).await?;
         }
     }
+    fault::pass(Point::Settled);
     Ok(())
 }
 

@@ -25,6 +25,7 @@ use super::topology::Topology;
 use super::wire;
 use crate::config::{BrokerConfig, TopologyMode};
 use crate::delivery::{Report, Verdict};
+use crate::fault::{self, Bug, Point};
 use crate::health::Health;
 use crate::metric;
 use crate::saga::message::Outgoing;
@@ -140,8 +141,12 @@ impl Worker {
         let mut nacked = delays();
         loop {
             let mut wave = self.outbox.take(WAVE).await;
+            fault::pass(Point::Publish);
             match self.send(&channel, wave.entries_mut()).await {
-                Ok(verdicts) => self.settle(&mut wave, verdicts),
+                Ok(verdicts) => {
+                    fault::pass(Point::Confirmed);
+                    self.settle(&mut wave, verdicts);
+                }
                 Err(Refused::Connection(error)) => return error,
                 Err(Refused::Message(_)) => {
                     if let Err(error) = self.send_singly(&connection, &mut channel, &mut wave).await {
@@ -213,7 +218,10 @@ impl Worker {
         })?;
         let confirmations = all_or_refused(confirmed)?;
 
-        let returned: HashSet<String> = confirmations.iter().flatten().filter_map(returned_id).collect();
+        let mut returned: HashSet<String> = confirmations.iter().flatten().filter_map(returned_id).collect();
+        if fault::planted(Bug::ReturnsUnseen) {
+            returned.clear();
+        }
         let verdict = |((entry, confirmation), properties): ((&Entry, _), Result<_, String>)| {
             let Outgoing { exchange, key, message_id, repeated, .. } = &entry.message;
             let unroutable = |reason| Some(Verdict::Unroutable { reason, maybe_delivered: *repeated });
@@ -274,7 +282,9 @@ async fn publish(
 ) -> lapin::Result<Confirmation> {
     let options = BasicPublishOptions { mandatory: true, immediate: false };
     let (exchange, key) = (message.exchange.as_str().into(), message.key.as_str().into());
-    channel.basic_publish(exchange, key, options, &message.body, properties).await?.await
+    let confirm = channel.basic_publish(exchange, key, options, &message.body, properties).await?;
+    fault::pass(Point::Published);
+    confirm.await
 }
 
 /// All confirmations, or the most telling of the errors: the one by which the broker closed the

@@ -16,6 +16,7 @@ use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::definitions;
 use crate::engine::Engine;
+use crate::fault::{self, Point};
 use crate::health::Health;
 use crate::http::{self, ApiState};
 use crate::runtime::{Clock, Runtime};
@@ -74,6 +75,7 @@ pub async fn run(config: Config) -> Result<Exit, CliError> {
     let (deliveries_in, deliveries) = mpsc::channel(usize::from(config.broker.prefetch) * 2);
     let publisher = Publisher::start(&config.broker, Arc::clone(&topology), reports_in, Arc::clone(&health));
     publisher.publish(recovered.outgoing);
+    fault::pass(Point::Recovered);
     let consumer = Consumer::start(&config.broker, topology, deliveries_in, Arc::clone(&health));
 
     let clock = Clock::start(recovered.latest);

@@ -19,6 +19,7 @@ use super::instance::{Awaiting, Status, StepStatus};
 use super::message::Part;
 use super::plan::Kind;
 use super::transition::Transition;
+use crate::fault::{self, Bug};
 
 impl Transition<'_> {
     /// Does everything that is due without a further event.
@@ -118,7 +119,7 @@ impl Transition<'_> {
             }
             let status = self.instance.steps[step].status;
             open[step] |= to_undo || matches!(status, StepStatus::Compensating | StepStatus::Dispatched);
-            if open[step] {
+            if open[step] && !fault::planted(Bug::UnorderedCompensation) {
                 for &earlier in &self.plan.steps[step].requires {
                     open[earlier] = true;
                 }
@@ -150,8 +151,11 @@ impl Transition<'_> {
     }
 
     fn is_to_undo(&self, step: usize) -> bool {
-        let may_have_happened =
-            matches!(self.instance.steps[step].status, StepStatus::Succeeded | StepStatus::Unknown);
+        let may_have_happened = match self.instance.steps[step].status {
+            StepStatus::Succeeded => true,
+            StepStatus::Unknown => !fault::planted(Bug::UnknownNotUndone),
+            _ => false,
+        };
         may_have_happened && self.plan.steps[step].compensation.is_some()
     }
 }

@@ -15,6 +15,7 @@ use super::instance::{Instance, Notice, Status};
 use super::message::{Origin, Outgoing, Part};
 use super::plan::{Call, Emission, Plan};
 use super::time::Timestamp;
+use crate::fault::{self, Bug};
 
 /// Renders one message of an instance; `None` where the plan has no such message.
 ///
@@ -63,7 +64,10 @@ fn render_attempt(
 ) -> Result<Outgoing, ExpressionError> {
     let body = call.body.evaluate(&Scope::of(instance))?;
     let name = &plan.steps[step].name;
-    let id_of = |phase, attempt| MessageId::attempt(instance.id, name, phase, attempt);
+    let id_of = |phase, attempt| match fault::planted(Bug::RandomIds) {
+        false => MessageId::attempt(instance.id, name, phase, attempt),
+        true => MessageId::notice(instance.id, fault::ticket()),
+    };
     let message_id = id_of(phase, attempt);
     let mut headers = headers(plan, instance, message_id);
     let mut put = |name: &str, value: String| headers.insert(name.to_owned(), value);

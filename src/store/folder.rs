@@ -15,6 +15,7 @@ use super::disk::Writes;
 use super::error::StoreError;
 use super::high_water::HighWater;
 use crate::config::StoreConfig;
+use crate::fault::{self, Bug, Point};
 
 /// How long sled may take to let go of its file when it is closed.
 const CLOSING: Duration = Duration::from_secs(5);
@@ -96,9 +97,16 @@ impl Folder {
                 None => batch.remove(key.as_slice()),
             }
         }
+        fault::pass(Point::Commit);
         self.sled.apply_batch(batch)?;
+        fault::pass(Point::Applied);
+        if fault::planted(Bug::NoSync) {
+            return Ok(());
+        }
         self.sled.flush()?;
+        fault::pass(Point::Flushed);
         self.database.sync_data()?;
+        fault::pass(Point::Synced);
         Ok(self.high_water().advance(commit)?)
     }
 

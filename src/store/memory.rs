@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sled::IVec;
 
 use super::disk::Writes;
+use crate::fault::{self, Bug};
 
 /// A simulated disk. Clones are the same disk; it outlives the stores that are opened on it.
 ///
@@ -94,6 +95,9 @@ impl Memory {
         contents.pending.push(writes.clone());
         if fault == Some(DiskFault::Write) {
             return Err(io::Error::other("the disk fails"));
+        }
+        if fault::planted(Bug::NoSync) {
+            return Ok(());
         }
         for writes in std::mem::take(&mut contents.pending) {
             apply(&mut contents.synced, &writes);

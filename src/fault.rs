@@ -1,0 +1,203 @@
+//! Faults that tests put into this very code: points at which the process dies, and bugs that the test
+//! suite has to find. Without the feature `faults`, which no release has, all of it compiles to nothing.
+//!
+//! `FAILPOINTS` says what happens, in the words of the crate `fail`: `FAILPOINTS=synced=9*off->return`
+//! dies at the tenth commit, right after its fdatasync; `FAILPOINTS=bug_random_ids=return` plants a bug.
+
+/// A point on the way of a delivery at which the process can be made to die by SIGKILL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// A delivery came in.
+    Received,
+    /// It was decoded.
+    Decoded,
+    /// What it means was decided.
+    Decided,
+    /// A commit begins.
+    Commit,
+    /// It was handed to the database.
+    Applied,
+    /// The database has written it.
+    Flushed,
+    /// It is durable.
+    Synced,
+    /// It is acknowledged; nothing of it has left.
+    Committed,
+    /// A wave of messages is about to be published.
+    Publish,
+    /// A message is on the wire, without a confirm.
+    Published,
+    /// A wave is confirmed, and nobody knows yet.
+    Confirmed,
+    /// Deliveries are about to be acked or rejected.
+    Settle,
+    /// Deliveries were rejected; those that go with them are not acked.
+    Rejected,
+    /// Deliveries were acked.
+    Settled,
+    /// A timer fired, and nothing is decided.
+    Timer,
+    /// An open instance was taken up, others were not.
+    Recovering,
+    /// All were taken up, and nothing is consumed.
+    Recovered,
+    /// A stop has begun.
+    Stopping,
+}
+
+/// A bug that tests plant, to see that the suite finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// Deliveries are acked before their commit.
+    AckBeforeCommit,
+    /// Command ids are new at every attempt and after every restart.
+    RandomIds,
+    /// A commit is not synced.
+    NoSync,
+    /// A returned message counts as published, because its confirm is an ack.
+    ReturnsUnseen,
+    /// Steps are undone without regard to what stands on them.
+    UnorderedCompensation,
+    /// A step whose outcome is unknown is not undone.
+    UnknownNotUndone,
+    /// Timers are not armed again after a restart.
+    TimersLost,
+    /// A second start event of a business key starts a second instance.
+    SecondStart,
+}
+
+impl Point {
+    /// All points, in the order in which a delivery passes them.
+    pub const ALL: [Self; 18] = [
+        Self::Received,
+        Self::Decoded,
+        Self::Decided,
+        Self::Commit,
+        Self::Applied,
+        Self::Flushed,
+        Self::Synced,
+        Self::Committed,
+        Self::Publish,
+        Self::Published,
+        Self::Confirmed,
+        Self::Settle,
+        Self::Rejected,
+        Self::Settled,
+        Self::Timer,
+        Self::Recovering,
+        Self::Recovered,
+        Self::Stopping,
+    ];
+
+    /// Its name in `FAILPOINTS`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Point::Received => "received",
+            Point::Decoded => "decoded",
+            Point::Decided => "decided",
+            Point::Commit => "commit",
+            Point::Applied => "applied",
+            Point::Flushed => "flushed",
+            Point::Synced => "synced",
+            Point::Committed => "committed",
+            Point::Publish => "publish",
+            Point::Published => "published",
+            Point::Confirmed => "confirmed",
+            Point::Settle => "settle",
+            Point::Rejected => "rejected",
+            Point::Settled => "settled",
+            Point::Timer => "timer",
+            Point::Recovering => "recovering",
+            Point::Recovered => "recovered",
+            Point::Stopping => "stopping",
+        }
+    }
+}
+
+impl Bug {
+    /// All bugs.
+    pub const ALL: [Self; 8] = [
+        Self::AckBeforeCommit,
+        Self::RandomIds,
+        Self::NoSync,
+        Self::ReturnsUnseen,
+        Self::UnorderedCompensation,
+        Self::UnknownNotUndone,
+        Self::TimersLost,
+        Self::SecondStart,
+    ];
+
+    /// Its name in `FAILPOINTS`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Bug::AckBeforeCommit => "bug_ack_before_commit",
+            Bug::RandomIds => "bug_random_ids",
+            Bug::NoSync => "bug_no_sync",
+            Bug::ReturnsUnseen => "bug_returns_unseen",
+            Bug::UnorderedCompensation => "bug_unordered_compensation",
+            Bug::UnknownNotUndone => "bug_unknown_not_undone",
+            Bug::TimersLost => "bug_timers_lost",
+            Bug::SecondStart => "bug_second_start",
+        }
+    }
+}
+
+pub use switch::*;
+
+#[cfg(feature = "faults")]
+mod switch {
+    use super::{Bug, Point};
+
+    /// Takes `FAILPOINTS` into force for the rest of the process.
+    pub fn from_environment() {
+        std::mem::forget(fail::FailScenario::setup());
+    }
+
+    /// Dies here, if a test says so.
+    pub(crate) fn pass(point: Point) {
+        fail::fail_point!(point.name(), |_| die());
+    }
+
+    /// Whether a test has planted this bug.
+    pub(crate) fn planted(bug: Bug) -> bool {
+        fail::fail_point!(bug.name(), |_| true);
+        false
+    }
+
+    /// A number that no other process and no other call has had.
+    pub(crate) fn ticket() -> usize {
+        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        (std::process::id() as usize) << 32 | count as usize
+    }
+
+    /// As the system ends a process without asking: no destructor runs, no buffer is written.
+    fn die() {
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        std::process::abort();
+    }
+}
+
+#[cfg(not(feature = "faults"))]
+mod switch {
+    use super::{Bug, Point};
+
+    /// Does nothing.
+    pub fn from_environment() {}
+
+    /// Does nothing.
+    #[inline(always)]
+    pub(crate) fn pass(_: Point) {}
+
+    /// No.
+    #[inline(always)]
+    pub(crate) fn planted(_: Bug) -> bool {
+        false
+    }
+
+    /// Nobody asks: nothing is planted.
+    #[inline(always)]
+    pub(crate) fn ticket() -> usize {
+        0
+    }
+}
