@@ -90,7 +90,6 @@ impl Catalog {
     pub fn of(loaded: Vec<Loaded>) -> Self {
         let mut catalog = Self::default();
         for Loaded { plan, .. } in loaded {
-            let plan = Arc::new(plan);
             catalog.plans.insert(plan.hash.clone(), Arc::clone(&plan));
             match catalog.starting.iter_mut().find(|known| known.saga == plan.saga) {
                 Some(known) if known.version < plan.version => *known = plan,

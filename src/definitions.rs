@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::saga::compile;
 use crate::saga::definition::MAX_SOURCE;
@@ -12,14 +13,14 @@ use crate::saga::plan::Plan;
 use crate::saga::problem::Problem;
 
 /// A definition file that holds.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Loaded {
     /// The file, as it is shown to people.
     pub file: String,
     /// Its text, as it is kept in the store.
     pub source: String,
     /// What it means.
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
 }
 
 /// Definitions that cannot be used; shows every problem, as `sagamq check` does, and is to be read after
@@ -73,7 +74,7 @@ pub fn load_paths(paths: &[PathBuf]) -> (Vec<Loaded>, Vec<Problem>) {
         match read(&file) {
             Err(error) => problems.push(unreadable(&file, &error)),
             Ok(source) => match compile::load(&name, &source) {
-                Ok(plan) => loaded.push(Loaded { file: name, source, plan }),
+                Ok(plan) => loaded.push(Loaded { file: name, source, plan: Arc::new(plan) }),
                 Err(found) => problems.extend(found),
             },
         }

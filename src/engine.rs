@@ -83,6 +83,13 @@ pub enum EngineError {
     Catalog(#[from] CatalogError),
 }
 
+impl EngineError {
+    /// Whether the disk of the store is full.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Store(error) | Self::Catalog(CatalogError::Store(error)) if error.is_full())
+    }
+}
+
 /// An instance in memory, ahead of the store by what is gathered or being committed.
 struct Cached {
     instance: Instance,

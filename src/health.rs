@@ -11,6 +11,8 @@ pub struct Health {
     pub publishing: Flag,
     /// The last commit succeeded, and recovery is done.
     pub storing: Flag,
+    /// The disk of the store is full, and room is awaited.
+    pub full: Flag,
     /// A stop has begun.
     pub stopping: Flag,
 }
@@ -38,6 +40,7 @@ impl Health {
             (self.consuming.is_set(), "not consuming from the broker"),
             (self.publishing.is_set(), "not connected to the broker for publishing"),
             (self.storing.is_set(), "the store is not accepting commits"),
+            (!self.full.is_set(), "the disk of the store is full: make room, and it goes on by itself"),
             (!self.stopping.is_set(), "stopping"),
         ];
         checks.into_iter().filter(|(fine, _)| !fine).map(|(_, words)| words).collect()

@@ -37,8 +37,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 pub struct Runtime {
     /// Decides.
     pub engine: Engine,
-    /// Keeps.
-    pub store: Store,
+    /// Keeps; it is away while it commits.
+    pub store: Option<Store>,
     /// Settles deliveries.
     pub consumer: Consumer,
     /// Sends messages.
@@ -68,6 +68,17 @@ pub enum RuntimeError {
     /// A commit was cut short by a bug.
     #[error("a commit panicked: {0}")]
     Commit(#[from] tokio::task::JoinError),
+}
+
+impl RuntimeError {
+    /// Whether the disk of the store is full, after which all can begin anew once there is room.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_full(),
+            Self::Engine(error) => error.is_full(),
+            _ => false,
+        }
+    }
 }
 
 /// Wall-clock time that a jump of the wall clock does not move: it is read once, and goes on with the
@@ -106,11 +117,23 @@ impl Runtime {
     /// acked, and what was sent is confirmed, as far as the broker answers in time.
     ///
     /// # Errors
-    /// The store failed. Everything that was acked or published is safe; the rest comes again.
-    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), RuntimeError> {
-        let Self { mut engine, store, consumer, publisher, mut deliveries, mut reports, health, clock } =
-            self;
-        let mut idle = Some(store);
+    /// The store failed. Everything that was acked or published is safe; the rest comes again. The
+    /// connections to the broker are closed by then.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), RuntimeError> {
+        let turned = self.turn(stop).await;
+        let Self { engine, store, consumer, publisher, reports, clock, .. } = self;
+        consumer.close().await;
+        let finished = match turned {
+            Ok(()) => finish(engine, store, &publisher, reports, clock).await,
+            Err(error) => Err(error),
+        };
+        publisher.close(Duration::ZERO).await;
+        finished
+    }
+
+    /// Turns the loop until `stop` resolves and nothing is left to decide.
+    async fn turn(&mut self, stop: impl Future<Output = ()>) -> Result<(), RuntimeError> {
+        let Self { engine, store: idle, consumer, publisher, deliveries, reports, health, clock } = self;
         let mut committing: Option<Committing> = None;
         let mut stopping = false;
         tokio::pin!(stop);
@@ -123,14 +146,14 @@ impl Runtime {
             if let Some(store) = idle.take() {
                 match engine.take() {
                     None if stopping => {
-                        idle = Some(store);
-                        break;
+                        *idle = Some(store);
+                        return Ok(());
                     }
-                    None => idle = Some(store),
+                    None => *idle = Some(store),
                     Some(gathered) if gathered.batch.is_empty() => {
                         // Only acks of what changed nothing; everything before is durable already.
-                        release(&mut engine, &consumer, &publisher, gathered);
-                        idle = Some(store);
+                        release(engine, consumer, publisher, gathered);
+                        *idle = Some(store);
                         continue;
                     }
                     Some(gathered) => {
@@ -160,8 +183,8 @@ impl Runtime {
                     histogram!(metric::COMMIT_SECONDS).record(since.map_or(0.0, |since| since.elapsed().as_secs_f64()));
                     histogram!(metric::BATCH_INPUTS).record(gathered.inputs as f64);
                     gauge!(metric::OUTBOX).set(publisher.outstanding() as f64);
-                    release(&mut engine, &consumer, &publisher, gathered);
-                    idle = Some(store);
+                    release(engine, consumer, publisher, gathered);
+                    *idle = Some(store);
                 }
                 () = &mut stop, if !stopping => {
                     info!("stopping: no new deliveries are taken");
@@ -191,8 +214,6 @@ impl Runtime {
                 () = tokio::time::sleep_until(wake) => {}
             }
         }
-        let store = idle.take();
-        finish(engine, store, consumer, publisher, reports, clock).await
     }
 }
 
@@ -215,16 +236,14 @@ fn release(engine: &mut Engine, consumer: &Consumer, publisher: &Publisher, gath
     consumer.settle(release.settlement);
 }
 
-/// Waits for the confirms that are out, stores what they say, and closes everything.
+/// Waits for the confirms that are out, and stores what they say.
 async fn finish(
     mut engine: Engine,
     mut store: Option<Store>,
-    consumer: Consumer,
-    publisher: Publisher,
+    publisher: &Publisher,
     mut reports: mpsc::UnboundedReceiver<Report>,
     clock: Clock,
 ) -> Result<(), RuntimeError> {
-    consumer.close().await;
     let patience = tokio::time::sleep(STOP_PATIENCE);
     tokio::pin!(patience);
     while publisher.outstanding() > 0 {
@@ -250,7 +269,6 @@ async fn finish(
                 .await??,
         );
     }
-    publisher.close(Duration::ZERO).await;
     info!("stopped");
     Ok(())
 }

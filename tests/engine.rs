@@ -103,7 +103,7 @@ fn loaded(definitions: &[&str]) -> Vec<Loaded> {
     let load = |source: &&str| Loaded {
         file: "order.yaml".into(),
         source: (*source).to_owned(),
-        plan: load("order.yaml", source).unwrap(),
+        plan: load("order.yaml", source).unwrap().into(),
     };
     definitions.iter().map(load).collect()
 }

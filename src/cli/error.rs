@@ -129,6 +129,16 @@ pub enum CliError {
 }
 
 impl CliError {
+    /// Whether the disk of the store is full, which may change by itself.
+    pub fn is_full_disk(&self) -> bool {
+        match self {
+            CliError::Store(error) | CliError::Catalog(CatalogError::Store(error)) => error.is_full(),
+            CliError::Engine(error) => error.is_full(),
+            CliError::Runtime(error) => error.is_full(),
+            _ => false,
+        }
+    }
+
     /// The exit code that goes with it.
     pub fn exit(&self) -> Exit {
         match self {

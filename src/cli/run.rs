@@ -1,86 +1,63 @@
 //! `sagamq run`: the orchestrator.
 
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
-use tracing::{info, warn};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{error, info, warn};
 
 use super::error::{CliError, Exit};
 use super::topology::topology_of;
 use crate::amqp::{self, Consumer, Publisher};
 use crate::catalog::Catalog;
 use crate::config::Config;
-use crate::definitions;
+use crate::definitions::{self, Loaded};
 use crate::engine::Engine;
 use crate::fault::{self, Point};
 use crate::health::Health;
-use crate::http::{self, ApiState};
+use crate::http::{self, ApiState, StoreWindow};
 use crate::runtime::{Clock, Runtime};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::telemetry;
 
 /// Signals within this time of the first count as one.
 const ONE_SIGNAL: Duration = Duration::from_secs(1);
+/// Bytes that must be free before a store whose disk was full is opened again: a few of its log buffers.
+const ROOM: u64 = 4 << 20;
+/// How often it is looked whether there is room again.
+const ROOM_LOOK: Duration = Duration::from_secs(1);
+/// How long readers of a closed store may take to let go of it.
+const LETTING_GO: Duration = Duration::from_secs(10);
 
 /// Runs until SIGTERM or SIGINT, and then to a clean end. A second signal ends the process at once,
 /// which loses nothing either.
 ///
 /// What can fail is tried from the cheapest on, and the broker last: definitions, address of the API,
-/// store, recovery, broker. Nothing is consumed before all of it works.
+/// store, recovery, broker. Nothing is consumed before all of it works. When the disk of the store is
+/// full, everything ends as after a crash, and begins anew once there is room.
 ///
 /// # Errors
 /// One of these cannot be used, or the store failed while running.
 pub async fn run(config: Config) -> Result<Exit, CliError> {
     let metrics = telemetry::metrics();
-    let mut stop = stop_signals()?;
+    let stop = stop_signals()?;
     let loaded = definitions::load_folder(&config.definitions)?;
     let listener = http::bind(config.http.bind).await?;
-    let mut store = Store::open(&config.store)?;
-    let reader = store.reader();
-    let (catalog, batch) = Catalog::adopt(loaded, &reader)?;
-    store.commit(&batch)?;
-    for plan in catalog.starting() {
-        info!(saga = plan.saga, version = plan.version, steps = plan.steps.len(), "definition in force");
-    }
-    let mut engine = Engine::new(reader.clone(), catalog);
-    let recovered = engine.recover()?;
-    info!(instances = recovered.instances, unconfirmed = recovered.outgoing.len(), "instances taken up");
 
     // From here on it can be asked what it waits for.
     let health = Arc::new(Health::default());
-    health.storing.set(true);
+    let window = StoreWindow::default();
     let (api_stop, api_stopped) = oneshot::channel::<()>();
-    let api =
-        tokio::spawn(serve(listener, ApiState { reader, health: Arc::clone(&health), metrics }, async {
-            // A dropped sender stops the API just as well.
-            let _ = api_stopped.await;
-        }));
+    let state = ApiState { store: window.clone(), health: Arc::clone(&health), metrics };
+    // A dropped sender stops the API just as well.
+    let api = tokio::spawn(serve(listener, state, async { drop(api_stopped.await) }));
 
-    let topology = Arc::new(topology_of(&config.broker, engine.catalog()));
-    tokio::select! {
-        biased;
-        _ = &mut stop => {
-            info!("stopped before the broker was reached");
-            return Ok(Exit::Fine);
-        }
-        probed = amqp::probe(&config.broker, &topology) => probed?,
-    }
-
-    let (reports_in, reports) = mpsc::unbounded_channel();
-    // The prefetch of both queues bounds what is received; a little slack keeps the consumer going.
-    let (deliveries_in, deliveries) = mpsc::channel(usize::from(config.broker.prefetch) * 2);
-    let publisher = Publisher::start(&config.broker, Arc::clone(&topology), reports_in, Arc::clone(&health));
-    publisher.publish(recovered.outgoing);
-    fault::pass(Point::Recovered);
-    let consumer = Consumer::start(&config.broker, topology, deliveries_in, Arc::clone(&health));
-
-    let clock = Clock::start(recovered.latest);
-    let runtime = Runtime { engine, store, consumer, publisher, deliveries, reports, health, clock };
-    let result = runtime.run(async { drop(stop.await) }).await;
+    let orchestrator = Orchestrator { config, loaded, health, window, stop };
+    let result = orchestrator.run().await;
     drop(api_stop);
     if let Err(error) = api.await {
         warn!(%error, "the API ended badly");
@@ -89,17 +66,145 @@ pub async fn run(config: Config) -> Result<Exit, CliError> {
     Ok(Exit::Fine)
 }
 
+/// What outlives a full disk.
+struct Orchestrator {
+    config: Config,
+    loaded: Vec<Loaded>,
+    health: Arc<Health>,
+    window: StoreWindow,
+    stop: watch::Receiver<bool>,
+}
+
+impl Orchestrator {
+    /// Lives until it is stopped, once more after each full disk.
+    async fn run(self) -> Result<(), CliError> {
+        let mut ready = self.take_up(Store::open(&self.config.store)?)?;
+        self.probe(&ready).await?;
+        loop {
+            if *self.stop.borrow() {
+                info!("stopped before the broker was reached");
+                return Ok(());
+            }
+            let lived = self.live(ready).await;
+            self.window.close();
+            match lived {
+                Err(error) if error.is_full_disk() => error!(%error, "nothing is acked or sent any more"),
+                ended => return ended,
+            }
+            self.health.full.set(true);
+            ready = loop {
+                if !self.room_comes().await {
+                    info!("stopped while the disk was full");
+                    return Ok(());
+                }
+                match self.reopen().await.and_then(|store| self.take_up(store)) {
+                    Err(error) if error.is_full_disk() => warn!(%error, "there is not room enough yet"),
+                    opened => break opened?,
+                }
+            };
+            self.health.full.set(false);
+            info!("there is room again: going on");
+        }
+    }
+
+    /// Brings the definitions into force, and every open instance into memory.
+    fn take_up(&self, mut store: Store) -> Result<Ready, CliError> {
+        let reader = store.reader();
+        let (catalog, batch) = Catalog::adopt(self.loaded.clone(), &reader)?;
+        store.commit(&batch)?;
+        for plan in catalog.starting() {
+            info!(saga = plan.saga, version = plan.version, steps = plan.steps.len(), "definition in force");
+        }
+        let mut engine = Engine::new(reader.clone(), catalog);
+        let recovered = engine.recover()?;
+        info!(instances = recovered.instances, unconfirmed = recovered.outgoing.len(), "instances taken up");
+        self.window.open(reader);
+        self.health.storing.set(true);
+        Ok(Ready { store, engine, recovered })
+    }
+
+    /// Learns at once, and not while running, what is wrong with the broker.
+    async fn probe(&self, ready: &Ready) -> Result<(), CliError> {
+        let topology = topology_of(&self.config.broker, ready.engine.catalog());
+        tokio::select! {
+            biased;
+            () = stopped(self.stop.clone()) => Ok(()),
+            probed = amqp::probe(&self.config.broker, &topology) => Ok(probed?),
+        }
+    }
+
+    /// Consumes and publishes until it is stopped, or the store fails.
+    async fn live(&self, ready: Ready) -> Result<(), CliError> {
+        let Ready { store, engine, recovered } = ready;
+        let (broker, health) = (&self.config.broker, &self.health);
+        let topology = Arc::new(topology_of(broker, engine.catalog()));
+        let (reports_in, reports) = mpsc::unbounded_channel();
+        // The prefetch of both queues bounds what is received; a little slack keeps the consumer going.
+        let (deliveries_in, deliveries) = mpsc::channel(usize::from(broker.prefetch) * 2);
+        let publisher = Publisher::start(broker, Arc::clone(&topology), reports_in, Arc::clone(health));
+        publisher.publish(recovered.outgoing);
+        fault::pass(Point::Recovered);
+        let consumer = Consumer::start(broker, topology, deliveries_in, Arc::clone(health));
+        let (store, health) = (Some(store), Arc::clone(health));
+        let clock = Clock::start(recovered.latest);
+        let runtime = Runtime { engine, store, consumer, publisher, deliveries, reports, health, clock };
+        Ok(runtime.run(stopped(self.stop.clone())).await?)
+    }
+
+    /// Waits for room on the disk of the store; false if it is stopped before.
+    async fn room_comes(&self) -> bool {
+        loop {
+            tokio::select! {
+                () = stopped(self.stop.clone()) => return false,
+                () = tokio::time::sleep(ROOM_LOOK) => {}
+            }
+            if has_room(&self.config.store.path) {
+                return true;
+            }
+        }
+    }
+
+    /// Opens the store again, as soon as nobody reads the closed one any more.
+    async fn reopen(&self) -> Result<Store, CliError> {
+        let deadline = Instant::now() + LETTING_GO;
+        loop {
+            match Store::open(&self.config.store) {
+                Err(StoreError::InUse { .. }) if Instant::now() < deadline => tokio::task::yield_now().await,
+                opened => return Ok(opened?),
+            }
+        }
+    }
+}
+
+/// A store that is open, and what was found in it.
+struct Ready {
+    store: Store,
+    engine: Engine,
+    recovered: crate::engine::Recovered,
+}
+
+/// Whether there is room on the disk; also where that cannot be found out.
+fn has_room(path: &Path) -> bool {
+    rustix::fs::statvfs(path).map_or(true, |disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= ROOM)
+}
+
 async fn serve(listener: TcpListener, state: ApiState, stop: impl Future<Output = ()> + Send + 'static) {
     if let Err(error) = http::serve(listener, state, stop).await {
         warn!(%error, "the API stopped; sagas run on");
     }
 }
 
-/// Resolves at the first SIGTERM or SIGINT; the next one ends the process, whatever it is at.
-fn stop_signals() -> Result<oneshot::Receiver<()>, CliError> {
+/// Resolves once a stop is wanted.
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // The sender lives as long as the process.
+    let _ = stop.wait_for(|wanted| *wanted).await;
+}
+
+/// Becomes true at the first SIGTERM or SIGINT; the next one ends the process, whatever it is at.
+fn stop_signals() -> Result<watch::Receiver<bool>, CliError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let (stop, stopped) = oneshot::channel();
+    let (stop, stopped) = watch::channel(false);
     // A task of its own, since opening a large store blocks the one that calls.
     tokio::spawn(async move {
         let mut next = async || {
@@ -109,8 +214,7 @@ fn stop_signals() -> Result<oneshot::Receiver<()>, CliError> {
             }
         };
         next().await;
-        // Where nobody waits any more, the process is about to end anyway.
-        let _ = stop.send(());
+        stop.send_replace(true);
         // Who signals a process and its group sends two at once, and means one.
         let first = Instant::now();
         while first.elapsed() < ONE_SIGNAL {

@@ -12,16 +12,17 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::error::ApiError;
 use super::query::Parameters;
+use super::store::StoreWindow;
 use super::view::{DeadLetterView, Details, PageView, Readiness, Summary};
 use crate::health::Health;
 use crate::saga::id::InstanceId;
-use crate::store::{Reader, StoreError};
+use crate::store::StoreError;
 
 /// What the API tells about.
 #[derive(Clone)]
 pub struct ApiState {
-    /// The store.
-    pub reader: Reader,
+    /// The store, while it is open.
+    pub store: StoreWindow,
     /// Which parts work.
     pub health: Arc<Health>,
     /// The metrics.
@@ -60,7 +61,8 @@ async fn metrics(State(state): State<ApiState>) -> Response {
 
 async fn list(State(state): State<ApiState>, pairs: Pairs) -> Result<Json<PageView<Summary>>, ApiError> {
     let query = parameters(pairs)?.into_query()?;
-    let page = blocking(move || state.reader.list(&query)).await?;
+    let reader = state.store.reader()?;
+    let page = blocking(move || reader.list(&query)).await?;
     Ok(Json(PageView { items: page.items.iter().map(Summary::new).collect(), next: page.next }))
 }
 
@@ -73,8 +75,9 @@ async fn details(
     let text = id.map_or_else(|_| String::new(), |Path(text)| text);
     let problem = "must be an instance's id (find it by business key: /api/v1/sagas?business_key=)";
     let id: InstanceId = text.parse().map_err(|_| ApiError::bad_parameter("id", problem))?;
-    let found = blocking(move || match state.reader.instance(id)? {
-        Some(instance) => Ok(Some(Details::new(&instance, &state.reader.history(id)?))),
+    let reader = state.store.reader()?;
+    let found = blocking(move || match reader.instance(id)? {
+        Some(instance) => Ok(Some(Details::new(&instance, &reader.history(id)?))),
         None => Ok(None),
     });
     found.await?.map(Json).ok_or_else(|| ApiError::not_found(format!("there is no instance {id}")))
@@ -85,7 +88,8 @@ async fn dead_letters(
     pairs: Pairs,
 ) -> Result<Json<PageView<DeadLetterView>>, ApiError> {
     let page = parameters(pairs)?.into_page()?;
-    let found = blocking(move || state.reader.dead_letters(page.limit, page.cursor.as_deref())).await?;
+    let reader = state.store.reader()?;
+    let found = blocking(move || reader.dead_letters(page.limit, page.cursor.as_deref())).await?;
     Ok(Json(PageView {
         items: found.items.into_iter().map(DeadLetterView::from).collect(),
         next: found.next,
@@ -122,10 +126,11 @@ mod tests {
     /// Runs `ask` against a server on a free port, which then stops.
     async fn with_server(ask: impl FnOnce(&str, &Health) + Send + 'static) {
         let folder = tempfile::tempdir().unwrap();
-        let store = fixture::store(folder.path());
+        let window = StoreWindow::default();
+        window.open(fixture::store(folder.path()).reader());
         let health = Arc::new(Health::default());
         let metrics = crate::telemetry::metrics();
-        let state = ApiState { reader: store.reader(), health: Arc::clone(&health), metrics };
+        let state = ApiState { store: window, health: Arc::clone(&health), metrics };
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();

@@ -8,6 +8,7 @@
 
 pub use api::ApiState;
 pub use server::{BindError, bind, serve};
+pub use store::StoreWindow;
 
 mod api;
 mod error;
@@ -16,4 +17,5 @@ pub(crate) mod fixture;
 pub mod history;
 mod query;
 mod server;
+mod store;
 pub mod view;

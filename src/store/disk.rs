@@ -105,7 +105,7 @@ impl Disk {
 
     /// The error of a read that sled refused.
     fn unreadable(&self, source: sled::Error) -> StoreError {
-        StoreError::Read { path: self.path().to_owned(), source }
+        StoreError::read(self.path(), source)
     }
 }
 

@@ -134,6 +134,23 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether there is no room, which may change while everything else stays as it is.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Full { .. } => true,
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+            _ => false,
+        }
+    }
+
+    /// The error of a read that failed with `source`. sled remembers the failure of an earlier write.
+    pub(super) fn read(path: &Path, source: sled::Error) -> Self {
+        match Self::commit(path, source) {
+            Self::Commit { path, source } => Self::Read { path, source },
+            full => full,
+        }
+    }
+
     /// The error of a commit that failed with `source`; a full disk has its own words.
     pub(super) fn commit(path: &Path, source: sled::Error) -> Self {
         let path = path.to_owned();

@@ -13,7 +13,7 @@ use crate::process::{PATIENCE, Site, eventually};
 use crate::{BROKER, order, order_saga};
 
 #[test]
-fn a_full_disk_ends_the_orchestrator_and_no_order_is_lost() {
+fn a_full_disk_holds_everything_back_until_there_is_room_and_no_order_is_lost() {
     let mut site = Site::with_broker(&order_saga(".disk", "10m"), &BROKER.url(), "disk");
     let Some(disk) = SmallDisk::mount(site.path("disk")) else {
         eprintln!("skipped: only root may mount the small disk that this test fills");
@@ -21,7 +21,7 @@ fn a_full_disk_ends_the_orchestrator_and_no_order_is_lost() {
     };
     let store = disk.0.join("store");
     site.set("STORE__PATH", store.to_str().unwrap());
-    let full = format!("the disk of store {} is full: make room, then start again", store.display());
+    let full = format!("the disk of store {} is full: make room", store.display());
     let peer = Peer::connect(&BROKER.url());
     peer.tap("inventory.disk", "disk.tap");
     let mut orchestrator = site.run_until_ready();
@@ -36,31 +36,17 @@ fn a_full_disk_ends_the_orchestrator_and_no_order_is_lost() {
     };
     (0..20).for_each(|_| place());
     disk.fill();
-    for _ in 0..450 {
+    eventually("it says that the disk is full", || {
         place();
-        if orchestrator.code().is_some() {
-            break;
-        }
-    }
-    assert_eq!(orchestrator.ends_within(PATIENCE), Some(3), "{}", orchestrator.err());
-    let log = orchestrator.err();
-    let last = log.lines().last().unwrap_or_default();
-    assert_eq!(last, format!("error: stopped, and nothing that was acked or sent is lost: {full}"), "{log}");
-    assert!(!log.contains("panicked"), "{log}");
-
-    // Nothing changes until there is room.
-    let mut again = site.start(&["run"]);
-    if let Some(code) = again.ends_within(PATIENCE) {
-        assert!(
-            code == 3 && again.err().contains(&full) && !again.err().contains("panicked"),
-            "{}",
-            again.err()
-        );
-    }
-    drop(again);
+        orchestrator.err().contains(&full)
+    });
+    eventually("it is not ready, and says why", || {
+        let ended = site.call(&["ready"]);
+        ended.code == Some(1) && ended.out.contains("the disk of the store is full")
+    });
 
     disk.make_room();
-    let mut orchestrator = site.run_until_ready();
+    site.wait_until_ready(&mut orchestrator);
     let mut known = BTreeSet::new();
     eventually("every order has a saga", || {
         let page = site.json(&["list", "--json", "--limit", "500"]);
@@ -74,7 +60,38 @@ fn a_full_disk_ends_the_orchestrator_and_no_order_is_lost() {
         page["items"].as_array().unwrap().len() == placed.len()
     });
     orchestrator.stop();
+    assert!(!orchestrator.err().contains("panicked"), "{}", orchestrator.err());
     assert_eq!(peer.drain("disk.dead").len(), 0);
+}
+
+#[test]
+fn a_stop_while_the_disk_is_full_is_obeyed_and_a_start_then_says_why_it_cannot() {
+    let mut site = Site::with_broker(&order_saga(".fuller", "10m"), &BROKER.url(), "fuller");
+    let Some(disk) = SmallDisk::mount(site.path("disk")) else {
+        eprintln!("skipped: only root may mount the small disk that this test fills");
+        return;
+    };
+    site.set("STORE__PATH", disk.0.join("store").to_str().unwrap());
+    let peer = Peer::connect(&BROKER.url());
+    peer.tap("inventory.fuller", "fuller.tap");
+    let mut orchestrator = site.run_until_ready();
+    disk.fill();
+    let mut number = 0;
+    eventually("the disk is full", || {
+        number += 1;
+        let text = order(&format!("order-{number}"), &"x".repeat(20_000));
+        peer.publish("orders.fuller", "order.placed", text.as_bytes(), BasicProperties::default());
+        orchestrator.err().contains("is full: make room")
+    });
+    orchestrator.terminate();
+    assert_eq!(orchestrator.ends_within(PATIENCE), Some(0), "{}", orchestrator.err());
+
+    let mut again = site.start(&["run"]);
+    eventually("it says so, and ends or waits", || again.err().contains("is full: make room"));
+    if let Some(code) = again.code() {
+        assert_eq!(code, 3);
+    }
+    assert!(!again.err().contains("panicked"), "{}", again.err());
 }
 
 /// A file system in memory that has little room. Unmounted with the value.
