@@ -17,6 +17,8 @@ pub mod timers;
 
 pub mod amqp;
 
+pub mod checker;
+
 pub mod config;
 pub mod definitions;
 pub mod fault;

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use sagamq::cli::args::{Cli, Command};
 use sagamq::cli::{
-    CliError, Exit, check, client, dead_letters, demo, list, ready, run, schema, show, topology,
+    CliError, Exit, check, client, dead_letters, demo, list, ready, replay, run, schema, show, topology,
+    verify,
 };
 use sagamq::config::Config;
 use sagamq::fault;
@@ -57,6 +58,8 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::List(args) => list::list(&args, &api()?),
         Command::Show(args) => show::show(&args, &api()?),
         Command::DeadLetters(args) => dead_letters::dead_letters(&args, &api()?),
+        Command::Verify(args) => verify::verify(&args),
+        Command::Replay(args) => replay::replay(&load(args.into_overrides())?.store),
         Command::Topology => topology::topology(&load(Vec::new())?),
         Command::Schema => schema::schema(),
         Command::Ready => ready::ready(&api()?),

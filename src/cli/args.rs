@@ -38,6 +38,10 @@ pub enum Command {
     Show(ShowArgs),
     /// List messages that could not be used
     DeadLetters(DeadLettersArgs),
+    /// Check the evidence of a run: logs, ledgers and the store in a folder
+    Verify(VerifyArgs),
+    /// Prove that every record in the store is the fold of its history, while nothing uses it
+    Replay(ReplayArgs),
     /// Print the queues, exchanges and bindings that the definitions need
     Topology,
     /// Print the JSON Schema of the definition language
@@ -163,6 +167,32 @@ pub struct DeadLettersArgs {
     /// Which page.
     #[command(flatten)]
     pub page: PageArgs,
+}
+
+/// Arguments of `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Folder of the evidence
+    pub folder: PathBuf,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `replay`.
+#[derive(Debug, Default, Args)]
+pub struct ReplayArgs {
+    /// Folder of the store [default: the setting `store.path`]
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<String>,
+}
+
+impl ReplayArgs {
+    /// The flag, if it was given, as a setting.
+    pub fn into_overrides(self) -> Vec<Override> {
+        let set = |value| Override { flag: "--store", key: "store.path", value };
+        self.store.map(set).into_iter().collect()
+    }
 }
 
 /// Arguments of `demo`.

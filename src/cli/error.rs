@@ -1,12 +1,14 @@
 //! How a subcommand ends.
 
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use thiserror::Error;
 
 use crate::amqp::AmqpError;
 use crate::catalog::CatalogError;
+use crate::checker::FolderError;
 use crate::config::ConfigError;
 use crate::definitions::DefinitionsError;
 use crate::demo::DemoError;
@@ -111,6 +113,15 @@ pub enum CliError {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// There is no store where one is expected.
+    #[error("there is no store in {path}: name its folder by --store or store.path")]
+    NoStore {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Evidence cannot be read.
+    #[error(transparent)]
+    Evidence(#[from] FolderError),
     /// Instances cannot be taken up.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -157,6 +168,8 @@ impl CliError {
             | CliError::Catalog(_)
             | CliError::Bind(_)
             | CliError::Store(_)
+            | CliError::NoStore { .. }
+            | CliError::Evidence(_)
             | CliError::Engine(_)
             | CliError::Amqp(_)
             | CliError::Runtime(_)

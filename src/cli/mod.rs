@@ -12,9 +12,11 @@ mod error;
 pub mod list;
 pub mod output;
 pub mod ready;
+pub mod replay;
 pub mod run;
 pub mod schema;
 pub mod show;
 pub mod topology;
+pub mod verify;
 
 pub use error::{CliError, Exit};

@@ -74,7 +74,7 @@ pub struct Decision {
 
 /// Messages that change nothing are recorded up to this number per instance, and only counted after:
 /// a history is bounded whatever is sent.
-const IGNORED_RECORDED: u32 = 100;
+pub const IGNORED_RECORDED: u32 = 100;
 
 /// Begins an instance from a start event that names `business_key`.
 ///

@@ -27,6 +27,8 @@ use crate::saga::time::Timestamp;
 
 /// Key of the store's own record.
 pub(super) const META: &[u8] = b"m";
+/// First byte of the records of instances.
+pub(super) const INSTANCE: u8 = b'i';
 /// First byte of every key in the view by status.
 pub(super) const BY_STATUS: u8 = b's';
 /// First byte of the markers of open instances.
@@ -49,7 +51,7 @@ pub(super) fn version(saga: &str, version: u32) -> Vec<u8> {
 
 /// Record of an instance.
 pub(super) fn instance(id: InstanceId) -> Vec<u8> {
-    key(b'i', &[id.as_bytes()])
+    key(INSTANCE, &[id.as_bytes()])
 }
 
 /// First bytes of every entry of an instance's history.

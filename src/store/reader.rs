@@ -41,6 +41,14 @@ impl Reader {
         Ok(Some(instance))
     }
 
+    /// Every instance, whole, in the order of their ids.
+    ///
+    /// # Errors
+    /// Each item may be one, see [`Reader`].
+    pub fn instances(&self) -> impl Iterator<Item = Result<Instance, StoreError>> {
+        self.named_by(keys::INSTANCE)
+    }
+
     /// Everything that ever became known of an instance, oldest first; empty if there is none.
     ///
     /// # Errors
@@ -75,11 +83,7 @@ impl Reader {
     /// # Errors
     /// Each item may be one, see [`Reader`].
     pub fn open_instances(&self) -> impl Iterator<Item = Result<Instance, StoreError>> {
-        self.disk.keys(keys::under(&[keys::OPEN])).map(|key| {
-            let key = key?;
-            let id = keys::instance_of(&key).ok_or_else(|| self.disk.corrupt(&key, "it is cut off"))?;
-            self.instance(id)?.ok_or_else(|| self.disk.corrupt(&key, "there is no such instance"))
-        })
+        self.named_by(keys::OPEN)
     }
 
     /// The source of the definition with this hash.
@@ -132,6 +136,15 @@ impl Reader {
             last = keys::number_of(&key).unwrap_or(last);
         }
         Ok(page)
+    }
+
+    /// The instances that keys which begin with `kind` name.
+    fn named_by(&self, kind: u8) -> impl Iterator<Item = Result<Instance, StoreError>> {
+        self.disk.keys(keys::under(&[kind])).map(|key| {
+            let key = key?;
+            let id = keys::instance_of(&key).ok_or_else(|| self.disk.corrupt(&key, "it is cut off"))?;
+            self.instance(id)?.ok_or_else(|| self.disk.corrupt(&key, "there is no such instance"))
+        })
     }
 
     /// What an instance keeps of its start event: a part of the first entry of its history.

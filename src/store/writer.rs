@@ -1,6 +1,7 @@
 //! The store itself: opened once, committed to by one writer.
 
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -59,6 +60,11 @@ impl Store {
     /// As [`Store::open`].
     pub fn simulated(memory: &Memory) -> Result<Self, StoreError> {
         Self::over(Disk::Memory(memory.clone()))
+    }
+
+    /// Whether there is a store in a folder. To open one that is not there makes it.
+    pub fn is_in(folder: &Path) -> bool {
+        folder.join("sled").is_dir()
     }
 
     fn over(disk: Disk) -> Result<Self, StoreError> {

@@ -1,0 +1,230 @@
+//! I11: which fact may stand where.
+//!
+//! The transition function knows this too, in another form: this table is written from what the facts
+//! mean, to find out where the two disagree. What another invariant decides is left to it: starts (I1),
+//! what may be undone and in which order (I5, I6), times (I14).
+
+use super::histories::Moment;
+use crate::saga::fact::Fact;
+use crate::saga::id::Phase;
+use crate::saga::instance::{Awaiting, Status, StepState, StepStatus};
+use crate::saga::plan::Kind;
+use crate::saga::transition::IGNORED_RECORDED;
+
+/// What is wrong with a fact where it stands; `None` where it is legal.
+pub(super) fn offence(moment: &Moment<'_>) -> Option<String> {
+    let before = moment.before;
+    let Some(step) = step_of(moment.fact) else {
+        let rule = of_instance(moment)?;
+        return Some(format!("{rule}; the instance is {}: {:?}", before.status, moment.fact));
+    };
+    let Some(state) = before.steps.get(step) else {
+        return Some(format!("there is no such step: {:?}", moment.fact));
+    };
+    let rule = of_step(moment, step, state)?;
+    Some(format!(
+        "{rule}; step {} is {}, the instance {}: {:?}",
+        state.name, state.status, before.status, moment.fact
+    ))
+}
+
+/// The step that a fact is about.
+fn step_of(fact: &Fact) -> Option<usize> {
+    match *fact {
+        Fact::Skipped { step }
+        | Fact::Dispatched { step, .. }
+        | Fact::Published { step, .. }
+        | Fact::Unroutable { step, .. }
+        | Fact::TimedOut { step, .. }
+        | Fact::StillWorking { step, .. }
+        | Fact::Transient { step, .. }
+        | Fact::NotSent { step, .. }
+        | Fact::RetryScheduled { step, .. }
+        | Fact::Succeeded { step, .. }
+        | Fact::Failed { step, .. }
+        | Fact::GivenUp { step, .. }
+        | Fact::NotUndone { step, .. }
+        | Fact::Compensated { step } => Some(step),
+        _ => None,
+    }
+}
+
+/// The rule that a fact of a step breaks.
+fn of_step(moment: &Moment<'_>, index: usize, state: &StepState) -> Option<&'static str> {
+    use StepStatus::{Compensating, Dispatched, Failed, Pending, Unknown};
+    let before = moment.before;
+    let under_way = matches!(before.status, Status::Running | Status::Compensating);
+    let ended = matches!(before.status, Status::Completed | Status::Compensated);
+    let never_undone = state.compensation.is_idle();
+    let out = |phase| match phase {
+        Phase::Action => state.status == Dispatched,
+        Phase::Compensation => state.status == Compensating,
+    };
+    let awaiting = |phase| state.progress(phase).awaiting;
+    let attempt_of = |phase| state.progress(phase).attempt;
+    let unless = |legal: bool, rule| (!legal).then_some(rule);
+    match *moment.fact {
+        Fact::Skipped { .. } => unless(
+            state.status == Pending && before.status == Status::Running && has_its_turn(moment, index),
+            "only a step that has its turn is skipped",
+        ),
+        Fact::Dispatched { phase: Phase::Action, attempt: 1, .. } => unless(
+            state.status == Pending && before.status == Status::Running && has_its_turn(moment, index),
+            "only a step that has its turn is begun, once",
+        ),
+        Fact::Dispatched { phase: Phase::Compensation, attempt: 1, .. } => unless(
+            before.status == Status::Compensating && never_undone,
+            "a step is undone once, when the instance goes back",
+        ),
+        Fact::Dispatched { phase, attempt, .. } => unless(
+            under_way
+                && out(phase)
+                && attempt == attempt_of(phase).saturating_add(1)
+                && matches!(awaiting(phase), Awaiting::Retry(_)),
+            "a further attempt is one more, and was scheduled",
+        ),
+        Fact::Published { phase, attempt, .. } | Fact::Unroutable { phase, attempt, .. } => unless(
+            attempt == attempt_of(phase) && awaiting(phase) == Awaiting::Confirm,
+            "the broker speaks of the attempt that is to be published",
+        ),
+        Fact::TimedOut { phase, attempt, .. } => unless(
+            under_way
+                && out(phase)
+                && attempt == attempt_of(phase)
+                && matches!(awaiting(phase), Awaiting::Reply(_)),
+            "only an attempt that awaits its reply is not answered in time",
+        ),
+        Fact::Transient { phase, attempt, .. } => unless(
+            under_way && out(phase) && attempt == attempt_of(phase) && is_out(awaiting(phase)),
+            "only the attempt that is out fails for now",
+        ),
+        Fact::StillWorking { phase, .. } => unless(
+            under_way && out(phase) && is_out(awaiting(phase)),
+            "only an attempt that is out is being worked on",
+        ),
+        Fact::NotSent { phase, .. } => unless(
+            (out(phase) && awaiting(phase) == Awaiting::Confirm)
+                || (phase == Phase::Action && state.status == Pending && has_its_turn(moment, index)),
+            "only a command that was just decided cannot be made",
+        ),
+        Fact::RetryScheduled { phase, .. } => unless(
+            !ended && out(phase) && attempt_of(phase) > 0 && awaiting(phase) == Awaiting::Nothing,
+            "an attempt is scheduled when the one before it is over",
+        ),
+        Fact::Succeeded { .. } => unless(
+            !ended
+                && (state.status == Dispatched || (matches!(state.status, Unknown | Failed) && never_undone)),
+            "only what was begun, and not undone, succeeds",
+        ),
+        Fact::Failed { .. } => unless(
+            !ended
+                && (matches!(state.status, Dispatched | Pending)
+                    || (state.status == Unknown && never_undone)),
+            "only what has not succeeded, and was not undone, fails",
+        ),
+        Fact::GivenUp { .. } => {
+            unless(!ended && state.status == Dispatched, "only what is in flight is given up")
+        }
+        Fact::NotUndone { .. } => unless(
+            under_way && state.status == Compensating,
+            "only what is being undone can be refused to be",
+        ),
+        Fact::Compensated { .. } => {
+            unless(!ended && state.status == Compensating, "only what is being undone is undone")
+        }
+        _ => None,
+    }
+}
+
+/// The rule that a fact of the whole instance breaks.
+fn of_instance(moment: &Moment<'_>) -> Option<&'static str> {
+    let before = moment.before;
+    let running = before.status == Status::Running;
+    let any = |wanted: fn(StepStatus) -> bool| before.steps.iter().any(|state| wanted(state.status));
+    let notice = |index: usize| before.notices.get(index).is_some_and(|notice| notice.pending);
+    let (legal, rule) = match moment.fact {
+        Fact::Stopping { .. } => (
+            matches!(before.status, Status::Running | Status::Parked) && before.error.is_none(),
+            "an instance stops once, before it goes back",
+        ),
+        Fact::StopOverruled => (
+            before.is_stopping() && pivot_passed(moment) != Some(false),
+            "only a pivot that got through overrules a stop",
+        ),
+        Fact::CompensationStarted => (
+            before.is_stopping()
+                && !any(|status| status == StepStatus::Dispatched)
+                && pivot_passed(moment) != Some(true),
+            "an instance goes back when it stops, nothing is in flight, and no pivot got through",
+        ),
+        Fact::DeadlinePassed => (
+            matches!(before.status, Status::Running | Status::Compensating)
+                && before.deadline.is_some()
+                && !before.deadline_passed,
+            "a deadline passes once, while the instance is under way",
+        ),
+        Fact::Completed => (
+            running
+                && !before.is_stopping()
+                && !any(|status| !matches!(status, StepStatus::Succeeded | StepStatus::Skipped)),
+            "an instance is completed when every step is settled",
+        ),
+        Fact::AllCompensated => (
+            before.status == Status::Compensating && nothing_is_left_to_undo(moment),
+            "an instance is compensated when nothing is left to undo",
+        ),
+        Fact::Parked { .. } => (
+            matches!(before.status, Status::Running | Status::Compensating),
+            "only an instance that is under way is parked",
+        ),
+        Fact::Resumed { to } => (
+            before.status == Status::Parked && matches!(to, Status::Running | Status::Compensating),
+            "only a parked instance goes on",
+        ),
+        Fact::NoticeDue { .. } => (
+            matches!(moment.previous, Some(Fact::Completed | Fact::AllCompensated | Fact::Parked { .. })),
+            "an end is told when it comes",
+        ),
+        Fact::NoticePublished { notice: index } | Fact::NoticeDropped { notice: index, .. } => {
+            (notice(*index), "the broker speaks of a notice that is to be published")
+        }
+        Fact::Ignored { .. } => {
+            (before.ignored < IGNORED_RECORDED, "what changes nothing is on record up to a limit")
+        }
+        _ => (true, ""),
+    };
+    (!legal).then_some(rule)
+}
+
+/// Whether everything that a step requires is settled, and the instance begins further steps.
+fn has_its_turn(moment: &Moment<'_>, index: usize) -> bool {
+    let Some(step) = moment.plan.and_then(|plan| plan.steps.get(index)) else { return true };
+    let settled = |earlier: &usize| {
+        let status = moment.before.steps.get(*earlier).map(|state| state.status);
+        matches!(status, Some(StepStatus::Succeeded | StepStatus::Skipped))
+    };
+    !moment.before.is_stopping() && step.requires.iter().all(settled)
+}
+
+/// Whether a pivot is behind the instance; `None` where the definition is not known.
+fn pivot_passed(moment: &Moment<'_>) -> Option<bool> {
+    let passed = |state: &StepState| matches!(state.status, StepStatus::Succeeded | StepStatus::Skipped);
+    let mut steps = moment.plan?.steps.iter().zip(&moment.before.steps);
+    Some(steps.any(|(step, state)| step.kind == Kind::Pivot && passed(state)))
+}
+
+fn nothing_is_left_to_undo(moment: &Moment<'_>) -> bool {
+    let compensations = |index: usize| {
+        moment.plan.and_then(|plan| plan.steps.get(index)).is_some_and(|step| step.compensation.is_some())
+    };
+    let steps = moment.before.steps.iter().enumerate();
+    !steps.map(|(index, state)| (state.status, compensations(index))).any(|(status, undoable)| match status {
+        StepStatus::Dispatched | StepStatus::Compensating => true,
+        StepStatus::Succeeded | StepStatus::Unknown => undoable,
+        _ => false,
+    })
+}
+
+fn is_out(awaiting: Awaiting) -> bool {
+    matches!(awaiting, Awaiting::Confirm | Awaiting::Reply(_))
+}

@@ -1,0 +1,37 @@
+//! The checker: decides over what was observed of a run whether everything held that must hold.
+//!
+//! It believes no word of the orchestrator that others can give: what came from outside is told by who
+//! placed it, what was sent by a tap, what was done by the participants' ledgers, what was settled by a
+//! listener on the wire. The store is what all of these are compared with. A simulation hands its
+//! [`Evidence`] over in memory; [`Folder`] reads it from files.
+//!
+//! | file | what |
+//! |---|---|
+//! | `evidence` | [`Evidence`]: what was observed |
+//! | `folder` | [`Folder`]: the same from files |
+//! | `invariant` | [`Invariant`]: what must hold |
+//! | `report` | [`Report`]: what was found |
+//! | `case` | the evidence, sorted by instance |
+//! | `starts` | I1, I2, I8, I13: what came in, and what became of it |
+//! | `effects` | I3, I4, I10, I12: what was done, by the ledgers |
+//! | `messages` | I5, I7, I9, I15, I16: what was sent, by the tap |
+//! | `histories` | I5, I6, I14, I15, I17: what was decided, fact by fact |
+//! | `legal` | I11: which fact may stand where |
+//! | `time_line` | all that is known of one instance, in the order of time |
+
+mod case;
+mod effects;
+pub mod evidence;
+mod folder;
+mod histories;
+mod invariant;
+mod legal;
+mod messages;
+mod report;
+mod starts;
+mod time_line;
+
+pub use evidence::Evidence;
+pub use folder::{Folder, FolderError};
+pub use invariant::Invariant;
+pub use report::{Report, Violation, check};

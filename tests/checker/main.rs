@@ -1,0 +1,8 @@
+//! The checker: it passes what is right, and tells each thing that is wrong by its invariant.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod folder;
+mod honest;
+mod play;
+mod violations;
