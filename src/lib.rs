@@ -17,8 +17,6 @@ pub mod timers;
 
 pub mod amqp;
 
-pub mod checker;
-
 pub mod config;
 pub mod definitions;
 pub mod fault;
@@ -26,6 +24,8 @@ pub mod health;
 pub mod http;
 pub mod metric;
 pub mod telemetry;
+
+pub mod checker;
 
 pub mod cli;
 pub mod demo;

@@ -2,7 +2,7 @@
 //!
 //! The history is folded once; each fact is looked at with the instance as it was before it.
 
-use super::Invariant::{self, I5, I6, I11, I14, I15, I16, I17};
+use super::Invariant::{I5, I6, I11, I14, I15, I16, I17};
 use super::case::{Case, Told};
 use super::evidence::Seen;
 use super::legal;
@@ -17,9 +17,16 @@ use crate::saga::time::Timestamp;
 
 pub(super) fn check(case: &Case<'_>, found: &mut Findings) {
     let mut add = |invariant, what| found.add(invariant, Some(case.id()), what);
-    revisions_count_up(case).map(|what| add(I15, what));
-    the_definition_is_its_own(case).map(|what| add(I16, what));
-    the_record_is_the_fold(case).map(|what| add(I17, what));
+    let of_the_whole = [
+        (I15, revisions_count_up(case)),
+        (I16, the_definition_is_its_own(case)),
+        (I17, the_record_is_the_fold(case)),
+    ];
+    for (invariant, what) in of_the_whole {
+        if let Some(what) = what {
+            add(invariant, what);
+        }
+    }
     let history = &case.observed.history;
     let first = history.first().and_then(|entry| entry.facts.first());
     let Some(Recorded { at, fact: Fact::Started(started) }) = first else { return };
@@ -33,21 +40,19 @@ pub(super) fn check(case: &Case<'_>, found: &mut Findings) {
                 fact: &recorded.fact,
                 at: recorded.at,
             };
-            let checks: [(Invariant, fn(&Moment<'_>) -> Option<String>); 5] = [
-                (I5, it_may_have_happened),
-                (I6, it_goes_backwards),
-                (I11, legal::offence),
-                (I14, it_is_not_early),
-                (I15, time_goes_on),
+            let of_the_fact = [
+                (I5, it_may_have_happened(&moment)),
+                (I6, it_goes_backwards(&moment)),
+                (I11, legal::offence(&moment)),
+                (I14, it_is_not_early(&moment)),
+                (I15, time_goes_on(&moment)),
             ];
-            for (invariant, check) in checks {
-                if let Some(what) = check(&moment) {
+            before.apply(recorded);
+            let sent = (I15, it_was_sent_as_decided(case, &before, &recorded.fact));
+            for (invariant, what) in of_the_fact.into_iter().chain([sent]) {
+                if let Some(what) = what {
                     add(invariant, format!("revision {revision}: {what}"));
                 }
-            }
-            before.apply(recorded);
-            if let Some(what) = it_was_sent_as_decided(case, &before, &recorded.fact) {
-                add(I15, format!("revision {revision}: {what}"));
             }
         }
         before.revision = *revision;
@@ -168,9 +173,7 @@ fn time_goes_on(moment: &Moment<'_>) -> Option<String> {
 /// I15: a command is what its definition makes of the instance as it was when the command was decided.
 fn it_was_sent_as_decided(case: &Case<'_>, after: &Instance, fact: &Fact) -> Option<String> {
     let Fact::Dispatched { step, phase, attempt } = *fact else { return None };
-    if after.steps.get(step).is_none() {
-        return None;
-    }
+    after.steps.get(step)?;
     let part = Part::Attempt { step, phase, attempt };
     let expected = command::render(case.plan?, after, part).ok()??;
     let is_expected = |seen: &&Seen| {

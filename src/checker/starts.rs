@@ -223,7 +223,12 @@ fn garbage_is_dead_lettered_once(cases: &Cases<'_>, given_up: &GivenUp<'_>, foun
         if !given_up.is_on_record(id) {
             found.add(I13, None, format!("no reason is on record for garbage {id}"));
         }
-        for case in cases.all.iter().filter(|case| case.causes.contains(id.as_str())) {
+    }
+    let is_garbage = |placed: &&Placed| placed.what == Placing::Garbage;
+    let garbage = cases.evidence.placed.iter().filter(is_garbage).map(|placed| placed.message_id.as_str());
+    let garbage: HashSet<_> = garbage.collect();
+    for case in &cases.all {
+        for id in case.causes.intersection(&garbage) {
             found.add(I13, Some(case.id()), format!("garbage {id} is on its history"));
         }
     }
