@@ -166,7 +166,6 @@ impl Engine {
                 self.timers.arm(instance.id, instance.next_due());
             }
             fault::pass(Point::Recovering);
-            recovered.latest = recovered.latest.max(instance.updated_at);
             self.open += 1;
         }
         // A late answer may take a parked instance on: its definition must be listened to.
@@ -481,8 +480,6 @@ pub struct Recovered {
     pub instances: usize,
     /// Messages that the broker has not confirmed, as they were.
     pub outgoing: Vec<Outgoing>,
-    /// The latest time at which anything was recorded of them.
-    pub latest: Timestamp,
 }
 
 /// Whether a fact only says that a message is out.

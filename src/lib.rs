@@ -29,4 +29,5 @@ pub mod checker;
 
 pub mod cli;
 pub mod demo;
+pub mod simulate;
 pub mod throwaway;

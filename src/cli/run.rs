@@ -145,8 +145,8 @@ impl Orchestrator {
         publisher.publish(recovered.outgoing);
         fault::pass(Point::Recovered);
         let consumer = Consumer::start(broker, topology, deliveries_in, Arc::clone(health));
+        let clock = Clock::start(store.latest());
         let (store, health) = (Some(store), Arc::clone(health));
-        let clock = Clock::start(recovered.latest);
         let runtime = Runtime { engine, store, consumer, publisher, deliveries, reports, health, clock };
         Ok(runtime.run(stopped(self.stop.clone())).await?)
     }

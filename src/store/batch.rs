@@ -22,6 +22,8 @@ pub struct Batch {
     pub(super) writes: Writes,
     pub(super) appends: HashMap<InstanceId, Append>,
     pub(super) letters: Vec<DeadLetter>,
+    /// The latest time that anything in it was recorded at.
+    pub(super) latest: Timestamp,
     bytes: usize,
 }
 
@@ -104,6 +106,7 @@ impl Batch {
     /// instance that starts. `entry.revision` must be the next one: the commit fails otherwise.
     pub fn save(&mut self, before: Option<Before>, instance: &Instance, entry: &HistoryEntry) {
         let id = instance.id;
+        self.latest = self.latest.max(instance.updated_at);
         self.expect_next(id, entry.revision);
         self.put(&keys::entry(id, entry.revision), &record::json(entry));
         self.put(&keys::instance(id), &record::json(instance));
@@ -134,6 +137,7 @@ impl Batch {
     /// Adds a dead letter. Of all that were ever added, the newest
     /// [`MAX_DEAD_LETTERS`](super::MAX_DEAD_LETTERS) are kept.
     pub fn dead_letter(&mut self, letter: DeadLetter) {
+        self.latest = self.latest.max(letter.at);
         self.bytes += letter.reason.len() + letter.preview.len() + 256;
         self.letters.push(letter);
     }

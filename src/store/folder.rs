@@ -9,7 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tracing::warn;
+use rustix::fs::Advice;
+use tracing::{debug, warn};
 
 use super::disk::Writes;
 use super::error::StoreError;
@@ -51,6 +52,7 @@ impl Folder {
         make_private(&directory)?;
         set_leftovers_aside(&directory)?;
         let file = directory.join("db");
+        forget_cached(&file)?;
         let release = Release(file.clone());
         let sled =
             open_sled(&directory, config.cache_mib).map_err(|source| StoreError::open(&path, source))?;
@@ -169,6 +171,24 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
         .and_then(|()| writeln!(file, "{}", std::process::id()))
         .map_err(StoreError::io("write", &path))?;
     Ok(file)
+}
+
+/// Has the system read the file from the disk again.
+///
+/// After a write that failed, its memory may hold what the disk does not, as clean as if it did: what a
+/// restart then decides on could be gone with the next power cut.
+fn forget_cached(file: &Path) -> Result<(), StoreError> {
+    if !file.exists() {
+        return Ok(());
+    }
+    let file_error = |source| StoreError::io("sync", file)(source);
+    let opened = OpenOptions::new().read(true).write(true).open(file).map_err(file_error)?;
+    opened.sync_all().map_err(file_error)?;
+    // A file system that keeps its files in memory may refuse: it has no disk to read from.
+    if let Err(error) = rustix::fs::fadvise(&opened, 0, None, Advice::DontNeed) {
+        debug!(%error, "the system does not forget the file");
+    }
+    Ok(())
 }
 
 /// Opens sled. It panics on some kinds of damage, which is an error like any other here.

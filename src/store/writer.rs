@@ -14,6 +14,7 @@ use super::memory::Memory;
 use super::reader::Reader;
 use super::{keys, record};
 use crate::config::StoreConfig;
+use crate::saga::time::Timestamp;
 
 /// How many dead letters are kept: the newest.
 pub const MAX_DEAD_LETTERS: u64 = 10_000;
@@ -24,6 +25,8 @@ pub struct Store {
     disk: Arc<Disk>,
     /// Number of the last commit.
     sequence: u64,
+    /// The latest time that anything in it was recorded at.
+    latest: Timestamp,
     /// Numbers of the dead letters that are kept.
     letters: Range<u64>,
     /// How a commit failed, after which none is taken.
@@ -35,6 +38,9 @@ pub struct Store {
 struct Meta {
     /// Number of the commit that wrote it.
     commit: u64,
+    /// The latest time that anything in the store was recorded at.
+    #[serde(default)]
+    latest: Timestamp,
 }
 
 impl Store {
@@ -62,20 +68,25 @@ impl Store {
         Self::over(Disk::Memory(memory.clone()))
     }
 
+    /// The latest time that anything in it was recorded at: no clock may go on from before it.
+    pub fn latest(&self) -> Timestamp {
+        self.latest
+    }
+
     /// Whether there is a store in a folder. To open one that is not there makes it.
     pub fn is_in(folder: &Path) -> bool {
         folder.join("sled").is_dir()
     }
 
     fn over(disk: Disk) -> Result<Self, StoreError> {
-        let Meta { commit } = record::read_json(&disk, keys::META)?.unwrap_or_default();
+        let Meta { commit, latest } = record::read_json(&disk, keys::META)?.unwrap_or_default();
         let mark = disk.mark();
         if commit < mark {
             return Err(StoreError::LostTail { path: disk.path().to_owned(), mark, found: commit });
         }
         disk.settle(commit)?;
         let letters = kept_letters(&disk)?;
-        Ok(Self { disk: Arc::new(disk), sequence: commit, letters, poisoned: None })
+        Ok(Self { disk: Arc::new(disk), sequence: commit, latest, letters, poisoned: None })
     }
 
     /// A reader of this store. It sees a commit once it is applied, a moment before it is durable.
@@ -101,13 +112,15 @@ impl Store {
         self.check_revisions(batch)?;
         let mut writes = batch.writes.clone();
         let sequence = self.sequence + 1;
-        put_json(&mut writes, keys::META, &Meta { commit: sequence });
+        let latest = self.latest.max(batch.latest);
+        put_json(&mut writes, keys::META, &Meta { commit: sequence, latest });
         let letters = put_letters(&mut writes, self.letters.clone(), &batch.letters);
         if let Err(source) = self.disk.persist(&writes, sequence) {
             self.poisoned = Some(source.to_string());
             return Err(StoreError::commit(self.disk.path(), source));
         }
         self.sequence = sequence;
+        self.latest = latest;
         self.letters = letters;
         Ok(())
     }

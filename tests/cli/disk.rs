@@ -94,6 +94,52 @@ fn a_stop_while_the_disk_is_full_is_obeyed_and_a_start_then_says_why_it_cannot()
     assert!(!again.err().contains("panicked"), "{}", again.err());
 }
 
+#[test]
+fn an_fdatasync_that_fails_ends_the_orchestrator_and_no_order_is_lost() {
+    let strace = Path::new("/usr/bin/strace");
+    if !strace.exists() {
+        eprintln!(
+            "skipped: strace, which makes fdatasync fail, is not installed (scripts/setup test installs it)"
+        );
+        return;
+    }
+    let site = Site::with_broker(&order_saga(".eio", "10m"), &BROKER.url(), "eio");
+    let peer = Peer::connect(&BROKER.url());
+    peer.tap("inventory.eio", "eio.tap");
+    // The first commit and the high-water mark are synced as well.
+    let inject = "inject=fdatasync:error=EIO:when=12+";
+    let mut orchestrator =
+        site.start_below(strace, &["-f", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", inject]);
+    site.wait_until_ready(&mut orchestrator);
+    let mut placed = BTreeSet::new();
+    eventually("the disk fails", || {
+        let key = format!("order-{:04}", placed.len());
+        let text = order(&key, "");
+        peer.publish("orders.eio", "order.placed", text.as_bytes(), BasicProperties::default());
+        placed.insert(key);
+        orchestrator.code().is_some()
+    });
+    assert_eq!(orchestrator.ends_within(PATIENCE), Some(3));
+    let log = orchestrator.err();
+    let last = log.lines().last().unwrap_or_default();
+    assert!(
+        last.starts_with("error: stopped, and nothing that was acked or sent is lost: commit to store "),
+        "{log}"
+    );
+    assert!(
+        last.contains("Input/output error") && last.ends_with("check the disk, then start again"),
+        "{log}"
+    );
+
+    let mut orchestrator = site.run_until_ready();
+    eventually("every order has a saga", || {
+        let page = site.json(&["list", "--json", "--limit", "500"]);
+        page["items"].as_array().unwrap().len() == placed.len()
+    });
+    orchestrator.stop();
+    assert_eq!(peer.drain("eio.dead").len(), 0);
+}
+
 /// A file system in memory that has little room. Unmounted with the value.
 struct SmallDisk(PathBuf);
 

@@ -75,9 +75,22 @@ impl Site {
 
     /// Starts a command; what it prints goes to files.
     pub(crate) fn start(&self, arguments: &[&str]) -> Running {
+        self.spawn(self.command(arguments))
+    }
+
+    /// Starts the orchestrator below another program, which gets its own arguments first.
+    pub(crate) fn start_below(&self, program: &Path, arguments: &[&str]) -> Running {
+        let orchestrator = self.command(&["run"]);
+        let mut command = Command::new(program);
+        command.args(arguments).arg(orchestrator.get_program()).args(orchestrator.get_args());
+        command.current_dir(self.folder.path()).env_clear().stdin(Stdio::null());
+        command.envs(orchestrator.get_envs().filter_map(|(key, value)| value.map(|value| (key, value))));
+        self.spawn(command)
+    }
+
+    fn spawn(&self, mut command: Command) -> Running {
         let number = self.started.replace(self.started.get() + 1);
         let [out, err] = ["out", "err"].map(|kind| self.path(&format!("{number}.{kind}")));
-        let mut command = self.command(arguments);
         command.stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
         Running { child: command.spawn().unwrap(), out, err }
     }

@@ -1,0 +1,119 @@
+//! A broker that exists in memory only: two queues of the orchestrator, the commands that are under
+//! way to participants, and a log of all that passed.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::checker::evidence::{Acked, Dead, Seen, Settled};
+use crate::delivery::{Delivery, Queue, Rejected, Settlement, Token};
+use crate::saga::decode::decode;
+use crate::saga::message::{Outgoing, RawMessage};
+use crate::saga::time::Timestamp;
+
+/// Deliveries that may be out without an ack, as `broker.prefetch` bounds them.
+const PREFETCH: usize = 12;
+/// Bytes that a body may have.
+const MAX_BODY: usize = 1 << 20;
+
+/// The broker.
+#[derive(Debug, Default)]
+pub(super) struct Broker {
+    waiting: BTreeMap<Queue, VecDeque<RawMessage>>,
+    unacked: BTreeMap<Token, RawMessage>,
+    epoch: u64,
+    tag: u64,
+    /// Commands that no participant has taken yet.
+    pub(super) commands: Vec<Outgoing>,
+    pub(super) log: Vec<Seen>,
+    pub(super) acks: Vec<Acked>,
+    pub(super) dead: Vec<Dead>,
+}
+
+impl Broker {
+    /// Takes a message in, for one of the orchestrator's queues.
+    pub(super) fn enqueue(&mut self, queue: Queue, message: RawMessage) {
+        self.waiting.entry(queue).or_default().push_back(message);
+    }
+
+    /// How many messages wait in a queue.
+    pub(super) fn waiting(&self, queue: Queue) -> usize {
+        self.waiting.get(&queue).map_or(0, VecDeque::len)
+    }
+
+    /// How many of them may be delivered now.
+    pub(super) fn deliverable(&self, queue: Queue) -> usize {
+        let out = self.unacked.keys().filter(|token| token.queue == queue).count();
+        self.waiting(queue).min(PREFETCH.saturating_sub(out))
+    }
+
+    /// Delivers the message at `position`; with `twice`, a copy of it stays and comes again.
+    pub(super) fn deliver(&mut self, queue: Queue, position: usize, twice: bool) -> Option<Delivery> {
+        let waiting = self.waiting.get_mut(&queue)?;
+        let message = if twice { waiting.get(position)?.clone() } else { waiting.remove(position)? };
+        self.tag += 1;
+        let token = Token { queue, epoch: self.epoch, tag: self.tag };
+        self.unacked.insert(token, message.clone());
+        Some(Delivery { token, content: understand(message) })
+    }
+
+    /// Whether a message can never be understood.
+    pub(super) fn is_poison(&self, queue: Queue, position: usize) -> bool {
+        let message = self.waiting.get(&queue).and_then(|waiting| waiting.get(position));
+        message.is_some_and(|message| decode(message.clone(), MAX_BODY).is_err())
+    }
+
+    /// Forgets or dead-letters what the orchestrator has settled.
+    pub(super) fn settle(&mut self, settlement: &Settlement, at: Timestamp) {
+        let epoch = self.epoch;
+        for token in settlement.reject.iter().filter(|token| token.epoch == epoch) {
+            if let Some(message) = self.unacked.remove(token) {
+                let message_id = message.message_id.unwrap_or_default();
+                self.note(token.queue, Some(message_id.clone()), Settled::Rejected, at);
+                self.dead.push(Dead { message_id, at });
+            }
+        }
+        for last in settlement.ack.iter().filter(|token| token.epoch == epoch) {
+            let covered = |token: &Token| token.queue == last.queue && token.tag <= last.tag;
+            let tokens: Vec<_> = self.unacked.keys().copied().filter(covered).collect();
+            for token in tokens {
+                let message = self.unacked.remove(&token);
+                let message_id = message.and_then(|message| message.message_id);
+                self.note(token.queue, message_id, Settled::Acked, at);
+            }
+        }
+    }
+
+    /// The consuming connection is gone: what was not settled waits again, where it was.
+    pub(super) fn lose_consumer(&mut self) {
+        self.epoch += 1;
+        for (token, message) in std::mem::take(&mut self.unacked).into_iter().rev() {
+            self.waiting.entry(token.queue).or_default().push_front(message);
+        }
+    }
+
+    /// Takes a message of the orchestrator to everyone who is bound for it.
+    pub(super) fn route(&mut self, outgoing: &Outgoing, at: Timestamp) {
+        self.log.push(Seen {
+            message_id: outgoing.message_id.to_string(),
+            exchange: outgoing.exchange.clone(),
+            key: outgoing.key.clone(),
+            headers: outgoing.headers.clone(),
+            body: String::from_utf8_lossy(&outgoing.body).into_owned(),
+            at,
+        });
+        if outgoing.wants_reply {
+            self.commands.push(outgoing.clone());
+        }
+    }
+
+    fn note(&mut self, queue: Queue, message_id: Option<String>, verdict: Settled, at: Timestamp) {
+        self.acks.push(Acked { queue: queue.as_str().to_owned(), message_id, verdict, at });
+    }
+}
+
+/// As the consumer does it.
+fn understand(raw: RawMessage) -> Result<crate::saga::message::Message, Box<Rejected>> {
+    let (exchange, key, message_id) = (raw.exchange.clone(), raw.key.clone(), raw.message_id.clone());
+    let (size, preview) = (raw.body.len(), String::from_utf8_lossy(&raw.body).into_owned());
+    decode(raw, MAX_BODY)
+        .map_err(|poison| Box::new(Rejected { poison, exchange, key, message_id, size, preview }))
+}

@@ -1,0 +1,21 @@
+//! A whole world in virtual time: the real engine and the real store over a simulated disk, a broker,
+//! participants, and every kind of bad luck that a seed can bring. The same seed is the same history.
+//!
+//! | file | what |
+//! |---|---|
+//! | `world` | what happens next, and what goes wrong |
+//! | `process` | the orchestrator, which may die |
+//! | `broker` | queues, acks, and a log of all that passed |
+//! | `participant` | those who do the work, more or less |
+//! | `chance` | dice |
+//!
+//! What it observed is [`Evidence`](crate::checker::Evidence), for the [checker](crate::checker) to judge.
+
+mod broker;
+mod chance;
+mod participant;
+mod process;
+mod world;
+
+pub use process::ProcessError;
+pub use world::{Outcome, Planned, Setting, Trouble, play};

@@ -1,0 +1,104 @@
+//! The orchestrator as a process that can die: the real engine and the real store, with what only lives
+//! in memory around them. It does what [`crate::runtime`] and [`crate::amqp`] do, one thing at a time.
+
+use std::collections::VecDeque;
+
+use crate::catalog::{Catalog, CatalogError};
+use crate::definitions::Loaded;
+use crate::delivery::{Report, Settlement, Verdict};
+use crate::engine::{Engine, EngineError, Gathered};
+use crate::saga::message::Outgoing;
+use crate::saga::time::Timestamp;
+use crate::store::{Memory, Store, StoreError};
+
+/// A process.
+pub(super) struct Process {
+    pub(super) engine: Engine,
+    store: Store,
+    committing: Option<Gathered>,
+    /// Messages that the broker has not confirmed.
+    pub(super) outbox: VecDeque<Outgoing>,
+    /// What the broker said, which the engine does not know yet.
+    pub(super) reports: VecDeque<Report>,
+}
+
+/// Why a process cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A definition.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+impl Process {
+    /// Starts as `sagamq run` does; also tells how many instances it took up.
+    pub(super) fn start(memory: &Memory, definitions: &[Loaded]) -> Result<(Self, usize), ProcessError> {
+        let mut store = Store::simulated(memory)?;
+        let reader = store.reader();
+        let (catalog, batch) = Catalog::adopt(definitions.to_vec(), &reader)?;
+        store.commit(&batch)?;
+        let mut engine = Engine::new(reader, catalog);
+        let recovered = engine.recover()?;
+        let outbox = recovered.outgoing.into();
+        let process = Self { engine, store, committing: None, outbox, reports: VecDeque::new() };
+        Ok((process, recovered.instances))
+    }
+
+    /// The time that its clock does not go back behind.
+    pub(super) fn latest(&self) -> Timestamp {
+        self.store.latest()
+    }
+
+    /// Whether a commit is under way.
+    pub(super) fn is_committing(&self) -> bool {
+        self.committing.is_some()
+    }
+
+    /// Begins a commit of what has gathered; false if nothing has, or one is under way.
+    pub(super) fn begin_commit(&mut self) -> bool {
+        if self.committing.is_none() {
+            self.committing = self.engine.take();
+        }
+        self.committing.is_some()
+    }
+
+    /// Ends the commit, and releases what waited for it: messages to the outbox, settlements to the
+    /// caller.
+    pub(super) fn end_commit(&mut self) -> Result<Option<Settlement>, ProcessError> {
+        let Some(gathered) = self.committing.take() else { return Ok(None) };
+        self.store.commit(&gathered.batch)?;
+        self.engine.committed(&gathered);
+        self.outbox.extend(gathered.release.outgoing);
+        Ok(Some(gathered.release.settlement))
+    }
+
+    /// Takes the message at `position` out of the outbox, and has the engine told what became of it.
+    pub(super) fn report(&mut self, position: usize, verdict: Verdict) {
+        if let Some(outgoing) = self.outbox.remove(position) {
+            self.reports.push_back(Report { origin: outgoing.origin, verdict });
+        }
+    }
+
+    /// Hands the next report to the engine.
+    pub(super) fn hear(&mut self, now: Timestamp) -> Result<(), ProcessError> {
+        match self.reports.pop_front() {
+            Some(report) => Ok(self.engine.handle_report(report, now)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets the engine do what time demands.
+    pub(super) fn tick(&mut self, now: Timestamp) -> Result<(), ProcessError> {
+        let due = self.engine.next_due().is_some_and(|due| due <= now);
+        if due && !self.engine.is_full() {
+            self.engine.tick(now)?;
+        }
+        Ok(())
+    }
+}

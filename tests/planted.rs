@@ -1,0 +1,73 @@
+//! The suite is tested itself: each bug that is planted must be found. Those that only a real process or
+//! a real broker can show are in `tests/faults/planted.rs`.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+#[path = "support/storm.rs"]
+mod storm;
+
+use fail::FailScenario;
+use sagamq::checker::{Invariant, check};
+use sagamq::fault::Bug;
+use sagamq::simulate::play;
+
+/// So many plays must be enough to find a bug.
+const SEEDS: u64 = 100;
+
+/// Plays with a bug until the checker finds that one of these does not hold.
+fn assert_found(bug: Option<Bug>, expected: &[Invariant]) {
+    // Also a lock: what is planted holds for the whole process.
+    let scenario = FailScenario::setup();
+    if let Some(bug) = bug {
+        fail::cfg(bug.name(), "return").unwrap();
+    }
+    let setting = storm::storm(false);
+    let mut found = Vec::new();
+    for seed in 0..SEEDS {
+        let outcome = play(&setting, seed).unwrap();
+        let violations = check(&outcome.evidence).violations;
+        found.extend(violations.iter().map(|violation| violation.invariant));
+    }
+    scenario.teardown();
+    match bug {
+        None => assert!(found.is_empty(), "found without a bug: {found:?}"),
+        Some(bug) => {
+            assert!(expected.iter().any(|invariant| found.contains(invariant)), "{bug:?}: only {found:?}");
+        }
+    }
+}
+
+#[test]
+fn without_a_bug_nothing_is_found() {
+    assert_found(None, &[]);
+}
+
+#[test]
+fn random_ids_are_found() {
+    assert_found(Some(Bug::RandomIds), &[Invariant::I7]);
+}
+
+#[test]
+fn a_commit_without_a_sync_is_found() {
+    assert_found(Some(Bug::NoSync), &[Invariant::I1, Invariant::I8]);
+}
+
+#[test]
+fn undoing_out_of_order_is_found() {
+    assert_found(Some(Bug::UnorderedCompensation), &[Invariant::I6]);
+}
+
+#[test]
+fn an_unknown_step_that_is_not_undone_is_found() {
+    assert_found(Some(Bug::UnknownNotUndone), &[Invariant::I3, Invariant::I12]);
+}
+
+#[test]
+fn timers_that_a_restart_loses_are_found() {
+    assert_found(Some(Bug::TimersLost), &[Invariant::I2]);
+}
+
+#[test]
+fn a_second_start_that_is_accepted_is_found() {
+    assert_found(Some(Bug::SecondStart), &[Invariant::I1]);
+}

@@ -1,0 +1,107 @@
+//! A storm for the simulated world: an order saga with everything that the language has, and every
+//! fault there is.
+
+use sagamq::checker::evidence::Placing;
+use sagamq::definitions::Loaded;
+use sagamq::saga::compile;
+use sagamq::simulate::{Planned, Setting, Trouble};
+use serde_json::json;
+
+const DEFINITION: &str = r#"
+saga: order
+version: 1
+start:
+  on: {exchange: orders, key: order.placed}
+  business_key: =event.data.order_id
+cancel:
+  on: {exchange: orders, key: order.cancelled}
+  business_key: =event.data.order_id
+deadline: {after: 2m, then: compensate}
+retry:
+  normal: {attempts: 3, initial: 1s, factor: 2, max: 5s}
+  undo: {attempts: 50, initial: 1s, factor: 2, max: 30s}
+  forever: {attempts: unlimited, initial: 1s, max: 30s}
+steps:
+  - step: reserve
+    command: {exchange: inventory, key: stock.reserve, body: {order: =saga.business_key, items: =input.items}}
+    timeout: 5s
+    retry: normal
+    output: {reservation: =reply.data.reservation}
+    compensate:
+      command:
+        exchange: inventory
+        key: stock.release
+        body: {reservation: '=has(steps.reserve.output.reservation) ? steps.reserve.output.reservation : null'}
+      timeout: 5s
+      retry: undo
+  - step: charge
+    command: {exchange: payments, key: payment.charge, body: {order: =saga.business_key}}
+    timeout: 5s
+    on_timeout: compensate
+    compensate:
+      command: {exchange: payments, key: payment.refund, body: {order: =saga.business_key}}
+      timeout: 5s
+      retry: undo
+  - step: wrap
+    command: {exchange: inventory, key: parcel.wrap, body: {order: =saga.business_key}}
+    timeout: 5s
+    retry: normal
+    compensate: none
+  - step: ship
+    kind: pivot
+    command: {exchange: shipping, key: shipment.create, body: {reservation: =steps.reserve.output.reservation}}
+    timeout: 5s
+    retry: normal
+  - step: invoice
+    kind: retriable
+    when: =input.invoice
+    command: {exchange: billing, key: invoice.send, body: {order: =saga.business_key}}
+    timeout: 5s
+    retry: forever
+on_completed: {emit: {exchange: orders, key: order.completed, body: {order: =saga.business_key}}}
+on_compensated: {emit: {exchange: orders, key: order.rejected, body: {reason: =saga.error}}}
+on_parked: {emit: {exchange: orders, key: order.parked, body: {reason: =saga.error}}}
+"#;
+
+/// The storm.
+pub(crate) fn storm(verbose: bool) -> Setting {
+    let plan = compile::load("order.yaml", DEFINITION).unwrap();
+    let mut events: Vec<_> = (1..=6).map(order).collect();
+    events.insert(2, garbage());
+    events.push(order(3));
+    events.push(cancel(2));
+    Setting {
+        definitions: vec![Loaded { file: "order.yaml".into(), source: DEFINITION.into(), plan: plan.into() }],
+        events,
+        reply_data: json!({"reservation": "r-1"}),
+        trouble: Trouble {
+            crashes: 150,
+            power_cuts: 300,
+            disk_faults: 300,
+            lost_connections: 150,
+            publish_faults: 8,
+            delivery_faults: 8,
+        },
+        verbose,
+    }
+}
+
+fn order(number: usize) -> Planned {
+    let id = format!("A-{number}");
+    let body = json!({"order_id": id, "items": [1, 2], "invoice": number.is_multiple_of(2)});
+    placing("order.placed", &body.to_string(), Placing::Start { saga: "order".into(), business_key: id })
+}
+
+fn cancel(number: usize) -> Planned {
+    let id = format!("A-{number}");
+    let body = json!({"order_id": id}).to_string();
+    placing("order.cancelled", &body, Placing::Cancel { saga: "order".into(), business_key: id })
+}
+
+fn garbage() -> Planned {
+    placing("order.placed", "{\"order_id\"", Placing::Garbage)
+}
+
+fn placing(key: &str, body: &str, what: Placing) -> Planned {
+    Planned { to: ("orders".into(), key.into()), body: body.into(), what }
+}
