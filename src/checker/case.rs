@@ -15,7 +15,6 @@ pub(super) struct Looked {
     pub(super) messages: bool,
     pub(super) entries: bool,
     pub(super) acks: bool,
-    pub(super) store: bool,
     pub(super) dead: bool,
     pub(super) secret: bool,
 }
@@ -28,7 +27,6 @@ impl Looked {
             messages: !evidence.messages.is_empty(),
             entries: !evidence.entries.is_empty(),
             acks: !evidence.acks.is_empty(),
-            store: true,
             dead: true,
             secret: false,
         }

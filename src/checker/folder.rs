@@ -60,9 +60,9 @@ pub enum FolderError {
         /// What is wrong.
         source: serde_json::Error,
     },
-    /// The folder has nothing that is known.
-    #[error("there is no evidence in {0}: it should hold store/, *.ledger or placed.jsonl")]
-    Empty(PathBuf),
+    /// There is no store, without which hardly anything can be decided.
+    #[error("there is no store in {0}: put a copy of the orchestrator's whole store folder there")]
+    NoStore(PathBuf),
     /// The secret would be found everywhere.
     #[error("{0} is empty: put the secret into it that is to be looked for, or remove it")]
     NoSecret(PathBuf),
@@ -95,13 +95,9 @@ impl Folder {
             messages: messages.is_some(),
             entries: !ledgers.is_empty(),
             acks: acks.is_some(),
-            store: Store::is_in(&path.join("store")),
             dead: dead.is_some(),
             secret: secret.is_some(),
         };
-        if !(looked.placed || looked.store || looked.entries) {
-            return Err(FolderError::Empty(path.to_owned()));
-        }
         let (entries, replayed_at) = in_order(ledgers, lines(&path.join("replayed.jsonl"))?);
         let mut evidence = Evidence {
             placed: placed.unwrap_or_default(),
@@ -114,9 +110,7 @@ impl Folder {
             slowest_recovery: slowest_recovery(&path.join("recoveries.jsonl"))?,
             ..Evidence::default()
         };
-        if looked.store {
-            read_store(&path.join("store"), &mut evidence)?;
-        }
+        read_store(&path.join("store"), &mut evidence)?;
         let leaks = match secret {
             Some(secret) => leaks(path, &secret)?,
             None => Vec::new(),
@@ -206,6 +200,9 @@ fn slowest_recovery(path: &Path) -> Result<Option<Duration>, FolderError> {
 
 /// Reads instances, definitions and dead letters.
 fn read_store(path: &Path, evidence: &mut Evidence) -> Result<(), FolderError> {
+    if !Store::is_in(path) {
+        return Err(FolderError::NoStore(path.to_owned()));
+    }
     let store = Store::open(&StoreConfig { path: path.to_owned(), cache_mib: CACHE_MIB })?;
     let reader = store.reader();
     let mut catalog = Catalog::default();

@@ -81,13 +81,11 @@ impl Findings {
 pub(super) fn report(evidence: &Evidence, looked: Looked, found: Vec<Violation>) -> Report {
     let cases = Cases::new(evidence, looked);
     let mut findings = Findings { violations: found, ..Findings::default() };
-    if looked.store {
-        starts::check(&cases, &mut findings);
-        effects::check(&cases, &mut findings);
-        messages::check(&cases, &mut findings);
-        for case in &cases.all {
-            histories::check(case, &mut findings);
-        }
+    starts::check(&cases, &mut findings);
+    effects::check(&cases, &mut findings);
+    messages::check(&cases, &mut findings);
+    for case in &cases.all {
+        histories::check(case, &mut findings);
     }
     let Findings { mut violations, lost, double_effects, stuck } = findings;
     violations.sort_by_key(|violation| violation.invariant);
@@ -111,9 +109,6 @@ pub(super) fn report(evidence: &Evidence, looked: Looked, found: Vec<Violation>)
 /// What could not be decided for want of anything to decide it from.
 fn unseen(cases: &Cases<'_>) -> Vec<&'static str> {
     let Cases { evidence, looked, .. } = cases;
-    if !looked.store {
-        return vec!["I1 to I17: no store"];
-    }
     let has = |wanted: fn(&Fact) -> bool| cases.all.iter().flat_map(|case| case.facts()).any(wanted);
     let placed = |wanted: fn(&Placing) -> bool| evidence.placed.iter().any(|placed| wanted(&placed.what));
     let answers = evidence.acks.iter().filter_map(|ack| ack.message_id.as_deref());

@@ -151,7 +151,7 @@ fn verify_ends_with_a_code_that_tells_how_it_went() {
     assert_eq!(sagamq(&["verify"], folder.path()).0, Some(2));
     let empty = tempfile::tempdir().unwrap();
     for (path, reason) in
-        [("nowhere", "cannot read nowhere: No such file"), (".", "there is no evidence in .")]
+        [("nowhere", "cannot read nowhere: No such file"), (".", "there is no store in ./store")]
     {
         let (code, out, err) = sagamq(&["verify", path], empty.path());
         assert_eq!((code, out.as_str()), (Some(3), ""));
