@@ -16,21 +16,25 @@
 
 mod compose;
 mod found;
+mod ports;
+mod programs;
 
 pub use compose::Compose;
 pub use found::{Broker, Found, find};
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
+
+use ports::{PORTS, Ports, greets};
+use programs::{Programs, search_path};
 
 /// How long a node may take until it answers.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -63,20 +67,6 @@ exec 3<&-
 wait "$server"
 kill -KILL 0
 "#;
-
-/// Where the server really is on Debian and Fedora. What these put in `PATH` is a wrapper that
-/// changes to the user `rabbitmq`, or refuses.
-const UNWRAPPED: &str = "/usr/lib/rabbitmq/bin";
-/// Folders that are often missing in `PATH`.
-const FOLDERS: [&str; 7] = [
-    "/usr/sbin",
-    "/usr/local/sbin",
-    "/usr/bin",
-    "/usr/local/bin",
-    "/opt/homebrew/sbin",
-    "/opt/homebrew/bin",
-    "/usr/lib/erlang/bin",
-];
 
 /// A RabbitMQ node of one's own. All methods block. Dropping it kills the node and removes its
 /// folder.
@@ -343,37 +333,6 @@ impl Drop for Node {
     }
 }
 
-/// The programs that a node needs.
-#[derive(Clone, Debug)]
-struct Programs {
-    server: PathBuf,
-    ctl: PathBuf,
-    epmd: PathBuf,
-}
-
-impl Programs {
-    fn find() -> Result<Self, NodeError> {
-        let program = |name| locate(name).ok_or(NodeError::NotFound(name));
-        Ok(Self { server: program("rabbitmq-server")?, ctl: program("rabbitmqctl")?, epmd: program("epmd")? })
-    }
-}
-
-/// Where a program is, if it is installed.
-fn locate(name: &str) -> Option<PathBuf> {
-    let folders = std::iter::once(PathBuf::from(UNWRAPPED));
-    folders
-        .chain(std::env::split_paths(&search_path()))
-        .map(|folder| folder.join(name))
-        .find(|path| path.is_file())
-}
-
-/// `PATH`, and what is often missing in it.
-fn search_path() -> OsString {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(FOLDERS.map(PathBuf::from));
-    std::env::join_paths(folders).unwrap_or(path)
-}
-
 /// A new folder that only this user may enter, and the node name that goes with it.
 fn fresh_folder() -> Result<(String, PathBuf), NodeError> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -387,58 +346,6 @@ fn fresh_folder() -> Result<(String, PathBuf), NodeError> {
             Err(source) => return Err(NodeError::Folder { path, source }),
         }
     }
-}
-
-/// The ports of a node, all on 127.0.0.1.
-#[derive(Clone, Copy, Debug)]
-struct Ports {
-    amqp: u16,
-    distribution: u16,
-    epmd: u16,
-}
-
-/// Where ports are picked: below those that the system gives to outgoing connections. From there, a
-/// client that reconnects while the node is down could be given the node's own port and keep it.
-const PORTS: std::ops::Range<u16> = 10_000..30_000;
-
-impl Ports {
-    /// Three ports that nothing listens on at this moment.
-    fn pick() -> Result<Self, NodeError> {
-        let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.subsec_nanos());
-        let start = now.wrapping_add(std::process::id().wrapping_mul(7919));
-        let size = u32::from(PORTS.end - PORTS.start);
-        let candidates = (0..size).map(|n| PORTS.start + (start.wrapping_add(n * 7919) % size) as u16);
-        // Held together, so that they are three.
-        let held: Vec<_> =
-            candidates.filter_map(|port| bind(port).ok().map(|held| (port, held))).take(3).collect();
-        match held[..] {
-            [(amqp, _), (distribution, _), (epmd, _)] => Ok(Self { amqp, distribution, epmd }),
-            _ => Err(NodeError::NoPorts),
-        }
-    }
-
-    fn are_free(self) -> bool {
-        [self.amqp, self.distribution, self.epmd].into_iter().all(|port| bind(port).is_ok())
-    }
-}
-
-fn bind(port: u16) -> io::Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-}
-
-/// Whether a broker answers the AMQP 0-9-1 header with its `Connection.Start`.
-fn greets(port: u16) -> bool {
-    let handshake = || -> io::Result<[u8; 11]> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let mut socket = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
-        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
-        socket.write_all(b"AMQP\x00\x00\x09\x01")?;
-        let mut frame = [0; 11];
-        socket.read_exact(&mut frame)?;
-        Ok(frame)
-    };
-    // A method frame (1) with class 10 and method 10.
-    matches!(handshake(), Ok([1, _, _, _, _, _, _, 0, 10, 0, 10]))
 }
 
 /// Runs a command to its end and returns what it printed.

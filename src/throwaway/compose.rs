@@ -4,7 +4,8 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use super::{NodeError, Ports, output};
+use super::ports::Ports;
+use super::{NodeError, output};
 
 /// The file that says how to run a broker, in the working folder.
 pub(super) const FILE: &str = "docker-compose.yml";

@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::{Compose, Node, NodeError, POLL, compose, locate};
+use super::programs::locate;
+use super::{Compose, Node, NodeError, POLL, compose};
 
 /// How long a container engine may take to say that it is there.
 const ENGINE_TIMEOUT: Duration = Duration::from_secs(10);
