@@ -6,37 +6,26 @@ use std::time::{Duration, SystemTime};
 
 use super::NodeError;
 
-/// The ports of a node, all on 127.0.0.1.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ports {
-    pub(super) amqp: u16,
-    pub(super) distribution: u16,
-    pub(super) epmd: u16,
-}
-
 /// Where ports are picked: below those that the system gives to outgoing connections. From there, a
 /// client that reconnects while the node is down could be given the node's own port and keep it.
 pub(super) const PORTS: std::ops::Range<u16> = 10_000..30_000;
 
-impl Ports {
-    /// Three ports that nothing listens on at this moment.
-    pub(super) fn pick() -> Result<Self, NodeError> {
-        let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.subsec_nanos());
-        let start = now.wrapping_add(std::process::id().wrapping_mul(7919));
-        let size = u32::from(PORTS.end - PORTS.start);
-        let candidates = (0..size).map(|n| PORTS.start + (start.wrapping_add(n * 7919) % size) as u16);
-        // Held together, so that they are three.
-        let held: Vec<_> =
-            candidates.filter_map(|port| bind(port).ok().map(|held| (port, held))).take(3).collect();
-        match held[..] {
-            [(amqp, _), (distribution, _), (epmd, _)] => Ok(Self { amqp, distribution, epmd }),
-            _ => Err(NodeError::NoPorts),
-        }
-    }
+/// So many ports of 127.0.0.1 that nothing listens on at this moment.
+pub(super) fn pick<const N: usize>() -> Result<[u16; N], NodeError> {
+    let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.subsec_nanos());
+    let start = now.wrapping_add(std::process::id().wrapping_mul(7919));
+    let size = u32::from(PORTS.end - PORTS.start);
+    let candidates = (0..size).map(|n| PORTS.start + (start.wrapping_add(n * 7919) % size) as u16);
+    // Held together, so that they differ.
+    let held: Vec<_> =
+        candidates.filter_map(|port| bind(port).ok().map(|held| (port, held))).take(N).collect();
+    let ports: Vec<_> = held.iter().map(|(port, _)| *port).collect();
+    ports.try_into().map_err(|_| NodeError::NoPorts)
+}
 
-    pub(super) fn are_free(self) -> bool {
-        [self.amqp, self.distribution, self.epmd].into_iter().all(|port| bind(port).is_ok())
-    }
+/// Whether nothing listens on a port.
+pub(super) fn is_free(port: u16) -> bool {
+    bind(port).is_ok()
 }
 
 fn bind(port: u16) -> io::Result<TcpListener> {
