@@ -1,8 +1,8 @@
 //! Throw-away RabbitMQ nodes, for the demo, the tests and the benchmarks.
 //!
 //! A [`Node`] is a whole broker of its own: own ports, own epmd, own cookie and own data, all on
-//! 127.0.0.1 and in one temporary folder. It leaves nothing behind,
-//! however its owner ends:
+//! 127.0.0.1 and in one temporary folder. A [`Cluster`] is several that share epmd and cookie. They
+//! leave nothing behind, however their owner ends:
 //!
 //! ```text
 //! this process --stdin pipe--> epmd, with a guard in its process group
@@ -19,6 +19,7 @@
 //! versions of RabbitMQ. Then its processes run there by chroot, each in a mount namespace that ends
 //! with it.
 
+mod cluster;
 mod compose;
 mod epmd;
 mod error;
@@ -27,6 +28,7 @@ mod output;
 mod ports;
 mod programs;
 
+pub use cluster::Cluster;
 pub use compose::Compose;
 pub use error::NodeError;
 pub use found::{Broker, Found, find};
@@ -121,7 +123,7 @@ impl Node {
         let programs = Programs::find(root)?;
         with_free_ports(|| {
             let [port] = ports::pick()?;
-            Self::start_with(&programs, Arc::new(Epmd::start(&programs, port)?))
+            Self::start_with(&programs, Arc::new(Epmd::start(&programs, port)?), None)
         })
     }
 
@@ -196,7 +198,7 @@ impl Node {
 
     /// Has the broker take nothing more from publishers, by its memory alarm, until
     /// [`Node::unblock_publishers`] or a restart. It sends `connection.blocked` to those that publish
-    /// then.
+    /// then. In a cluster this holds for all nodes.
     ///
     /// # Errors
     /// `rabbitmqctl` fails.
@@ -212,13 +214,18 @@ impl Node {
         self.ctl(&["set_vm_memory_high_watermark", "0.4"]).map(drop)
     }
 
-    fn start_with(programs: &Programs, epmd: Arc<Epmd>) -> Result<Self, NodeError> {
+    /// Starts a node that is alone, or one that joins `others` and forms a cluster with them.
+    fn start_with(programs: &Programs, epmd: Arc<Epmd>, others: Option<&[Node]>) -> Result<Self, NodeError> {
         let [amqp_port, distribution_port] = ports::pick()?;
         let (name, folder) = fresh_folder()?;
         let programs = programs.clone();
         // From here on, dropping the node removes the folder.
         let mut node = Self { programs, epmd, amqp_port, distribution_port, name, folder, guard: None };
-        let config = format!("listeners.tcp.1 = 127.0.0.1:{amqp_port}\nnum_acceptors.tcp = 2\n");
+        let mut config = format!("listeners.tcp.1 = 127.0.0.1:{amqp_port}\nnum_acceptors.tcp = 2\n");
+        if let Some(others) = others {
+            config.push_str(&cluster::configuration(others, &node));
+            cluster::share_cookie(others, &node)?;
+        }
         for (file, text) in [("rabbitmq.conf", config.as_str()), ("env.conf", ""), ("plugins", "[].\n")] {
             let path = node.folder.join(file);
             fs::write(&path, text).map_err(|source| NodeError::Folder { path, source })?;

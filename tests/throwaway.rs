@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
-use sagamq::throwaway::{Node, NodeError};
+use sagamq::throwaway::{self, Cluster, Node, NodeError};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
@@ -133,6 +133,33 @@ fn a_node_blocks_and_unblocks_its_publishers() {
     node.unblock_publishers().unwrap();
     eventually("the connection is unblocked", || !client.connection.status().blocked());
     assert!(client.publish("blocked", "after", PATIENCE));
+}
+
+#[test]
+fn a_minority_confirms_nothing_and_serves_again_once_healed() {
+    let mut cluster = Cluster::start_in(throwaway::test_root().as_deref(), 3).unwrap();
+    let urls = cluster.urls();
+    // Declared through the node that is cut off, so that the queue's leader is there.
+    let minority = Client::connect(&urls[0]);
+    minority.declare("split");
+    assert!(minority.publish("split", "before", PATIENCE));
+
+    cluster.partition(0).unwrap();
+    assert!(!minority.publish("split", "minority", REFUSED));
+    let majority = Client::connect(&urls[1]);
+    eventually("the majority confirms", || majority.publish("split", "majority", REFUSED));
+    assert!(cluster.partition(3).is_err());
+
+    cluster.heal().unwrap();
+    let healed = Client::connect(&urls[0]);
+    eventually("the healed node confirms", || healed.publish("split", "healed", REFUSED));
+    let kept = healed.drain("split");
+    for confirmed in ["before", "majority", "healed"] {
+        assert!(kept.contains(confirmed), "{confirmed} was confirmed, and is not among {kept:?}");
+    }
+    cluster.nodes_mut()[2].kill();
+    assert!(majority.publish("split", "without the third", PATIENCE));
+    cluster.nodes_mut()[2].restart().unwrap();
 }
 
 /// A client that waits for each answer.

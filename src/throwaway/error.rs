@@ -59,6 +59,14 @@ pub enum NodeError {
         /// The log's last lines.
         log: String,
     },
+    /// A cluster has no such node, or it does not run.
+    #[error("the cluster's node {index} does not run, or is not one of its {size}: start it first")]
+    NoSuchNode {
+        /// The node that was asked for, from 0.
+        index: usize,
+        /// How many there are.
+        size: usize,
+    },
     /// A command failed.
     #[error("{command} failed: {output}")]
     Command {
