@@ -5,10 +5,10 @@ PROFILE ?= release
 CARGO ?= cargo
 folder = $(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 
-.PHONY: help demo test run lint check
+.PHONY: help demo test test-brokers run lint check
 
 help: ## show this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 8 | sed 's/^/make /'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16 | sed 's/^/make /'
 
 demo: ## run order sagas of every fate over a RabbitMQ and show them live
 	@scripts/setup demo
@@ -18,6 +18,18 @@ demo: ## run order sagas of every fate over a RabbitMQ and show them live
 test: ## run all tests, with a throw-away RabbitMQ of their own
 	@scripts/setup test
 	$(CARGO) test --locked
+
+# What runs against each version, and where the further versions are.
+BROKER_TESTS ?= --features faults --test faults matrix
+BROKERS ?= target/brokers
+
+test-brokers: ## run the fault tests against every version of RabbitMQ; needs root, and Debian's mirror
+	@scripts/setup test
+	@scripts/brokers $(BROKERS)
+	@for root in '' $(BROKERS)/trixie $(BROKERS)/sid; do \
+	    echo "== RabbitMQ $$(cat "$$root/rabbitmq-version" 2>/dev/null || echo 'as installed')"; \
+	    SAGAMQ_TEST_BROKER_ROOT=$$root $(CARGO) test --locked $(BROKER_TESTS) || exit 1; \
+	done
 
 run: ## run the orchestrator against your broker (SAGAMQ_BROKER__URL or sagamq.yaml)
 	@scripts/setup build

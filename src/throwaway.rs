@@ -1,41 +1,61 @@
 //! Throw-away RabbitMQ nodes, for the demo, the tests and the benchmarks.
 //!
 //! A [`Node`] is a whole broker of its own: own ports, own epmd, own cookie and own data, all on
-//! 127.0.0.1 and in one temporary folder. It leaves nothing behind, however its owner ends:
+//! 127.0.0.1 and in one temporary folder. A [`Cluster`] is several that share epmd and cookie. They
+//! leave nothing behind, however their owner ends:
 //!
 //! ```text
-//! this process --stdin pipe--> sh (guard, leads a process group)
-//!                               |- epmd
+//! this process --stdin pipe--> epmd, with a guard in its process group
+//!              --stdin pipe--> sh (guard, leads a process group)
 //!                               `- rabbitmq-server - beam.smp
 //! ```
 //!
-//! The guard reads one word a line from its pipe: `stop` ends the server in good order, `kill` ends
-//! the group by SIGKILL. The end of the pipe, which a SIGKILL of this process also brings about,
-//! removes the folder and then kills the group. And when the server ends by itself, so does the
-//! group.
+//! The node's guard reads one word a line from its pipe: `stop` ends the server in good order,
+//! `kill` ends the group by SIGKILL. The end of the pipe, which a SIGKILL of this process also brings
+//! about, removes the folder and then kills the group. And when the server ends by itself, so does
+//! the group.
+//!
+//! A node may also run from the root of another system, as `scripts/brokers` sets up for further
+//! versions of RabbitMQ. Then its processes run there by chroot, each in a mount namespace that ends
+//! with it.
 
+mod cluster;
 mod compose;
+mod epmd;
+mod error;
 mod found;
+mod output;
+mod ports;
+mod programs;
 
+pub use cluster::Cluster;
 pub use compose::Compose;
+pub use error::NodeError;
 pub use found::{Broker, Found, find};
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
+
+use epmd::Epmd;
+use output::output;
+use ports::greets;
+use programs::Programs;
 
 /// How long a node may take until it answers.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a node may take to end in good order before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long `rabbitmqctl` may take; what waits in it waits for less.
+const CTL_TIMEOUT: Duration = Duration::from_secs(120);
 /// How often a condition is looked at while waiting for it.
 const POLL: Duration = Duration::from_millis(25);
 /// Starts with fresh ports after another process took one of the chosen ones.
@@ -43,11 +63,10 @@ const STARTS: u32 = 3;
 /// How much of the node's log an error shows.
 const LOG_LINES: usize = 20;
 
-/// The guard's script; its parameters are epmd, the server and the folder.
+/// The guard's script; its parameters are the server and the folder.
 const GUARD: &str = r#"
 exec 3<&0 </dev/null
-"$1" -port "$ERL_EPMD_PORT" -address 127.0.0.1 3<&- &
-"$2" 3<&- &
+"$1" 3<&- &
 server=$!
 {
     while read -r word <&3; do
@@ -56,7 +75,7 @@ server=$!
             kill) kill -KILL 0 ;;
         esac
     done
-    rm -rf "$3" || rm -rf "$3"
+    rm -rf "$2" || rm -rf "$2"
     kill -KILL 0
 } &
 exec 3<&-
@@ -64,100 +83,61 @@ wait "$server"
 kill -KILL 0
 "#;
 
-/// Where the server really is on Debian and Fedora. What these put in `PATH` is a wrapper that
-/// changes to the user `rabbitmq`, or refuses.
-const UNWRAPPED: &str = "/usr/lib/rabbitmq/bin";
-/// Folders that are often missing in `PATH`.
-const FOLDERS: [&str; 7] = [
-    "/usr/sbin",
-    "/usr/local/sbin",
-    "/usr/bin",
-    "/usr/local/bin",
-    "/opt/homebrew/sbin",
-    "/opt/homebrew/bin",
-    "/usr/lib/erlang/bin",
-];
-
 /// A RabbitMQ node of one's own. All methods block. Dropping it kills the node and removes its
 /// folder.
 #[derive(Debug)]
 pub struct Node {
     programs: Programs,
-    ports: Ports,
+    epmd: Arc<Epmd>,
+    amqp_port: u16,
+    distribution_port: u16,
     name: String,
     folder: PathBuf,
     /// Present while the node runs.
     guard: Option<Child>,
 }
 
-/// Why there is no throw-away broker.
-#[derive(Debug, thiserror::Error)]
-pub enum NodeError {
-    /// RabbitMQ is not installed.
-    #[error(
-        "{0} was found neither in PATH nor in the usual folders: install RabbitMQ (scripts/setup does), or set SAGAMQ_BROKER__URL to a running broker"
-    )]
-    NotFound(&'static str),
-    /// No ports are left.
-    #[error("no three free ports between {} and {} on 127.0.0.1", PORTS.start, PORTS.end)]
-    NoPorts,
-    /// The temporary folder could not be made or written.
-    #[error("cannot write {path}: {source}", path = path.display())]
-    Folder {
-        /// The folder or file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A program did not start.
-    #[error("cannot run {program}: {source}", program = program.display())]
-    Spawn {
-        /// The program.
-        program: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The node ended while it was starting.
-    #[error("rabbitmq-server ended while it was starting, the last it said was:\n{log}")]
-    Ended {
-        /// The log's last lines.
-        log: String,
-    },
-    /// The node runs but does not answer.
-    #[error("rabbitmq-server did not answer within {} s, the last it said was:\n{log}", START_TIMEOUT.as_secs())]
-    NotReady {
-        /// The log's last lines.
-        log: String,
-    },
-    /// A command failed.
-    #[error("{command} failed: {output}")]
-    Command {
-        /// The command line.
-        command: String,
-        /// What it printed.
-        output: String,
-    },
+/// The root of the system whose RabbitMQ tests are to run against: `SAGAMQ_TEST_BROKER_ROOT`, if it
+/// is set and not empty.
+pub fn test_root() -> Option<PathBuf> {
+    std::env::var_os("SAGAMQ_TEST_BROKER_ROOT").filter(|root| !root.is_empty()).map(PathBuf::from)
 }
 
 impl Node {
-    /// Starts a node on free ports and returns once it takes AMQP connections: about 5 s.
+    /// Starts a node of the installed RabbitMQ on free ports and returns once it takes AMQP
+    /// connections: about 5 s.
     ///
     /// # Errors
     /// RabbitMQ is not installed, or the node does not start; the error then has its log's tail.
     pub fn start() -> Result<Self, NodeError> {
-        let programs = Programs::find()?;
-        for _ in 1..STARTS {
-            match Self::start_on(programs.clone(), Ports::pick()?) {
-                Err(NodeError::Ended { log }) if log.contains("eaddrinuse") || log.contains("in use") => {}
-                other => return other,
-            }
-        }
-        Self::start_on(programs, Ports::pick()?)
+        Self::start_in(None)
+    }
+
+    /// Starts a node of the RabbitMQ that is installed in the system under a root, such as
+    /// `scripts/brokers` sets up, or of this machine's if there is none. All else is as in
+    /// [`Node::start`].
+    ///
+    /// # Errors
+    /// There is none, or this process may not enter it, or the node does not start.
+    pub fn start_in(root: Option<&Path>) -> Result<Self, NodeError> {
+        let programs = Programs::find(root)?;
+        with_free_ports(|| {
+            let [port] = ports::pick()?;
+            Self::start_with(&programs, Arc::new(Epmd::start(&programs, port)?), None)
+        })
     }
 
     /// The URL to connect to: user guest, virtual host `/`.
     pub fn url(&self) -> String {
-        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.ports.amqp)
+        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.amqp_port)
+    }
+
+    /// The version of RabbitMQ, such as `3.10.8`. Takes 1 s.
+    ///
+    /// # Errors
+    /// `rabbitmqctl` fails.
+    pub fn version(&self) -> Result<String, NodeError> {
+        self.ctl(&["version"]).map(|version| version.trim().to_owned())
     }
 
     /// Ends the node in good order, as an administrator would; its data stays. By SIGKILL if it
@@ -205,7 +185,7 @@ impl Node {
     pub fn ctl(&self, arguments: &[&str]) -> Result<String, NodeError> {
         let mut command = self.command(&self.programs.ctl);
         command.arg("--quiet").args(arguments);
-        output(command)
+        output(command, CTL_TIMEOUT)
     }
 
     /// Closes all client connections from the broker's side, as an administrator may.
@@ -216,11 +196,36 @@ impl Node {
         self.ctl(&["close_all_connections", "closed by its throw-away node"]).map(drop)
     }
 
-    fn start_on(programs: Programs, ports: Ports) -> Result<Self, NodeError> {
+    /// Has the broker take nothing more from publishers, by its memory alarm, until
+    /// [`Node::unblock_publishers`] or a restart. It sends `connection.blocked` to those that publish
+    /// then. In a cluster this holds for all nodes.
+    ///
+    /// # Errors
+    /// `rabbitmqctl` fails.
+    pub fn block_publishers(&self) -> Result<(), NodeError> {
+        self.ctl(&["set_vm_memory_high_watermark", "0"]).map(drop)
+    }
+
+    /// Ends the alarm of [`Node::block_publishers`].
+    ///
+    /// # Errors
+    /// `rabbitmqctl` fails.
+    pub fn unblock_publishers(&self) -> Result<(), NodeError> {
+        self.ctl(&["set_vm_memory_high_watermark", "0.4"]).map(drop)
+    }
+
+    /// Starts a node that is alone, or one that joins `others` and forms a cluster with them.
+    fn start_with(programs: &Programs, epmd: Arc<Epmd>, others: Option<&[Node]>) -> Result<Self, NodeError> {
+        let [amqp_port, distribution_port] = ports::pick()?;
         let (name, folder) = fresh_folder()?;
+        let programs = programs.clone();
         // From here on, dropping the node removes the folder.
-        let mut node = Self { programs, ports, name, folder, guard: None };
-        let config = format!("listeners.tcp.1 = 127.0.0.1:{}\nnum_acceptors.tcp = 2\n", node.ports.amqp);
+        let mut node = Self { programs, epmd, amqp_port, distribution_port, name, folder, guard: None };
+        let mut config = format!("listeners.tcp.1 = 127.0.0.1:{amqp_port}\nnum_acceptors.tcp = 2\n");
+        if let Some(others) = others {
+            config.push_str(&cluster::configuration(others, &node));
+            cluster::share_cookie(others, &node)?;
+        }
         for (file, text) in [("rabbitmq.conf", config.as_str()), ("env.conf", ""), ("plugins", "[].\n")] {
             let path = node.folder.join(file);
             fs::write(&path, text).map_err(|source| NodeError::Folder { path, source })?;
@@ -236,11 +241,7 @@ impl Node {
         let errors =
             console.try_clone().map_err(|source| NodeError::Folder { path: "console".into(), source })?;
         let mut command = self.command(Path::new("/bin/sh"));
-        command
-            .args(["-c", GUARD, "guard"])
-            .arg(&self.programs.epmd)
-            .arg(&self.programs.server)
-            .arg(&self.folder);
+        command.args(["-c", GUARD, "guard"]).arg(&self.programs.server).arg(&self.folder);
         command.process_group(0).stdin(Stdio::piped()).stdout(console).stderr(errors);
         let guard = command.spawn();
         self.guard =
@@ -256,7 +257,7 @@ impl Node {
             if self.ended_within(Duration::ZERO) {
                 return Err(NodeError::Ended { log: self.log_tail() });
             }
-            if greets(self.ports.amqp) {
+            if greets(self.amqp_port) {
                 return Ok(());
             }
             sleep(POLL);
@@ -270,16 +271,15 @@ impl Node {
     fn command(&self, program: &Path) -> Command {
         let file = |name: &str| OsString::from(self.folder.join(name));
         let loopback = "-kernel inet_dist_use_interface {127,0,0,1}";
-        let mut command = Command::new(program);
-        command.env_clear().current_dir(&self.folder).envs([
-            ("PATH", search_path()),
+        let mut command = self.programs.command(program);
+        command.current_dir(&self.folder).envs([
             ("HOME", self.folder.clone().into()),
             ("TMPDIR", self.folder.clone().into()),
             ("LANG", "C.UTF-8".into()),
-            ("ERL_EPMD_PORT", self.ports.epmd.to_string().into()),
+            ("ERL_EPMD_PORT", self.epmd.port.to_string().into()),
             ("ERL_EPMD_ADDRESS", "127.0.0.1".into()),
             ("RABBITMQ_NODENAME", self.name.clone().into()),
-            ("RABBITMQ_DIST_PORT", self.ports.distribution.to_string().into()),
+            ("RABBITMQ_DIST_PORT", self.distribution_port.to_string().into()),
             ("RABBITMQ_MNESIA_BASE", file("data")),
             ("RABBITMQ_LOG_BASE", file("log")),
             ("RABBITMQ_PID_FILE", file("pid")),
@@ -317,7 +317,8 @@ impl Node {
         }
         // The kernel closes the sockets of a killed process a little after its parent is told.
         let deadline = Instant::now() + Duration::from_secs(5);
-        while !self.ports.are_free() && Instant::now() < deadline {
+        let ports = [self.amqp_port, self.distribution_port];
+        while !ports.into_iter().all(ports::is_free) && Instant::now() < deadline {
             sleep(POLL);
         }
         true
@@ -343,35 +344,16 @@ impl Drop for Node {
     }
 }
 
-/// The programs that a node needs.
-#[derive(Clone, Debug)]
-struct Programs {
-    server: PathBuf,
-    ctl: PathBuf,
-    epmd: PathBuf,
-}
-
-impl Programs {
-    fn find() -> Result<Self, NodeError> {
-        let program = |name| locate(name).ok_or(NodeError::NotFound(name));
-        Ok(Self { server: program("rabbitmq-server")?, ctl: program("rabbitmqctl")?, epmd: program("epmd")? })
+/// Starts something; again on other ports if another process took one of the chosen ones.
+fn with_free_ports<T>(start: impl Fn() -> Result<T, NodeError>) -> Result<T, NodeError> {
+    for _ in 1..STARTS {
+        match start() {
+            Err(NodeError::Ended { log }) if log.contains("eaddrinuse") || log.contains("in use") => {}
+            Err(NodeError::Epmd { .. }) => {}
+            other => return other,
+        }
     }
-}
-
-/// Where a program is, if it is installed.
-fn locate(name: &str) -> Option<PathBuf> {
-    let folders = std::iter::once(PathBuf::from(UNWRAPPED));
-    folders
-        .chain(std::env::split_paths(&search_path()))
-        .map(|folder| folder.join(name))
-        .find(|path| path.is_file())
-}
-
-/// `PATH`, and what is often missing in it.
-fn search_path() -> OsString {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(FOLDERS.map(PathBuf::from));
-    std::env::join_paths(folders).unwrap_or(path)
+    start()
 }
 
 /// A new folder that only this user may enter, and the node name that goes with it.
@@ -387,73 +369,4 @@ fn fresh_folder() -> Result<(String, PathBuf), NodeError> {
             Err(source) => return Err(NodeError::Folder { path, source }),
         }
     }
-}
-
-/// The ports of a node, all on 127.0.0.1.
-#[derive(Clone, Copy, Debug)]
-struct Ports {
-    amqp: u16,
-    distribution: u16,
-    epmd: u16,
-}
-
-/// Where ports are picked: below those that the system gives to outgoing connections. From there, a
-/// client that reconnects while the node is down could be given the node's own port and keep it.
-const PORTS: std::ops::Range<u16> = 10_000..30_000;
-
-impl Ports {
-    /// Three ports that nothing listens on at this moment.
-    fn pick() -> Result<Self, NodeError> {
-        let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.subsec_nanos());
-        let start = now.wrapping_add(std::process::id().wrapping_mul(7919));
-        let size = u32::from(PORTS.end - PORTS.start);
-        let candidates = (0..size).map(|n| PORTS.start + (start.wrapping_add(n * 7919) % size) as u16);
-        // Held together, so that they are three.
-        let held: Vec<_> =
-            candidates.filter_map(|port| bind(port).ok().map(|held| (port, held))).take(3).collect();
-        match held[..] {
-            [(amqp, _), (distribution, _), (epmd, _)] => Ok(Self { amqp, distribution, epmd }),
-            _ => Err(NodeError::NoPorts),
-        }
-    }
-
-    fn are_free(self) -> bool {
-        [self.amqp, self.distribution, self.epmd].into_iter().all(|port| bind(port).is_ok())
-    }
-}
-
-fn bind(port: u16) -> io::Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-}
-
-/// Whether a broker answers the AMQP 0-9-1 header with its `Connection.Start`.
-fn greets(port: u16) -> bool {
-    let handshake = || -> io::Result<[u8; 11]> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let mut socket = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
-        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
-        socket.write_all(b"AMQP\x00\x00\x09\x01")?;
-        let mut frame = [0; 11];
-        socket.read_exact(&mut frame)?;
-        Ok(frame)
-    };
-    // A method frame (1) with class 10 and method 10.
-    matches!(handshake(), Ok([1, _, _, _, _, _, _, 0, 10, 0, 10]))
-}
-
-/// Runs a command to its end and returns what it printed.
-fn output(mut command: Command) -> Result<String, NodeError> {
-    let program = PathBuf::from(command.get_program());
-    let output = match command.stdin(Stdio::null()).output() {
-        Ok(output) => output,
-        Err(source) => return Err(NodeError::Spawn { program, source }),
-    };
-    let [printed, errors] =
-        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    if output.status.success() {
-        return Ok(printed);
-    }
-    let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
-    let command = format!("{} {}", program.display(), arguments.join(" "));
-    Err(NodeError::Command { command, output: format!("{printed}{errors}").trim().to_owned() })
 }

@@ -3,12 +3,16 @@
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use super::{NodeError, Ports, output};
+use super::output::output;
+use super::{NodeError, ports};
 
 /// The file that says how to run a broker, in the working folder.
 pub(super) const FILE: &str = "docker-compose.yml";
 
+/// How long the broker may take to come up, its image fetched first.
+const UP_TIMEOUT: Duration = Duration::from_secs(1800);
 /// The password of a container that only this host can reach, and only for a while.
 const PASSWORD: &str = "throw-away";
 
@@ -31,17 +35,17 @@ impl Compose {
     /// # Errors
     /// The engine cannot fetch or start it; the error has what it said.
     pub fn up() -> Result<Self, NodeError> {
-        let ports = Ports::pick()?;
-        let project = format!("sagamq-{}-{}", std::process::id(), ports.amqp);
+        let [port, management] = ports::pick()?;
+        let project = format!("sagamq-{}-{}", std::process::id(), port);
         // The guard stands before there is anything to guard.
-        let compose = Self { port: ports.amqp, guard: guard(&project)? };
+        let compose = Self { port, guard: guard(&project)? };
         let mut command = Command::new("docker");
         command.args(["compose", "-f", FILE, "-p", &project, "up", "--detach", "--wait", "rabbitmq"]).envs([
             ("RABBITMQ_PASSWORD", PASSWORD.to_owned()),
-            ("RABBITMQ_PORT", ports.amqp.to_string()),
-            ("RABBITMQ_MANAGEMENT_PORT", ports.distribution.to_string()),
+            ("RABBITMQ_PORT", port.to_string()),
+            ("RABBITMQ_MANAGEMENT_PORT", management.to_string()),
         ]);
-        output(command)?;
+        output(command, UP_TIMEOUT)?;
         Ok(compose)
     }
 

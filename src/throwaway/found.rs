@@ -1,11 +1,12 @@
 //! Which broker is at hand.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
-use super::{Compose, Node, NodeError, POLL, compose, locate};
+use super::output::output;
+use super::programs::locate;
+use super::{Compose, Node, NodeError, compose};
 
 /// How long a container engine may take to say that it is there.
 const ENGINE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -76,36 +77,7 @@ impl Broker {
 fn engine_answers() -> bool {
     [["version", "--format={{.Server.Version}}"], ["compose", "version"]].iter().all(|arguments| {
         let mut command = Command::new("docker");
-        succeeds(command.args(arguments))
+        command.args(arguments);
+        output(command, ENGINE_TIMEOUT).is_ok()
     })
-}
-
-/// Whether a command ends well in time. One that hangs, such as for an engine on a host that is
-/// gone, is ended.
-fn succeeds(command: &mut Command) -> bool {
-    let silent = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let Ok(mut child) = silent.spawn() else { return false };
-    let deadline = Instant::now() + ENGINE_TIMEOUT;
-    while Instant::now() < deadline {
-        match child.try_wait() {
-            Ok(None) => sleep(POLL),
-            Ok(Some(status)) => return status.success(),
-            Err(_) => return false,
-        }
-    }
-    let _ = child.kill();
-    let _ = child.wait();
-    false
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_command_that_is_missing_or_fails_does_not_succeed() {
-        assert!(succeeds(&mut Command::new("true")));
-        assert!(!succeeds(&mut Command::new("false")));
-        assert!(!succeeds(&mut Command::new("no-such-program-as-this")));
-    }
 }
