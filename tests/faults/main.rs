@@ -1,0 +1,29 @@
+//! Faults, injected between the real binary and a real broker.
+//!
+//! `cargo test --features faults --test faults`
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod proxy;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use sagamq::throwaway::Node;
+
+/// No wait in these tests is longer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One broker for the tests that do not end it. Each has a prefix and exchanges of its own there.
+static BROKER: LazyLock<Node> = LazyLock::new(support::broker);
+
+/// Waits for a condition.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
