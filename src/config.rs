@@ -46,6 +46,9 @@ pub struct BrokerConfig {
     pub queue_type: QueueType,
     /// Unacknowledged deliveries per queue: the only inflow. At least 1; 500 unless set.
     pub prefetch: u16,
+    /// How long published messages may await the broker's confirm before the connection counts as lost
+    /// and they go out again. At least 1 s; 30 s unless set.
+    pub confirm_timeout: Duration,
     /// How long `run` tries to reach the broker for the first time before it gives up; 30 s unless
     /// set. Once it was reached, a lost connection is retried for ever.
     pub startup_timeout: Duration,
@@ -170,6 +173,7 @@ impl Default for BrokerConfig {
             topology: TopologyMode::Declare,
             queue_type: QueueType::Quorum,
             prefetch: 500,
+            confirm_timeout: Duration::from_secs(30),
             startup_timeout: Duration::from_secs(30),
         }
     }

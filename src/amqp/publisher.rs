@@ -36,9 +36,8 @@ const LANES: usize = 4;
 /// Messages that a lane publishes before it waits for confirms.
 const WAVE: usize = 256;
 
-/// Time limit from a wave's first message to its last confirm. A connection that the broker has
-/// blocked runs into it too.
-const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest delay before messages that the broker did not take go out again.
+const MAX_NACK_DELAY: Duration = Duration::from_secs(15);
 
 /// How often the connection is looked at while there is nothing to publish.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
@@ -63,7 +62,8 @@ impl Publisher {
         let outbox = Arc::new(Outbox::default());
         let (stop, stopped) = oneshot::channel();
         let session = Session::new("publisher", config);
-        let worker = Worker { outbox: outbox.clone(), topology, reports, health };
+        let confirm_timeout = config.confirm_timeout;
+        let worker = Worker { outbox: outbox.clone(), topology, reports, health, confirm_timeout };
         let task = tokio::spawn(async move {
             tokio::select! {
                 () = worker.run(session) => {}
@@ -100,6 +100,9 @@ struct Worker {
     topology: Arc<Topology>,
     reports: UnboundedSender<Report>,
     health: Arc<Health>,
+    /// From a wave's first message to its last confirm. A connection that the broker has blocked runs
+    /// into it too.
+    confirm_timeout: Duration,
 }
 
 impl Worker {
@@ -158,7 +161,7 @@ impl Worker {
                 nacked.reset();
             } else {
                 warn!(messages = wave.len(), "the broker did not take messages, publishing them again");
-                tokio::time::sleep(nacked.next_backoff().unwrap_or(CONFIRM_TIMEOUT)).await;
+                tokio::time::sleep(nacked.next_backoff().unwrap_or(MAX_NACK_DELAY)).await;
             }
         }
     }
@@ -213,9 +216,10 @@ impl Worker {
                 Err(_) => Ok(None),
             }
         }));
-        let confirmed = tokio::time::timeout(CONFIRM_TIMEOUT, confirming).await.map_err(|_| {
-            Refused::Connection(AmqpError::Timeout { what: "published messages", after: CONFIRM_TIMEOUT })
-        })?;
+        let after = self.confirm_timeout;
+        let confirmed = tokio::time::timeout(after, confirming)
+            .await
+            .map_err(|_| Refused::Connection(AmqpError::Timeout { what: "published messages", after }))?;
         let confirmations = all_or_refused(confirmed)?;
 
         let mut returned: HashSet<String> = confirmations.iter().flatten().filter_map(returned_id).collect();

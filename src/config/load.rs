@@ -355,6 +355,10 @@ mod tests {
                 load("broker: {prefetch: 0}", &[], vec![]),
                 "FILE: broker.prefetch must be a whole number from 1 to 65535, not \"0\"",
             ),
+            (
+                load("broker: {confirm_timeout: 999ms}", &[], vec![]),
+                "FILE: broker.confirm_timeout must be a duration of at least 1s",
+            ),
             (load("broker: {prefix: 'a b'}", &[], vec![]), "FILE: broker.prefix must be 1 to 200 letters"),
             (
                 load("broker: {topology: maybe}", &[], vec![]),

@@ -4,6 +4,7 @@
 //! be; the words of a secret do not repeat it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::{Config, LogFormat, QueueType, Secret, TopologyMode, broker_url};
 use crate::saga::duration;
@@ -12,7 +13,7 @@ use crate::saga::duration;
 pub(super) type Set = fn(&mut Config, &str) -> Result<(), String>;
 
 /// Every setting.
-pub(super) const SETTINGS: [(&str, Set); 12] = [
+pub(super) const SETTINGS: [(&str, Set); 13] = [
     ("broker.url", |config, text| {
         broker_url::check(text)?;
         config.broker.url = Secret::new(text);
@@ -36,6 +37,13 @@ pub(super) const SETTINGS: [(&str, Set); 12] = [
         put(
             &mut config.broker.prefetch,
             number.ok_or_else(|| expected("a whole number from 1 to 65535", text)),
+        )
+    }),
+    ("broker.confirm_timeout", |config, text| {
+        let parsed = duration::parse(text).filter(|timeout| *timeout >= Duration::from_secs(1));
+        put(
+            &mut config.broker.confirm_timeout,
+            parsed.ok_or_else(|| expected("a duration of at least 1s, such as 30s", text)),
         )
     }),
     ("broker.startup_timeout", |config, text| {
