@@ -4,9 +4,16 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod evidence;
+mod matrix;
+mod orchestrator;
+mod participant;
+mod peer;
 mod proxy;
+mod rig;
 #[path = "../support/mod.rs"]
 mod support;
+mod tap;
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -15,6 +22,11 @@ use sagamq::throwaway::Node;
 
 /// No wait in these tests is longer.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Name of the connection that consumes.
+const CONSUMER: &str = "sagamq consumer";
+/// Name of the connection that publishes.
+const PUBLISHER: &str = "sagamq publisher";
 
 /// One broker for the tests that do not end it. Each has a prefix and exchanges of its own there.
 static BROKER: LazyLock<Node> = LazyLock::new(support::broker);

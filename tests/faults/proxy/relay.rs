@@ -92,7 +92,7 @@ async fn pump(way: Way, from: ReadHalf<'_>, to: WriteHalf<'_>, link: &Link, shar
         }
         let mut out = Vec::new();
         let end = pass(way, &mut frames, &mut out, link, shared);
-        if send(&to, &out, link).await.is_err() {
+        if send(&to, &out, link, shared).await.is_err() {
             return How::Closed;
         }
         match end {
@@ -158,8 +158,11 @@ async fn receive(from: &ReadHalf<'_>, buffer: &mut [u8]) -> io::Result<usize> {
 }
 
 /// Writes everything, at the pace of the connection.
-async fn send(to: &WriteHalf<'_>, mut bytes: &[u8], link: &Link) -> io::Result<()> {
+async fn send(to: &WriteHalf<'_>, mut bytes: &[u8], link: &Link, shared: &Shared) -> io::Result<()> {
     let pace = link.faults.lock().unwrap().pace();
+    if pace.is_some() && !bytes.is_empty() {
+        shared.count("slow");
+    }
     while !bytes.is_empty() {
         to.writable().await?;
         let part = if pace.is_some() { &bytes[..bytes.len().min(PACED_BYTES)] } else { bytes };

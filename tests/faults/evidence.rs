@@ -1,0 +1,78 @@
+//! Evidence: files of JSON lines that say what really happened, and the verdict over them.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+
+/// Ledgers of the participants, one a step.
+pub(crate) const LEDGERS: [&str; 3] = ["stock.ledger", "payment.ledger", "shipping.ledger"];
+
+/// A file of JSON lines that is only appended to.
+pub(crate) struct Lines(Mutex<File>);
+
+impl Lines {
+    /// Opens the file, and makes it if it is missing.
+    pub(crate) fn open(path: &Path) -> Self {
+        Self(Mutex::new(File::options().append(true).create(true).open(path).unwrap()))
+    }
+
+    /// Appends a line.
+    pub(crate) fn add(&self, line: &Value) {
+        self.0.lock().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+
+    /// Appends a line that survives a power cut once this returns.
+    pub(crate) fn add_durably(&self, line: &Value) {
+        let mut file = self.0.lock().unwrap();
+        file.write_all(format!("{line}\n").as_bytes()).unwrap();
+        file.sync_data().unwrap();
+    }
+}
+
+/// Milliseconds since the epoch.
+pub(crate) fn now() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().unwrap_or(Duration::ZERO).as_millis() as u64
+}
+
+/// The whole lines of a file, which may still grow; none if it is missing.
+pub(crate) fn lines(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let whole = text.rfind('\n').unwrap_or_default();
+    text[..whole].lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Judges the evidence of a run: every order that was placed has ended, as `statuses` say; no command was
+/// settled twice; every step of a completed order stands, and nothing of a compensated one.
+pub(crate) fn judge(folder: &Path, statuses: &BTreeMap<String, String>) {
+    let placed = lines(&folder.join("placed.jsonl"));
+    let placed = placed.iter().filter_map(|line| line["what"]["start"]["business_key"].as_str());
+    for key in placed {
+        let status = statuses.get(key).map(String::as_str);
+        let ended = matches!(status, Some("completed" | "compensated" | "parked"));
+        assert!(ended, "order {key:?} was placed and is {status:?}");
+    }
+    for ledger in LEDGERS {
+        let mut commands = HashSet::new();
+        let mut standing: BTreeMap<String, i64> = BTreeMap::new();
+        for entry in lines(&folder.join(ledger)) {
+            let id = entry["command_id"].as_str().unwrap().to_owned();
+            assert!(commands.insert(id), "{ledger} has a command twice: {entry}");
+            let effects = entry["effect"].as_object().unwrap().values();
+            let effect: i64 = effects.map(|amount| amount.as_i64().unwrap()).sum();
+            *standing.entry(entry["order_id"].as_str().unwrap().to_owned()).or_default() += effect;
+        }
+        for (key, status) in statuses {
+            let stands = standing.get(key).copied().unwrap_or_default();
+            match status.as_str() {
+                "completed" => assert_eq!(stands, 1, "{ledger} of {key:?}, which is completed"),
+                "compensated" => assert_eq!(stands, 0, "{ledger} of {key:?}, which is compensated"),
+                _ => assert!((0..=1).contains(&stands), "{ledger} of {key:?}, which is {status}: {stands}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The real binary, as a process.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::PATIENCE;
+
+/// Where an orchestrator lives, and how it is started.
+pub(crate) struct Site {
+    folder: PathBuf,
+    port: u16,
+    environment: Vec<(String, String)>,
+}
+
+/// A process that runs; killed with the value.
+pub(crate) struct Running(Child);
+
+impl Site {
+    /// A site in a folder with definitions in `sagas`.
+    pub(crate) fn new(folder: &Path, broker_url: &str, prefix: &str) -> Self {
+        let port = free_port();
+        let mut site = Self { folder: folder.to_owned(), port, environment: Vec::new() };
+        site.set("BROKER__URL", broker_url);
+        site.set("BROKER__PREFIX", prefix);
+        site.set("BROKER__CONFIRM_TIMEOUT", "5s");
+        site.set("STORE__PATH", "store");
+        site.set("DEFINITIONS", "sagas");
+        site.set("HTTP__BIND", &format!("127.0.0.1:{port}"));
+        site
+    }
+
+    /// Sets `SAGAMQ_<key>` for all processes from now on.
+    pub(crate) fn set(&mut self, key: &str, value: &str) {
+        self.environment.push((format!("SAGAMQ_{key}"), value.to_owned()));
+    }
+
+    /// Starts the orchestrator. What it says is appended to `orchestrator.log`.
+    pub(crate) fn start(&self) -> Running {
+        let log =
+            File::options().append(true).create(true).open(self.folder.join("orchestrator.log")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sagamq"));
+        command.arg("run").current_dir(&self.folder).env_clear().envs(self.environment.iter().cloned());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        Running(command.spawn().unwrap())
+    }
+
+    /// What the log says so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("orchestrator.log")).unwrap_or_default()
+    }
+
+    /// Whether it is ready.
+    pub(crate) fn is_ready(&self) -> bool {
+        ureq::get(format!("http://127.0.0.1:{}/readyz", self.port)).call().is_ok()
+    }
+
+    /// What the API answers.
+    pub(crate) fn get(&self, path: &str) -> Option<Value> {
+        ureq::get(format!("http://127.0.0.1:{}/api/v1/{path}", self.port))
+            .call()
+            .ok()?
+            .body_mut()
+            .read_json()
+            .ok()
+    }
+}
+
+impl Running {
+    /// Ends it by SIGKILL.
+    pub(crate) fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    /// Ends it by SIGTERM, and returns its exit code.
+    pub(crate) fn stop(mut self) -> Option<i32> {
+        let pid = Pid::from_raw(i32::try_from(self.0.id()).unwrap()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.exit_code() {
+                None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+                code => return code,
+            }
+        }
+    }
+
+    /// The most memory that it had so far, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+    }
+
+    /// The exit code, if it has ended by itself.
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
+        self.0.try_wait().unwrap().map(|status| status.code().expect("no signal ended it"))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A port that nothing listens on: below those that outgoing connections are given, and above those
+/// of throw-away brokers.
+fn free_port() -> u16 {
+    static COUNT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let number = u32::from(COUNT.fetch_add(1, Ordering::Relaxed));
+        let port = 30_000 + (std::process::id().wrapping_mul(101).wrapping_add(number) % 2_700) as u16;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+}

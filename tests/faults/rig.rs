@@ -1,0 +1,352 @@
+//! The rig of one test: the real orchestrator behind a proxy, participants and a tap past it, and a folder
+//! in which the evidence gathers.
+//!
+//! ```text
+//!  rig ──orders──> broker <──> participants ──> *.ledger
+//!                  │    ^
+//!                  v    └──proxy──> orchestrator ──> store/
+//!                 tap ──> messages.jsonl
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use crate::evidence::{self, Lines, lines, now};
+use crate::orchestrator::{Running, Site};
+use crate::participant::{Behaviour, Service};
+use crate::peer::{self, Peer};
+use crate::proxy::{Proxy, Record, Verdict, What};
+use crate::{PATIENCE, eventually, tap};
+
+/// Name of the saga.
+const SAGA: &str = "parcel";
+/// The services, each with an exchange and a ledger.
+const SERVICES: [&str; 3] = ["stock", "payment", "shipping"];
+
+/// Everything that one test needs.
+pub(crate) struct Rig {
+    /// First part of all names at the broker.
+    pub(crate) prefix: String,
+    /// Between the orchestrator and the broker.
+    pub(crate) proxy: Proxy,
+    /// Where the orchestrator lives.
+    pub(crate) site: Site,
+    // Before the folder, which is removed after it has ended.
+    running: Option<Running>,
+    folder: TempDir,
+    broker_url: String,
+    working: watch::Sender<bool>,
+    placed: Arc<Lines>,
+    tap: JoinHandle<()>,
+    faults: Mutex<BTreeMap<String, u64>>,
+    runtime: Runtime,
+}
+
+/// What a test leaves: a folder of evidence, and how every instance ended.
+pub(crate) struct Evidence {
+    folder: TempDir,
+    statuses: BTreeMap<String, String>,
+    /// What passed the proxy.
+    pub(crate) journal: Vec<Record>,
+}
+
+impl Rig {
+    /// Builds the rig, with names that begin with `name`, and waits until the orchestrator is ready.
+    pub(crate) fn start(name: &str, broker_url: &str) -> Self {
+        let prefix = format!("{name}-{}", std::process::id());
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("sagas")).unwrap();
+        let saga = include_str!("saga.yaml").replace("PREFIX", &prefix);
+        std::fs::write(folder.path().join("sagas/saga.yaml"), saga).unwrap();
+        let proxy = Proxy::start(broker_url);
+        let site = Site::new(folder.path(), &proxy.url(), &prefix);
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let placed = Arc::new(Lines::open(&folder.path().join("placed.jsonl")));
+        let (working, _) = watch::channel(true);
+        let queue = format!("{prefix}.tap");
+        let path = folder.path().join("messages.jsonl");
+        let bindings = ["orders"].iter().chain(&SERVICES).map(|name| (format!("{prefix}.{name}"), "#"));
+        let bindings: Vec<_> = bindings.collect();
+        runtime.block_on(async {
+            Peer::connect(broker_url).await.unwrap().make_queue(&queue, &bindings).await.unwrap();
+        });
+        let tap = runtime.spawn(tap::drain(broker_url.to_owned(), queue, path));
+        for name in SERVICES {
+            let (prefix, url, working) = (prefix.clone(), broker_url.to_owned(), working.subscribe());
+            let service = Service { name, prefix, url, working, placed: Arc::clone(&placed) };
+            let folder = folder.path().to_owned();
+            runtime.spawn(async move { service.serve(&folder).await });
+        }
+        let (broker_url, faults) = (broker_url.to_owned(), Mutex::default());
+        let mut rig = Self {
+            prefix,
+            proxy,
+            site,
+            folder,
+            broker_url,
+            running: None,
+            working,
+            placed,
+            tap,
+            faults,
+            runtime,
+        };
+        rig.restart();
+        rig
+    }
+
+    /// Starts the orchestrator, after it was killed, and waits until it is ready.
+    pub(crate) fn restart(&mut self) {
+        self.running = Some(self.site.start());
+        self.is_ready();
+    }
+
+    /// Waits until the orchestrator is ready.
+    pub(crate) fn is_ready(&mut self) {
+        let (site, running) = (&self.site, self.running.as_mut().expect("it was started"));
+        eventually("the orchestrator is ready", || {
+            assert_eq!(running.exit_code(), None, "it ended: {}", site.log());
+            site.is_ready()
+        });
+    }
+
+    /// Ends the orchestrator by SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.running.take().expect("it runs").kill();
+        self.faulted("orchestrator_kill");
+    }
+
+    /// Has all participants stop or go on taking commands.
+    pub(crate) fn set_working(&self, working: bool) {
+        self.working.send_replace(working);
+    }
+
+    /// Counts a fault that is not the proxy's.
+    pub(crate) fn faulted(&self, kind: &str) {
+        *self.faults.lock().unwrap().entry(kind.to_owned()).or_default() += 1;
+    }
+
+    /// Places an order, and returns once the broker has it. `behaviours` are by routing key of the command.
+    pub(crate) fn place(&self, key: &str, behaviours: &[(&str, Behaviour)]) {
+        self.place_all(&[key.to_owned()], behaviours);
+    }
+
+    /// Places orders side by side, again and again until the broker has all of them.
+    pub(crate) fn place_all(&self, keys: &[String], behaviours: &[(&str, Behaviour)]) {
+        let behaviour: BTreeMap<_, _> = behaviours.iter().copied().collect();
+        let mut open: Vec<_> = keys.iter().collect();
+        self.blocking(async |peer| {
+            let placing = open.iter().map(|key| {
+                let (exchange, id) = (format!("{}.orders", self.prefix), self.start_id(key));
+                let body = json!({"order_id": key, "behaviour": behaviour}).to_string();
+                async move { peer.publish(&exchange, "order.placed", peer::json(&id), body.as_bytes()).await }
+            });
+            let taken = join_all(placing).await;
+            for (key, taken) in open.iter().zip(&taken) {
+                if matches!(taken, Ok(true)) {
+                    let start = json!({"start": {"saga": SAGA, "business_key": key}});
+                    self.placed.add(&json!({"message_id": self.start_id(key), "what": start, "at": now()}));
+                }
+            }
+            let mut taken = taken.into_iter();
+            let mut failure = None;
+            open.retain(|_| match taken.next() {
+                Some(Ok(taken)) => !taken,
+                Some(Err(error)) => {
+                    failure = Some(error);
+                    true
+                }
+                None => true,
+            });
+            match failure {
+                Some(error) => Err(error),
+                None => Ok(open.is_empty().then_some(())),
+            }
+        });
+    }
+
+    /// Publishes what nobody can use to one of the orchestrator's queues.
+    pub(crate) fn place_garbage(&self, queue: &str, message_id: &str, body: &[u8]) {
+        let queue = format!("{}.{queue}", self.prefix);
+        self.blocking(async |peer| {
+            Ok(peer.publish("", &queue, peer::json(message_id), body).await?.then_some(()))
+        });
+        self.placed.add(&json!({"message_id": message_id, "what": "garbage", "at": now()}));
+    }
+
+    /// Does something at the broker, past the proxy, until it yields a value; a broker that fails is tried
+    /// again.
+    pub(crate) fn blocking<T>(&self, mut what: impl AsyncFnMut(&Peer) -> lapin::Result<Option<T>>) -> T {
+        let trying = async {
+            loop {
+                if let Ok(peer) = Peer::connect(&self.broker_url).await {
+                    while let Ok(done) = what(&peer).await {
+                        match done {
+                            Some(value) => return value,
+                            None => sleep(Duration::from_millis(20)).await,
+                        }
+                    }
+                }
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        self.runtime.block_on(async { timeout(PATIENCE, trying).await }).expect("the broker does it in time")
+    }
+
+    /// The statuses of all instances by business key, as far as the orchestrator answers.
+    pub(crate) fn statuses(&self) -> BTreeMap<String, String> {
+        let mut statuses = BTreeMap::new();
+        let mut path = "sagas?limit=500".to_owned();
+        while let Some(page) = self.site.get(&path) {
+            for item in page["items"].as_array().into_iter().flatten() {
+                statuses.insert(text(&item["business_key"]), text(&item["status"]));
+            }
+            let Some(next) = page["next"].as_str() else { break };
+            path = format!("sagas?limit=500&cursor={next}");
+        }
+        statuses
+    }
+
+    /// Waits until an order has this status.
+    pub(crate) fn becomes(&self, key: &str, status: &str) {
+        let mut last = None;
+        eventually(&format!("order {key} is {status}"), || {
+            let found = self.statuses().remove(key);
+            if found != last {
+                println!("order {key} is {found:?}");
+                last = found;
+            }
+            last.as_deref() == Some(status)
+        });
+    }
+
+    /// All about one order, as the API tells it.
+    pub(crate) fn details(&self, key: &str) -> Value {
+        let page = self.site.get(&format!("sagas?business_key={key}")).expect("the orchestrator answers");
+        let id = text(&page["items"][0]["id"]);
+        self.site.get(&format!("sagas/{id}")).expect("the orchestrator answers")
+    }
+
+    /// The most memory that the orchestrator had so far, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        self.running.as_ref().expect("it runs").peak_memory()
+    }
+
+    /// What was published to the exchanges of the saga so far.
+    pub(crate) fn messages(&self) -> Vec<Value> {
+        lines(&self.folder.path().join("messages.jsonl"))
+    }
+
+    /// Takes every fault away, waits until every order has ended, stops everything in good order, and judges
+    /// what came of it.
+    pub(crate) fn finish(mut self) -> Evidence {
+        self.proxy.heal();
+        self.set_working(true);
+        self.is_ready();
+        let placed = lines(&self.folder.path().join("placed.jsonl"));
+        let orders: Vec<_> =
+            placed.iter().filter_map(|line| line["what"]["start"]["business_key"].as_str()).collect();
+        let mut statuses = BTreeMap::new();
+        eventually("every order has ended", || {
+            statuses = self.statuses();
+            let ended = |key: &&str| {
+                matches!(statuses.get(*key).map(String::as_str), Some("completed" | "compensated" | "parked"))
+            };
+            orders.iter().all(ended)
+        });
+        for queue in ["events", "replies"] {
+            let queue = format!("{}.{queue}", self.prefix);
+            self.blocking(async |peer| Ok((peer.depth(&queue).await? == 0).then_some(())));
+        }
+        let code = self.running.take().expect("it runs").stop();
+        assert_eq!(code, Some(0), "it did not stop: {}", self.site.log());
+        self.drain_tap();
+        self.drain_dead(&placed);
+        self.write_acks();
+        self.write_faults();
+        evidence::judge(self.folder.path(), &statuses);
+        Evidence { folder: self.folder, statuses, journal: self.proxy.journal() }
+    }
+
+    /// Has the tap take all that is there.
+    fn drain_tap(&mut self) {
+        let queue = format!("{}.tap", self.prefix);
+        self.publish_last(&queue);
+        let ended = self.runtime.block_on(async { timeout(PATIENCE, &mut self.tap).await });
+        ended.expect("the tap ends").unwrap();
+    }
+
+    /// Takes the dead letters, once all that was placed as garbage is among them.
+    fn drain_dead(&self, placed: &[Value]) {
+        let queue = format!("{}.dead", self.prefix);
+        let path = self.folder.path().join("dead.jsonl");
+        let garbage: Vec<_> =
+            placed.iter().filter(|line| line["what"] == "garbage").map(|line| &line["message_id"]).collect();
+        self.blocking(async |peer| Ok((peer.depth(&queue).await? as usize >= garbage.len()).then_some(())));
+        self.publish_last(&queue);
+        self.runtime.block_on(tap::drain(self.broker_url.clone(), queue, path.clone()));
+        let dead = lines(&path);
+        for id in garbage {
+            assert!(dead.iter().any(|letter| letter["message_id"] == *id), "{id} is no dead letter");
+        }
+    }
+
+    fn publish_last(&self, queue: &str) {
+        let last = peer::json(tap::LAST);
+        self.blocking(async |peer| Ok(peer.publish("", queue, last.clone(), b"").await?.then_some(())));
+    }
+
+    fn write_acks(&self) {
+        let acks = Lines::open(&self.folder.path().join("acks.jsonl"));
+        for record in self.proxy.journal() {
+            let What::Settled { queue, message_id, verdict } = record.what else { continue };
+            let verdict = match verdict {
+                Verdict::Acked => "acked",
+                Verdict::Rejected => "rejected",
+                Verdict::Requeued => continue,
+            };
+            acks.add(&json!({"queue": queue, "message_id": message_id, "verdict": verdict, "at": record.at}));
+        }
+    }
+
+    fn write_faults(&self) {
+        let counts = self.proxy.counts().into_iter().map(|(kind, count)| (kind.to_owned(), count));
+        let faults: Vec<_> = counts.chain(self.faults.lock().unwrap().clone()).collect();
+        assert!(!faults.is_empty(), "no fault took place");
+        let file = Lines::open(&self.folder.path().join("faults.jsonl"));
+        for (kind, count) in faults {
+            file.add(&json!({"kind": kind, "count": count}));
+        }
+    }
+
+    fn start_id(&self, key: &str) -> String {
+        format!("start-{key}")
+    }
+}
+
+impl Evidence {
+    /// The lines of one of its files.
+    pub(crate) fn lines(&self, name: &str) -> Vec<Value> {
+        lines(&self.folder.path().join(name))
+    }
+
+    /// Checks that these orders, and no others, are there and have this status.
+    pub(crate) fn assert_all(&self, count: usize, status: &str) {
+        let others: Vec<_> = self.statuses.iter().filter(|(_, found)| *found != status).collect();
+        assert!(others.is_empty(), "not {status}: {others:?}");
+        assert_eq!(self.statuses.len(), count, "{:?}", self.statuses);
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
