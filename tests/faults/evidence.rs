@@ -8,9 +8,34 @@ use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 /// Ledgers of the participants, one a step.
 pub(crate) const LEDGERS: [&str; 3] = ["stock.ledger", "payment.ledger", "shipping.ledger"];
+
+/// A folder that is removed with the value, unless the test fails.
+pub(crate) struct Folder(TempDir);
+
+impl Folder {
+    /// A new folder whose name begins with `prefix`, below the target folder.
+    pub(crate) fn new(prefix: &str) -> Self {
+        Self(tempfile::Builder::new().prefix(prefix).tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap())
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("the evidence is in {}", self.path().display());
+            self.0.disable_cleanup(true);
+        }
+    }
+}
 
 /// A file of JSON lines that is only appended to.
 pub(crate) struct Lines(Mutex<File>);
@@ -50,7 +75,7 @@ pub(crate) fn lines(path: &Path) -> Vec<Value> {
 /// settled twice; every step of a completed order stands, and nothing of a compensated one.
 pub(crate) fn judge(folder: &Path, statuses: &BTreeMap<String, String>) {
     let placed = lines(&folder.join("placed.jsonl"));
-    let placed = placed.iter().filter_map(|line| line["what"]["start"]["business_key"].as_str());
+    let placed = placed.iter().filter_map(|line| line["business_key"].as_str());
     for key in placed {
         let status = statuses.get(key).map(String::as_str);
         let ended = matches!(status, Some("completed" | "compensated" | "parked"));

@@ -214,7 +214,7 @@ impl Command {
             _ => 1,
         };
         let Some((outcome, code)) = answer.outcome() else { return Ok(()) };
-        let message_id = derived_id(&format!("{outcome} {}", self.message_id));
+        let message_id = format!("reply-{}", self.message_id);
         let mut headers = FieldTable::default();
         let mut set = |name: &str, value: &str| {
             headers.insert(name.into(), AMQPValue::LongString(LongString::from(value)));
@@ -235,7 +235,8 @@ impl Command {
 
     /// Sends an answer that cannot be read, with an id of its own each time.
     async fn send_garbage(&self, peer: &Peer, placed: &Lines) -> lapin::Result<()> {
-        let message_id = derived_id(&format!("garbage {} {}", self.message_id, now()));
+        let name = format!("garbage {} {}", self.message_id, now());
+        let message_id = Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).to_string();
         if peer.publish("", &self.reply_to, self.properties(&message_id), b"{\"receipt\": ").await? {
             placed.add(&json!({"message_id": message_id, "what": "garbage", "at": now()}));
         }
@@ -258,10 +259,6 @@ impl Answer {
             Answer::Silence => None,
         }
     }
-}
-
-fn derived_id(name: &str) -> String {
-    Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).to_string()
 }
 
 /// The value of a header that is text.

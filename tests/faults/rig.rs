@@ -10,17 +10,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::evidence::{self, Lines, lines, now};
+use crate::evidence::{self, Folder, Lines, lines, now};
 use crate::orchestrator::{Running, Site};
 use crate::participant::{Behaviour, Service};
 use crate::peer::{self, Peer};
@@ -40,9 +39,9 @@ pub(crate) struct Rig {
     pub(crate) proxy: Proxy,
     /// Where the orchestrator lives.
     pub(crate) site: Site,
-    // Before the folder, which is removed after it has ended.
+    // Before the folder, which may be removed after it has ended.
     running: Option<Running>,
-    folder: TempDir,
+    folder: Folder,
     broker_url: String,
     working: watch::Sender<bool>,
     placed: Arc<Lines>,
@@ -53,7 +52,7 @@ pub(crate) struct Rig {
 
 /// What a test leaves: a folder of evidence, and how every instance ended.
 pub(crate) struct Evidence {
-    folder: TempDir,
+    folder: Folder,
     statuses: BTreeMap<String, String>,
     /// What passed the proxy.
     pub(crate) journal: Vec<Record>,
@@ -63,7 +62,7 @@ impl Rig {
     /// Builds the rig, with names that begin with `name`, and waits until the orchestrator is ready.
     pub(crate) fn start(name: &str, broker_url: &str) -> Self {
         let prefix = format!("{name}-{}", std::process::id());
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Folder::new(&prefix);
         std::fs::create_dir(folder.path().join("sagas")).unwrap();
         let saga = include_str!("saga.yaml").replace("PREFIX", &prefix);
         std::fs::write(folder.path().join("sagas/saga.yaml"), saga).unwrap();
@@ -100,14 +99,28 @@ impl Rig {
             faults,
             runtime,
         };
-        rig.restart();
+        rig.running = Some(rig.site.start());
+        rig.is_ready();
         rig
     }
 
-    /// Starts the orchestrator, after it was killed, and waits until it is ready.
+    /// Starts the orchestrator again after it was killed, waits until it is ready, and writes down how long
+    /// that took.
     pub(crate) fn restart(&mut self) {
+        let since = Instant::now();
         self.running = Some(self.site.start());
         self.is_ready();
+        let recoveries = Lines::open(&self.folder.path().join("recoveries.jsonl"));
+        recoveries.add(&json!({"ms": since.elapsed().as_millis() as u64}));
+    }
+
+    /// Writes down how far the ledgers are: from here on, only what was delivered before is delivered again.
+    pub(crate) fn replays_from_here(&self) {
+        let replayed = Lines::open(&self.folder.path().join("replayed.jsonl"));
+        for name in SERVICES {
+            let entries = lines(&self.folder.path().join(format!("{name}.ledger"))).len();
+            replayed.add(&json!({"participant": name, "entries": entries}));
+        }
     }
 
     /// Waits until the orchestrator is ready.
@@ -146,15 +159,17 @@ impl Rig {
         let mut open: Vec<_> = keys.iter().collect();
         self.blocking(async |peer| {
             let placing = open.iter().map(|key| {
-                let (exchange, id) = (format!("{}.orders", self.prefix), self.start_id(key));
+                let (exchange, id) = (format!("{}.orders", self.prefix), start_id(key));
                 let body = json!({"order_id": key, "behaviour": behaviour}).to_string();
                 async move { peer.publish(&exchange, "order.placed", peer::json(&id), body.as_bytes()).await }
             });
             let taken = join_all(placing).await;
             for (key, taken) in open.iter().zip(&taken) {
                 if matches!(taken, Ok(true)) {
-                    let start = json!({"start": {"saga": SAGA, "business_key": key}});
-                    self.placed.add(&json!({"message_id": self.start_id(key), "what": start, "at": now()}));
+                    self.placed.add(&json!({
+                        "message_id": start_id(key), "what": "start", "saga": SAGA, "business_key": key,
+                        "at": now(),
+                    }));
                 }
             }
             let mut taken = taken.into_iter();
@@ -253,8 +268,7 @@ impl Rig {
         self.set_working(true);
         self.is_ready();
         let placed = lines(&self.folder.path().join("placed.jsonl"));
-        let orders: Vec<_> =
-            placed.iter().filter_map(|line| line["what"]["start"]["business_key"].as_str()).collect();
+        let orders: Vec<_> = placed.iter().filter_map(|line| line["business_key"].as_str()).collect();
         let mut statuses = BTreeMap::new();
         eventually("every order has ended", || {
             statuses = self.statuses();
@@ -327,10 +341,6 @@ impl Rig {
             file.add(&json!({"kind": kind, "count": count}));
         }
     }
-
-    fn start_id(&self, key: &str) -> String {
-        format!("start-{key}")
-    }
 }
 
 impl Evidence {
@@ -345,6 +355,11 @@ impl Evidence {
         assert!(others.is_empty(), "not {status}: {others:?}");
         assert_eq!(self.statuses.len(), count, "{:?}", self.statuses);
     }
+}
+
+/// Id of the event that starts the instance of an order.
+fn start_id(key: &str) -> String {
+    format!("start-{key}")
 }
 
 fn text(value: &Value) -> String {
