@@ -27,18 +27,18 @@ impl Site {
     pub(crate) fn new(folder: &Path, broker_url: &str, prefix: &str) -> Self {
         let port = free_port();
         let mut site = Self { folder: folder.to_owned(), port, environment: Vec::new() };
-        site.set("BROKER__URL", broker_url);
-        site.set("BROKER__PREFIX", prefix);
-        site.set("BROKER__CONFIRM_TIMEOUT", "5s");
-        site.set("STORE__PATH", "store");
-        site.set("DEFINITIONS", "sagas");
-        site.set("HTTP__BIND", &format!("127.0.0.1:{port}"));
+        site.set("SAGAMQ_BROKER__URL", broker_url);
+        site.set("SAGAMQ_BROKER__PREFIX", prefix);
+        site.set("SAGAMQ_BROKER__CONFIRM_TIMEOUT", "5s");
+        site.set("SAGAMQ_STORE__PATH", "store");
+        site.set("SAGAMQ_DEFINITIONS", "sagas");
+        site.set("SAGAMQ_HTTP__BIND", &format!("127.0.0.1:{port}"));
         site
     }
 
-    /// Sets `SAGAMQ_<key>` for all processes from now on.
-    pub(crate) fn set(&mut self, key: &str, value: &str) {
-        self.environment.push((format!("SAGAMQ_{key}"), value.to_owned()));
+    /// Sets an environment variable for all processes from now on.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// Starts the orchestrator. What it says is appended to `orchestrator.log`.

@@ -287,7 +287,7 @@ impl Rig {
         self.drain_dead(&placed);
         self.write_acks();
         self.write_faults();
-        evidence::judge(self.folder.path(), &statuses);
+        evidence::judge(self.folder.path());
         Evidence { folder: self.folder, statuses, journal: self.proxy.journal() }
     }
 
@@ -335,7 +335,6 @@ impl Rig {
     fn write_faults(&self) {
         let counts = self.proxy.counts().into_iter().map(|(kind, count)| (kind.to_owned(), count));
         let faults: Vec<_> = counts.chain(self.faults.lock().unwrap().clone()).collect();
-        assert!(!faults.is_empty(), "no fault took place");
         let file = Lines::open(&self.folder.path().join("faults.jsonl"));
         for (kind, count) in faults {
             file.add(&json!({"kind": kind, "count": count}));
