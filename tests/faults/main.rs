@@ -4,16 +4,21 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod crash;
 mod evidence;
+mod load;
 mod matrix;
 mod orchestrator;
 mod participant;
 mod peer;
+mod planted;
+mod power;
 mod proxy;
 mod rig;
 #[path = "../support/mod.rs"]
 mod support;
 mod tap;
+mod torture;
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -32,8 +37,13 @@ const PUBLISHER: &str = "sagamq publisher";
 static BROKER: LazyLock<Node> = LazyLock::new(support::broker);
 
 /// Waits for a condition.
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+fn eventually(what: &str, holds: impl FnMut() -> bool) {
+    eventually_within(PATIENCE, what, holds);
+}
+
+/// Waits for a condition that may take its time.
+fn eventually_within(patience: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
     while !holds() {
         assert!(Instant::now() < deadline, "in vain: {what}");
         std::thread::sleep(Duration::from_millis(20));

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -41,12 +42,14 @@ impl Site {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
-    /// Starts the orchestrator. What it says is appended to `orchestrator.log`.
-    pub(crate) fn start(&self) -> Running {
+    /// Starts the orchestrator. What it says is appended to `orchestrator.log`. `failpoints` say where it
+    /// dies by itself, and which bugs it has (see `src/fault.rs`).
+    pub(crate) fn start(&self, failpoints: &str) -> Running {
         let log =
             File::options().append(true).create(true).open(self.folder.join("orchestrator.log")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_sagamq"));
         command.arg("run").current_dir(&self.folder).env_clear().envs(self.environment.iter().cloned());
+        command.env("FAILPOINTS", failpoints);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         Running(command.spawn().unwrap())
     }
@@ -79,10 +82,26 @@ impl Running {
         self.0.wait().unwrap();
     }
 
+    /// Stops it in its tracks, for good: it can only be killed from here on.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Has it begin to end in good order.
+    pub(crate) fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Whether it was ended by SIGKILL. That it ended by itself is a failure.
+    pub(crate) fn is_killed(&mut self) -> bool {
+        let Some(status) = self.0.try_wait().unwrap() else { return false };
+        assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "it ended by itself: {status}");
+        true
+    }
+
     /// Ends it by SIGTERM, and returns its exit code.
     pub(crate) fn stop(mut self) -> Option<i32> {
-        let pid = Pid::from_raw(i32::try_from(self.0.id()).unwrap()).unwrap();
-        kill_process(pid, Signal::TERM).unwrap();
+        self.terminate();
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.exit_code() {
@@ -97,6 +116,11 @@ impl Running {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.0.id()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
     }
 
     /// The exit code, if it has ended by itself.

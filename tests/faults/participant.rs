@@ -18,7 +18,7 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::evidence::{Lines, now};
-use crate::peer::{self, Peer};
+use crate::peer::{self, Brokers, Peer};
 
 /// Pause before the broker is tried again.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -51,7 +51,7 @@ pub(crate) struct Service {
     /// First part of all names.
     pub(crate) prefix: String,
     /// The broker, past the proxy.
-    pub(crate) url: String,
+    pub(crate) brokers: Brokers,
     /// False while it takes no commands.
     pub(crate) working: watch::Receiver<bool>,
     /// Where garbage is told of, once the broker has it.
@@ -111,7 +111,7 @@ impl Service {
     async fn session(&self, ledger: &mut Ledger) -> lapin::Result<()> {
         let Self { name, prefix, .. } = self;
         let (queue, exchange) = (format!("{prefix}.{name}.commands"), format!("{prefix}.{name}"));
-        let peer = Arc::new(Peer::connect(&self.url).await?);
+        let peer = Arc::new(self.brokers.connect().await?);
         peer.make_queue(&queue, &[(exchange, "#")]).await?;
         let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
         let mut deliveries =
@@ -131,10 +131,9 @@ impl Service {
                 command.reply(&peer, &placed, answer, manner).await?;
                 delivery.ack(BasicAckOptions::default()).await.map(drop)
             };
-            match manner {
-                Behaviour::Late(_) => drop(tokio::spawn(reply)),
-                _ => reply.await?,
-            }
+            // Side by side, as a service that is worth its name would. Should it fail, the connection is
+            // gone, and the command comes again.
+            tokio::spawn(reply);
         }
         Ok(())
     }

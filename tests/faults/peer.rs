@@ -1,11 +1,46 @@
 //! A peer of the orchestrator at the broker, past the proxy.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
 use lapin::options::{
     BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions,
     QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind};
+use tokio::time::timeout;
+
+/// Time limit of one connection's opening.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The addresses of a broker, one a node. Each connection goes to the next one.
+#[derive(Clone)]
+pub(crate) struct Brokers {
+    urls: Arc<[String]>,
+    next: Arc<AtomicUsize>,
+}
+
+impl Brokers {
+    pub(crate) fn new(urls: &[String]) -> Self {
+        Self { urls: urls.into(), next: Arc::default() }
+    }
+
+    /// The first address.
+    pub(crate) fn first(&self) -> &str {
+        &self.urls[0]
+    }
+
+    /// Opens a connection to the next node.
+    pub(crate) async fn connect(&self) -> lapin::Result<Peer> {
+        let next = self.next.fetch_add(1, Ordering::Relaxed) % self.urls.len();
+        match timeout(CONNECT_TIMEOUT, Peer::connect(&self.urls[next])).await {
+            Ok(connected) => connected,
+            Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+        }
+    }
+}
 
 /// A connection with one channel, which confirms.
 pub(crate) struct Peer {
@@ -14,7 +49,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) async fn connect(url: &str) -> lapin::Result<Self> {
+    async fn connect(url: &str) -> lapin::Result<Self> {
         let connection = Connection::connect(url, ConnectionProperties::default()).await?;
         let channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;

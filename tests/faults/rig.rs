@@ -9,25 +9,30 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use lapin::options::QueueBindOptions;
+use lapin::types::FieldTable;
+use sagamq::checker::{self, Report};
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::evidence::{self, Folder, Lines, lines, now};
+use crate::evidence::{Folder, Lines, lines, now};
+use crate::load::Load;
 use crate::orchestrator::{Running, Site};
 use crate::participant::{Behaviour, Service};
-use crate::peer::{self, Peer};
+use crate::peer::{self, Brokers, Peer};
 use crate::proxy::{Proxy, Record, Verdict, What};
-use crate::{PATIENCE, eventually, tap};
+use crate::{PATIENCE, eventually, eventually_within, tap};
 
 /// Name of the saga.
-const SAGA: &str = "parcel";
+pub(crate) const SAGA: &str = "parcel";
 /// The services, each with an exchange and a ledger.
 const SERVICES: [&str; 3] = ["stock", "payment", "shipping"];
 
@@ -42,7 +47,9 @@ pub(crate) struct Rig {
     // Before the folder, which may be removed after it has ended.
     running: Option<Running>,
     folder: Folder,
-    broker_url: String,
+    brokers: Brokers,
+    store: Option<PathBuf>,
+    patience: Duration,
     working: watch::Sender<bool>,
     placed: Arc<Lines>,
     tap: JoinHandle<()>,
@@ -54,6 +61,8 @@ pub(crate) struct Rig {
 pub(crate) struct Evidence {
     folder: Folder,
     statuses: BTreeMap<String, String>,
+    /// What the checker says.
+    pub(crate) report: Report,
     /// What passed the proxy.
     pub(crate) journal: Vec<Record>,
 }
@@ -61,12 +70,20 @@ pub(crate) struct Evidence {
 impl Rig {
     /// Builds the rig, with names that begin with `name`, and waits until the orchestrator is ready.
     pub(crate) fn start(name: &str, broker_url: &str) -> Self {
+        let mut rig = Self::build(name, &[broker_url.to_owned()]);
+        rig.restart();
+        rig
+    }
+
+    /// Builds the rig over a broker of one or more nodes, without its orchestrator.
+    pub(crate) fn build(name: &str, broker_urls: &[String]) -> Self {
+        let brokers = Brokers::new(broker_urls);
         let prefix = format!("{name}-{}", std::process::id());
         let folder = Folder::new(&prefix);
         std::fs::create_dir(folder.path().join("sagas")).unwrap();
         let saga = include_str!("saga.yaml").replace("PREFIX", &prefix);
         std::fs::write(folder.path().join("sagas/saga.yaml"), saga).unwrap();
-        let proxy = Proxy::start(broker_url);
+        let proxy = Proxy::start(brokers.first());
         let site = Site::new(folder.path(), &proxy.url(), &prefix);
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let placed = Arc::new(Lines::open(&folder.path().join("placed.jsonl")));
@@ -76,39 +93,63 @@ impl Rig {
         let bindings = ["orders"].iter().chain(&SERVICES).map(|name| (format!("{prefix}.{name}"), "#"));
         let bindings: Vec<_> = bindings.collect();
         runtime.block_on(async {
-            Peer::connect(broker_url).await.unwrap().make_queue(&queue, &bindings).await.unwrap();
+            brokers.connect().await.unwrap().make_queue(&queue, &bindings).await.unwrap();
         });
-        let tap = runtime.spawn(tap::drain(broker_url.to_owned(), queue, path));
+        let tap = runtime.spawn(tap::drain(brokers.clone(), queue, path));
         for name in SERVICES {
-            let (prefix, url, working) = (prefix.clone(), broker_url.to_owned(), working.subscribe());
-            let service = Service { name, prefix, url, working, placed: Arc::clone(&placed) };
+            let (prefix, brokers, working) = (prefix.clone(), brokers.clone(), working.subscribe());
+            let service = Service { name, prefix, brokers, working, placed: Arc::clone(&placed) };
             let folder = folder.path().to_owned();
             runtime.spawn(async move { service.serve(&folder).await });
         }
-        let (broker_url, faults) = (broker_url.to_owned(), Mutex::default());
-        let mut rig = Self {
+        Self {
             prefix,
             proxy,
             site,
             folder,
-            broker_url,
+            brokers,
+            store: None,
+            patience: PATIENCE,
             running: None,
             working,
             placed,
             tap,
-            faults,
+            faults: Mutex::default(),
             runtime,
-        };
-        rig.running = Some(rig.site.start());
-        rig.is_ready();
-        rig
+        }
     }
 
-    /// Starts the orchestrator again after it was killed, waits until it is ready, and writes down how long
+    /// Has the orchestrator keep its store elsewhere.
+    pub(crate) fn keep_store_at(&mut self, path: &Path) {
+        self.site.set("SAGAMQ_STORE__PATH", path.to_str().unwrap());
+        self.store = Some(path.to_owned());
+    }
+
+    /// How long everything may take at the end.
+    pub(crate) fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    /// Starts the orchestrator. `failpoints` say where it dies by itself, or which bugs it has.
+    pub(crate) fn boot(&mut self, failpoints: &str) {
+        self.running = Some(self.site.start(failpoints));
+    }
+
+    /// The process, while there is one.
+    pub(crate) fn orchestrator(&mut self) -> &mut Running {
+        self.running.as_mut().expect("it runs")
+    }
+
+    /// Starts the orchestrator, also after it was killed, waits until it is ready, and writes down how long
     /// that took.
     pub(crate) fn restart(&mut self) {
+        self.boot("");
+        self.recover();
+    }
+
+    /// Waits until the orchestrator that was started is ready, and writes down how long that took.
+    pub(crate) fn recover(&mut self) {
         let since = Instant::now();
-        self.running = Some(self.site.start());
         self.is_ready();
         let recoveries = Lines::open(&self.folder.path().join("recoveries.jsonl"));
         recoveries.add(&json!({"ms": since.elapsed().as_millis() as u64}));
@@ -134,8 +175,36 @@ impl Rig {
 
     /// Ends the orchestrator by SIGKILL.
     pub(crate) fn kill(&mut self) {
-        self.running.take().expect("it runs").kill();
+        self.end();
         self.faulted("orchestrator_kill");
+    }
+
+    /// Ends the orchestrator by SIGKILL as a part of another fault.
+    pub(crate) fn end(&mut self) {
+        self.running.take().expect("it runs").kill();
+    }
+
+    /// Where the evidence gathers.
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Binds the queues of a service, and of the tap, to the service's exchange, or takes them off.
+    pub(crate) fn bind(&self, service: &str, bound: bool) {
+        let exchange = format!("{}.{service}", self.prefix);
+        let queues = [format!("{exchange}.commands"), format!("{}.tap", self.prefix)];
+        self.blocking(async |peer| {
+            for queue in &queues {
+                let (queue, exchange, none) = (queue.as_str(), exchange.as_str(), FieldTable::default());
+                if bound {
+                    let options = QueueBindOptions::default();
+                    peer.channel.queue_bind(queue.into(), exchange.into(), "#".into(), options, none).await?;
+                } else {
+                    peer.channel.queue_unbind(queue.into(), exchange.into(), "#".into(), none).await?;
+                }
+            }
+            Ok(Some(()))
+        });
     }
 
     /// Has all participants stop or go on taking commands.
@@ -146,6 +215,12 @@ impl Rig {
     /// Counts a fault that is not the proxy's.
     pub(crate) fn faulted(&self, kind: &str) {
         *self.faults.lock().unwrap().entry(kind.to_owned()).or_default() += 1;
+    }
+
+    /// Places orders of every fate all the time, until the load is dropped.
+    pub(crate) fn load(&self, pause: Duration) -> Load {
+        let (exchange, placed) = (format!("{}.orders", self.prefix), Arc::clone(&self.placed));
+        Load::start(&self.runtime, self.brokers.clone(), exchange, placed, pause)
     }
 
     /// Places an order, and returns once the broker has it. `behaviours` are by routing key of the command.
@@ -203,7 +278,7 @@ impl Rig {
     pub(crate) fn blocking<T>(&self, mut what: impl AsyncFnMut(&Peer) -> lapin::Result<Option<T>>) -> T {
         let trying = async {
             loop {
-                if let Ok(peer) = Peer::connect(&self.broker_url).await {
+                if let Ok(peer) = self.brokers.connect().await {
                     while let Ok(done) = what(&peer).await {
                         match done {
                             Some(value) => return value,
@@ -263,39 +338,57 @@ impl Rig {
 
     /// Takes every fault away, waits until every order has ended, stops everything in good order, and judges
     /// what came of it.
-    pub(crate) fn finish(mut self) -> Evidence {
+    pub(crate) fn finish(self) -> Evidence {
+        let evidence = self.close(true);
+        assert!(evidence.report.passed(), "{}", evidence.report);
+        evidence
+    }
+
+    /// The same where orders may be lost: returns what the checker says.
+    pub(crate) fn finish_anyhow(self) -> Report {
+        self.close(false).report
+    }
+
+    fn close(mut self, all_orders: bool) -> Evidence {
         self.proxy.heal();
         self.set_working(true);
         self.is_ready();
         let placed = lines(&self.folder.path().join("placed.jsonl"));
         let orders: Vec<_> = placed.iter().filter_map(|line| line["business_key"].as_str()).collect();
         let mut statuses = BTreeMap::new();
-        eventually("every order has ended", || {
+        eventually_within(self.patience, "every order has ended", || {
             statuses = self.statuses();
-            let ended = |key: &&str| {
-                matches!(statuses.get(*key).map(String::as_str), Some("completed" | "compensated" | "parked"))
-            };
-            orders.iter().all(ended)
+            let has_ended =
+                |status: &String| matches!(status.as_str(), "completed" | "compensated" | "parked");
+            let is_there = |key: &&str| statuses.contains_key(*key);
+            statuses.values().all(has_ended) && self.is_idle() && (!all_orders || orders.iter().all(is_there))
         });
-        for queue in ["events", "replies"] {
-            let queue = format!("{}.{queue}", self.prefix);
-            self.blocking(async |peer| Ok((peer.depth(&queue).await? == 0).then_some(())));
-        }
         let code = self.running.take().expect("it runs").stop();
         assert_eq!(code, Some(0), "it did not stop: {}", self.site.log());
+        if let Some(store) = &self.store {
+            copy(store, &self.folder.path().join("store"));
+        }
         self.drain_tap();
         self.drain_dead(&placed);
         self.write_acks();
         self.write_faults();
-        evidence::judge(self.folder.path());
-        Evidence { folder: self.folder, statuses, journal: self.proxy.journal() }
+        let report = checker::Folder::read(self.folder.path()).unwrap().check();
+        Evidence { folder: self.folder, statuses, report, journal: self.proxy.journal() }
+    }
+
+    /// Whether nothing waits for the orchestrator at the broker.
+    fn is_idle(&self) -> bool {
+        ["events", "replies"].iter().all(|queue| {
+            let queue = format!("{}.{queue}", self.prefix);
+            self.blocking(async |peer| Ok(Some(peer.depth(&queue).await? == 0)))
+        })
     }
 
     /// Has the tap take all that is there.
     fn drain_tap(&mut self) {
         let queue = format!("{}.tap", self.prefix);
         self.publish_last(&queue);
-        let ended = self.runtime.block_on(async { timeout(PATIENCE, &mut self.tap).await });
+        let ended = self.runtime.block_on(async { timeout(self.patience, &mut self.tap).await });
         ended.expect("the tap ends").unwrap();
     }
 
@@ -307,7 +400,7 @@ impl Rig {
             placed.iter().filter(|line| line["what"] == "garbage").map(|line| &line["message_id"]).collect();
         self.blocking(async |peer| Ok((peer.depth(&queue).await? as usize >= garbage.len()).then_some(())));
         self.publish_last(&queue);
-        self.runtime.block_on(tap::drain(self.broker_url.clone(), queue, path.clone()));
+        self.runtime.block_on(tap::drain(self.brokers.clone(), queue, path.clone()));
         let dead = lines(&path);
         for id in garbage {
             assert!(dead.iter().any(|letter| letter["message_id"] == *id), "{id} is no dead letter");
@@ -356,8 +449,21 @@ impl Evidence {
     }
 }
 
+/// Copies a folder with all that is in it.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap_or_else(|error| panic!("{}: {error}", from.display())) {
+        let (from, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
+        if from.is_dir() {
+            copy(&from, &to);
+        } else {
+            std::fs::copy(&from, &to).unwrap();
+        }
+    }
+}
+
 /// Id of the event that starts the instance of an order.
-fn start_id(key: &str) -> String {
+pub(crate) fn start_id(key: &str) -> String {
     format!("start-{key}")
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::evidence::{Lines, now};
-use crate::peer::Peer;
+use crate::peer::Brokers;
 
 /// Id of the message after which a drain ends.
 pub(crate) const LAST: &str = "last";
@@ -22,16 +22,16 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// Takes all messages of a queue into a file until the one comes whose id is [`LAST`]. A message of which
 /// the broker does not hear that it was taken comes, and is written, twice.
-pub(crate) async fn drain(url: String, queue: String, path: PathBuf) {
+pub(crate) async fn drain(brokers: Brokers, queue: String, path: PathBuf) {
     let lines = Lines::open(&path);
-    while !matches!(session(&url, &queue, &lines).await, Ok(true)) {
+    while !matches!(session(&brokers, &queue, &lines).await, Ok(true)) {
         sleep(PAUSE).await;
     }
 }
 
 /// True once the last message has come.
-async fn session(url: &str, queue: &str, lines: &Lines) -> lapin::Result<bool> {
-    let peer = Peer::connect(url).await?;
+async fn session(brokers: &Brokers, queue: &str, lines: &Lines) -> lapin::Result<bool> {
+    let peer = brokers.connect().await?;
     let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
     let mut deliveries = peer.channel.basic_consume(queue.into(), "".into(), options, arguments).await?;
     while let Some(delivery) = deliveries.next().await {

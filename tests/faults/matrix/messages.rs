@@ -74,17 +74,7 @@ fn a_confirm_that_says_no_has_the_same_bytes_published_again() {
 #[test]
 fn an_unroutable_command_counts_as_an_attempt_and_the_policy_decides() {
     let rig = Rig::start("unroutable", &BROKER.url());
-    let queues = [format!("{}.stock.commands", rig.prefix), format!("{}.tap", rig.prefix)];
-    let exchange = format!("{}.stock", rig.prefix);
-    rig.blocking(async |peer| {
-        for queue in &queues {
-            let (queue, exchange) = (queue.as_str(), exchange.as_str());
-            peer.channel
-                .queue_unbind(queue.into(), exchange.into(), "#".into(), FieldTable::default())
-                .await?;
-        }
-        Ok(Some(()))
-    });
+    rig.bind("stock", false);
     rig.place("A-1", &[]);
     rig.becomes("A-1", "compensated");
     rig.faulted("unroutable");
@@ -100,16 +90,7 @@ fn an_unroutable_command_counts_as_an_attempt_and_the_policy_decides() {
     assert_eq!(returned.len(), 4, "{returned:?}");
     assert_eq!(rig.details("A-1")["error"]["code"], "UNROUTABLE");
 
-    rig.blocking(async |peer| {
-        for queue in &queues {
-            let (queue, exchange) = (queue.as_str(), exchange.as_str());
-            let options = QueueBindOptions::default();
-            peer.channel
-                .queue_bind(queue.into(), exchange.into(), "#".into(), options, FieldTable::default())
-                .await?;
-        }
-        Ok(Some(()))
-    });
+    rig.bind("stock", true);
     rig.place("A-2", &[]);
     rig.becomes("A-2", "completed");
     let evidence = rig.finish();

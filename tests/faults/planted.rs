@@ -1,0 +1,53 @@
+//! Bugs that only a real process and a real broker show, planted: the checker must find each.
+//! `power` has one more, `tests/planted.rs` all others.
+
+use sagamq::checker::{Invariant, Report};
+use sagamq::fault::{Bug, Point};
+use std::time::Duration;
+
+use crate::rig::Rig;
+use crate::{BROKER, eventually};
+
+fn assert_found(report: &Report, expected: &[Invariant]) {
+    let found: Vec<_> = report.violations.iter().map(|violation| violation.invariant).collect();
+    assert!(expected.iter().any(|invariant| found.contains(invariant)), "{report}");
+}
+
+/// Orders, and a death in the middle of a commit whose deliveries may be acked already.
+fn dies_in_a_commit(bugs: &str) -> Report {
+    let mut rig = Rig::start("early-ack", &BROKER.url());
+    rig.end();
+    // Nobody answers: every commit is one of starts, which nobody would send a second time.
+    rig.set_working(false);
+    let load = rig.load(Duration::from_millis(100));
+    // Each commit takes a while, in which an ack has the time to reach the broker.
+    let (commit, applied) = (Point::Commit.name(), Point::Applied.name());
+    rig.boot(&format!("{bugs}{commit}=sleep(50);{applied}=5*off->return"));
+    eventually("it dies in a commit", || rig.orchestrator().is_killed());
+    rig.faulted("kill_in_a_commit");
+    drop(load);
+    rig.restart();
+    rig.finish_anyhow()
+}
+
+#[test]
+fn an_ack_before_its_commit_is_found_by_a_sigkill() {
+    let report = dies_in_a_commit("");
+    assert!(report.passed(), "{report}");
+    let report = dies_in_a_commit(&format!("{}=return;", Bug::AckBeforeCommit.name()));
+    assert_found(&report, &[Invariant::I1, Invariant::I8]);
+}
+
+#[test]
+fn a_returned_message_that_counts_as_published_is_found() {
+    let mut rig = Rig::build("unseen-return", &[BROKER.url()]);
+    rig.boot(&format!("{}=return", Bug::ReturnsUnseen.name()));
+    rig.is_ready();
+    rig.bind("stock", false);
+    rig.place("A-1", &[]);
+    rig.becomes("A-1", "compensating");
+    rig.bind("stock", true);
+    rig.becomes("A-1", "compensated");
+    rig.faulted("unroutable");
+    assert_found(&rig.finish_anyhow(), &[Invariant::I9]);
+}

@@ -1,0 +1,129 @@
+//! Power cuts: the store lies in a file system of its own, in an image. When the power fails, only what was
+//! written to the image is left.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use sagamq::fault::Bug;
+
+use crate::rig::Rig;
+use crate::{BROKER, eventually};
+
+/// Bytes of the image, as far as they are used.
+const SIZE: u64 = 1 << 30;
+/// Power cuts in one test.
+const CUTS: usize = 10;
+
+/// A disk that can lose its power. Unmounted with the value.
+pub(crate) struct Disk {
+    image: PathBuf,
+    mount: PathBuf,
+}
+
+impl Disk {
+    /// Makes a disk in a folder; why not, where this is not allowed.
+    pub(crate) fn mount(folder: &Path) -> Result<Self, String> {
+        let (image, mount) = (folder.join("disk.img"), folder.join("disk"));
+        File::create(&image).and_then(|file| file.set_len(SIZE)).map_err(|error| error.to_string())?;
+        fs::create_dir(&mount).map_err(|error| error.to_string())?;
+        run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image))?;
+        let disk = Self { image, mount };
+        disk.attach()?;
+        Ok(disk)
+    }
+
+    /// Where its files are.
+    pub(crate) fn path(&self) -> &Path {
+        &self.mount
+    }
+
+    /// The image as it is at this moment, whatever the system still has in memory.
+    fn snapshot(&self) -> PathBuf {
+        let copy = self.image.with_extension("cut");
+        run(Command::new("cp").args(["--sparse=always"]).arg(&self.image).arg(&copy)).unwrap();
+        copy
+    }
+
+    /// Goes on with an image in place of the present one. Nothing may use the disk.
+    fn replace(&self, image: &Path) {
+        run(Command::new("umount").arg(&self.mount)).unwrap();
+        fs::rename(image, &self.image).unwrap();
+        self.attach().unwrap();
+    }
+
+    fn attach(&self) -> Result<(), String> {
+        run(Command::new("mount").args(["-o", "loop"]).arg(&self.image).arg(&self.mount))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.mount).output();
+    }
+}
+
+/// Has the power fail: the orchestrator stops in its tracks, and what was on its disk by then is all that
+/// there is.
+pub(crate) fn cut(rig: &mut Rig, disk: &Disk) {
+    rig.orchestrator().freeze();
+    let image = disk.snapshot();
+    rig.end();
+    disk.replace(&image);
+    rig.faulted("power_cut");
+}
+
+/// A rig whose store is on a disk that can lose its power; nothing where this is not allowed.
+pub(crate) fn rig(name: &str, brokers: &[String]) -> Option<(Disk, Rig)> {
+    let mut rig = Rig::build(name, brokers);
+    match Disk::mount(rig.path()) {
+        Ok(disk) => {
+            rig.keep_store_at(&disk.path().join("store"));
+            Some((disk, rig))
+        }
+        Err(reason) => {
+            eprintln!("skipped: a disk that loses power cannot be mounted: {reason}");
+            None
+        }
+    }
+}
+
+#[test]
+fn what_was_acked_or_published_survives_every_power_cut() {
+    let Some((disk, mut rig)) = rig("power", &[BROKER.url()]) else { return };
+    rig.restart();
+    let load = rig.load(Duration::from_millis(100));
+    for round in 1..=CUTS {
+        let before = load.placed();
+        eventually("orders come in", || load.placed() > before + 8 * (round % 4 + 1));
+        cut(&mut rig, &disk);
+        rig.restart();
+    }
+    drop(load);
+    println!("{}", rig.finish().report);
+}
+
+/// Planted: a commit that is not synced. A SIGKILL would not show it.
+#[test]
+fn a_commit_without_a_sync_is_found_by_a_power_cut() {
+    let Some((disk, mut rig)) = rig("unsynced", &[BROKER.url()]) else { return };
+    rig.boot(&format!("{}=return", Bug::NoSync.name()));
+    rig.is_ready();
+    let load = rig.load(Duration::from_millis(100));
+    eventually("orders come in", || load.placed() > 100);
+    eventually("some are done", || rig.statuses().values().any(|status| status == "completed"));
+    drop(load);
+    cut(&mut rig, &disk);
+    rig.restart();
+    let report = rig.finish_anyhow();
+    assert!(report.lost > 0, "{report}");
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+}
