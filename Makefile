@@ -5,7 +5,7 @@ PROFILE ?= release
 CARGO ?= cargo
 folder = $(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 
-.PHONY: help demo test test-brokers run lint check
+.PHONY: help demo test torture test-brokers run lint check
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16 | sed 's/^/make /'
@@ -18,6 +18,14 @@ demo: ## run order sagas of every fate over a RabbitMQ and show them live
 test: ## run all tests, with a throw-away RabbitMQ of their own
 	@scripts/setup test
 	$(CARGO) test --locked
+	$(CARGO) test --locked --features faults --test faults --test planted
+
+# How long the torture goes on, in minutes; the release figures are for 20 and more.
+TORTURE_MINUTES ?= 20
+
+torture: ## kill, cut off and cut the power of everything for TORTURE_MINUTES, and report; needs root
+	@scripts/setup test
+	TORTURE_MINUTES=$(TORTURE_MINUTES) $(CARGO) test --locked --features faults --test faults torture -- --nocapture
 
 # What runs against each version, and where the further versions are.
 BROKER_TESTS ?= --features faults --test faults matrix
@@ -38,6 +46,7 @@ run: ## run the orchestrator against your broker (SAGAMQ_BROKER__URL or sagamq.y
 lint: ## check format, lints, licences and advisories
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
+	$(CARGO) clippy --all-targets --locked --features faults -- -D warnings
 	@scripts/deny
 
 check: lint test ## all that a change must pass

@@ -16,6 +16,7 @@ use serde_json::Value;
 const README: &str = include_str!("../README.md");
 const DEFINITIONS: &str = include_str!("../docs/definitions.md");
 const OPERATIONS: &str = include_str!("../docs/operations.md");
+const GUARANTEES: &str = include_str!("../docs/guarantees.md");
 
 /// Whole definitions that the pages have at least, so that none is skipped by mistake.
 const WHOLE_DEFINITIONS: usize = 3;
@@ -157,4 +158,33 @@ fn every_route_and_every_metric_is_explained() {
     assert_eq!(named("| Route | Answers |"), routes);
     let metrics = between(include_str!("../src/metric.rs"), ": &str = \"");
     assert_eq!(named("| Name | Type | Labels |"), metrics);
+}
+
+/// All Rust files below a folder.
+fn sources(folder: &str) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.to_str().unwrap();
+        match path.extension() {
+            _ if path.is_dir() => text += &sources(name),
+            Some(extension) if extension == "rs" => text += &fs::read_to_string(&path).unwrap(),
+            _ => {}
+        }
+    }
+    text
+}
+
+#[test]
+fn every_fault_that_is_promised_to_be_borne_names_tests_that_exist() {
+    let tests = sources("tests");
+    let rows = rows(GUARANTEES, "| Fault | What happens | Shown by |");
+    assert!(rows.len() > 20);
+    for row in rows {
+        let names: Vec<_> = row[2].split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "{} is shown by nothing", row[0]);
+        for name in names {
+            assert!(tests.contains(&format!("#[test]\nfn {name}() {{")), "there is no test {name}");
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! The failure matrix: one test a fault, named by what must happen.
 
 mod broker;
+mod clock;
+mod cluster;
 mod connection;
 mod messages;
 mod participants;
