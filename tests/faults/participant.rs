@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use lapin::BasicProperties;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicRejectOptions};
+use lapin::options::{BasicAckOptions, BasicRejectOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -113,9 +113,7 @@ impl Service {
         let (queue, exchange) = (format!("{prefix}.{name}.commands"), format!("{prefix}.{name}"));
         let peer = Arc::new(self.brokers.connect().await?);
         peer.make_queue(&queue, &[(exchange, "#")]).await?;
-        let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
-        let mut deliveries =
-            peer.channel.basic_consume(queue.as_str().into(), "".into(), options, arguments).await?;
+        let mut deliveries = peer.consume(&queue).await?;
         let mut working = self.working.clone();
         while let Some(delivery) = deliveries.next().await {
             let delivery = delivery?;

@@ -1,19 +1,22 @@
 //! A peer of the orchestrator at the broker, past the proxy.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lapin::options::{
-    BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions,
-    QueueDeclareOptions,
+    BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
+    QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind};
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer, ExchangeKind,
+};
 use tokio::time::timeout;
 
-/// Time limit of one connection's opening.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time limit of one answer: a broker that is starting or stopping may never give it.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The addresses of a broker, one a node. Each connection goes to the next one.
 #[derive(Clone)]
@@ -35,10 +38,7 @@ impl Brokers {
     /// Opens a connection to the next node.
     pub(crate) async fn connect(&self) -> lapin::Result<Peer> {
         let next = self.next.fetch_add(1, Ordering::Relaxed) % self.urls.len();
-        match timeout(CONNECT_TIMEOUT, Peer::connect(&self.urls[next])).await {
-            Ok(connected) => connected,
-            Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
-        }
+        answered(Peer::connect(&self.urls[next])).await
     }
 }
 
@@ -57,18 +57,27 @@ impl Peer {
         Ok(Self { channel, _connection: connection })
     }
 
+    /// Takes the messages of a queue, each of which is to be acked.
+    pub(crate) async fn consume(&self, queue: &str) -> lapin::Result<Consumer> {
+        let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+        answered(self.channel.basic_consume(queue.into(), "".into(), options, arguments)).await
+    }
+
     /// Makes a durable quorum queue that is bound to durable topic exchanges.
     pub(crate) async fn make_queue(&self, queue: &str, bindings: &[(String, &str)]) -> lapin::Result<()> {
         let mut arguments = FieldTable::default();
         arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-        self.channel.queue_declare(queue.into(), QueueDeclareOptions::durable(), arguments).await?;
+        let options = QueueDeclareOptions::durable();
+        answered(self.channel.queue_declare(queue.into(), options, arguments)).await?;
         for (exchange, key) in bindings {
             let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
             let none = FieldTable::default;
             let exchange = exchange.as_str();
-            self.channel.exchange_declare(exchange.into(), ExchangeKind::Topic, durable, none()).await?;
+            let kind = ExchangeKind::Topic;
+            answered(self.channel.exchange_declare(exchange.into(), kind, durable, none())).await?;
             let options = QueueBindOptions::default();
-            self.channel.queue_bind(queue.into(), exchange.into(), (*key).into(), options, none()).await?;
+            let (queue, key) = (queue.into(), (*key).into());
+            answered(self.channel.queue_bind(queue, exchange.into(), key, options, none())).await?;
         }
         Ok(())
     }
@@ -84,15 +93,22 @@ impl Peer {
         let options = BasicPublishOptions::default();
         let properties = properties.with_delivery_mode(2);
         let sent = self.channel.basic_publish(exchange.into(), key.into(), options, body, properties).await?;
-        Ok(matches!(sent.await?, Confirmation::Ack(_)))
+        Ok(matches!(answered(sent).await?, Confirmation::Ack(_)))
     }
 
     /// Messages that wait in a queue.
     pub(crate) async fn depth(&self, queue: &str) -> lapin::Result<u32> {
         let options = QueueDeclareOptions { passive: true, ..Default::default() };
-        let declared = self.channel.queue_declare(queue.into(), options, FieldTable::default()).await?;
+        let declared =
+            answered(self.channel.queue_declare(queue.into(), options, FieldTable::default())).await?;
         Ok(declared.message_count())
     }
+}
+
+/// Awaits what the broker answers, for as long as that may take.
+pub(crate) async fn answered<T>(answer: impl Future<Output = lapin::Result<T>>) -> lapin::Result<T> {
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "the broker does not answer").into();
+    timeout(ANSWER_TIMEOUT, answer).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// The properties of a JSON message.

@@ -279,7 +279,7 @@ impl Rig {
         let trying = async {
             loop {
                 if let Ok(peer) = self.brokers.connect().await {
-                    while let Ok(done) = what(&peer).await {
+                    while let Ok(done) = peer::answered(what(&peer)).await {
                         match done {
                             Some(value) => return value,
                             None => sleep(Duration::from_millis(20)).await,

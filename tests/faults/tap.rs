@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions};
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::options::BasicAckOptions;
+use lapin::types::AMQPValue;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -32,8 +32,7 @@ pub(crate) async fn drain(brokers: Brokers, queue: String, path: PathBuf) {
 /// True once the last message has come.
 async fn session(brokers: &Brokers, queue: &str, lines: &Lines) -> lapin::Result<bool> {
     let peer = brokers.connect().await?;
-    let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
-    let mut deliveries = peer.channel.basic_consume(queue.into(), "".into(), options, arguments).await?;
+    let mut deliveries = peer.consume(queue).await?;
     while let Some(delivery) = deliveries.next().await {
         let delivery = delivery?;
         let message = told(&delivery);
