@@ -162,6 +162,12 @@ impl Worker {
             } else {
                 warn!(messages = wave.len(), "the broker did not take messages, publishing them again");
                 tokio::time::sleep(nacked.next_backoff().unwrap_or(MAX_NACK_DELAY)).await;
+                // A channel that said no may go on to do so: seen with RabbitMQ 3.10.8, for ever, after
+                // the leader of a quorum queue died.
+                match renewed(&connection, channel).await {
+                    Ok(opened) => channel = opened,
+                    Err(error) => return error,
+                }
             }
         }
     }
@@ -178,13 +184,15 @@ impl Worker {
             self.topology.apply(connection).await?;
         }
         *channel = open_lane(connection).await?;
+        let alone = wave.len() == 1;
         let mut verdicts = Vec::new();
         let mut failed = None;
         for entry in wave.entries_mut() {
             // The wave's channel took nothing from the first refused message on: if this one is
             // refused, only an earlier wave can have delivered it.
             let maybe_delivered = entry.message.repeated;
-            entry.message.repeated = true;
+            // Nor can it have delivered its only message.
+            entry.message.repeated |= !alone;
             match self.send(channel, std::slice::from_mut(entry)).await {
                 Ok(mut one) => verdicts.append(&mut one),
                 Err(Refused::Message(reason)) => {
@@ -275,6 +283,12 @@ async fn open_lane(connection: &Connection) -> Result<Channel, AmqpError> {
     let channel = open_channel(connection).await?;
     answered("ask for confirms", channel.confirm_select(ConfirmSelectOptions::default())).await?;
     Ok(channel)
+}
+
+/// Another channel in place of one that works no more.
+async fn renewed(connection: &Connection, channel: Channel) -> Result<Channel, AmqpError> {
+    answered("close a channel", channel.close(200, "OK".into())).await?;
+    open_lane(connection).await
 }
 
 /// Publishes and awaits the confirm. The first poll puts the whole message into the channel's

@@ -129,8 +129,8 @@ impl Service {
                 command.reply(&peer, &placed, answer, manner).await?;
                 delivery.ack(BasicAckOptions::default()).await.map(drop)
             };
-            // Side by side, as a service that is worth its name would. Should it fail, the connection is
-            // gone, and the command comes again.
+            // Side by side, as a service that is worth its name would. Should it fail, the channel is
+            // closed, and the command comes again.
             tokio::spawn(reply);
         }
         Ok(())
@@ -222,10 +222,7 @@ impl Command {
         let properties = self.properties(&message_id).with_headers(headers);
         let body = json!({"receipt": message_id}).to_string();
         for _ in 0..copies {
-            // A broker that could not keep it is asked again.
-            while !peer.publish("", &self.reply_to, properties.clone(), body.as_bytes()).await? {
-                sleep(PAUSE).await;
-            }
+            peer.publish("", &self.reply_to, properties.clone(), body.as_bytes()).await?;
         }
         Ok(())
     }
@@ -234,9 +231,8 @@ impl Command {
     async fn send_garbage(&self, peer: &Peer, placed: &Lines) -> lapin::Result<()> {
         let name = format!("garbage {} {}", self.message_id, now());
         let message_id = Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).to_string();
-        if peer.publish("", &self.reply_to, self.properties(&message_id), b"{\"receipt\": ").await? {
-            placed.add(&json!({"message_id": message_id, "what": "garbage", "at": now()}));
-        }
+        peer.publish("", &self.reply_to, self.properties(&message_id), b"{\"receipt\": ").await?;
+        placed.add(&json!({"message_id": message_id, "what": "garbage", "at": now()}));
         Ok(())
     }
 

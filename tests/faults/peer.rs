@@ -82,18 +82,26 @@ impl Peer {
         Ok(())
     }
 
-    /// Publishes a persistent message, and returns whether the broker took it.
+    /// Publishes a persistent message, and returns once the broker has it. If it does not take it, this
+    /// peer is of no use any more: a channel that says no may go on to do so for ever (seen with 3.10.8
+    /// after the leader of a quorum queue died).
     pub(crate) async fn publish(
         &self,
         exchange: &str,
         key: &str,
         properties: BasicProperties,
         body: &[u8],
-    ) -> lapin::Result<bool> {
+    ) -> lapin::Result<()> {
         let options = BasicPublishOptions::default();
         let properties = properties.with_delivery_mode(2);
         let sent = self.channel.basic_publish(exchange.into(), key.into(), options, body, properties).await?;
-        Ok(matches!(answered(sent).await?, Confirmation::Ack(_)))
+        let refused = match answered(sent).await {
+            Ok(Confirmation::Ack(_)) => return Ok(()),
+            Ok(_) => io::Error::other("the broker does not take the message").into(),
+            Err(error) => error,
+        };
+        let _ = answered(self.channel.close(200, "OK".into())).await;
+        Err(refused)
     }
 
     /// Messages that wait in a queue.

@@ -238,38 +238,29 @@ impl Rig {
                 let body = json!({"order_id": key, "behaviour": behaviour}).to_string();
                 async move { peer.publish(&exchange, "order.placed", peer::json(&id), body.as_bytes()).await }
             });
-            let taken = join_all(placing).await;
-            for (key, taken) in open.iter().zip(&taken) {
-                if matches!(taken, Ok(true)) {
+            let mut taken = join_all(placing).await.into_iter();
+            let mut result = Ok(Some(()));
+            open.retain(|key| match taken.next() {
+                Some(Err(error)) => {
+                    result = Err(error);
+                    true
+                }
+                _ => {
                     self.placed.add(&json!({
                         "message_id": start_id(key), "what": "start", "saga": SAGA, "business_key": key,
                         "at": now(),
                     }));
+                    false
                 }
-            }
-            let mut taken = taken.into_iter();
-            let mut failure = None;
-            open.retain(|_| match taken.next() {
-                Some(Ok(taken)) => !taken,
-                Some(Err(error)) => {
-                    failure = Some(error);
-                    true
-                }
-                None => true,
             });
-            match failure {
-                Some(error) => Err(error),
-                None => Ok(open.is_empty().then_some(())),
-            }
+            result
         });
     }
 
     /// Publishes what nobody can use to one of the orchestrator's queues.
     pub(crate) fn place_garbage(&self, queue: &str, message_id: &str, body: &[u8]) {
         let queue = format!("{}.{queue}", self.prefix);
-        self.blocking(async |peer| {
-            Ok(peer.publish("", &queue, peer::json(message_id), body).await?.then_some(()))
-        });
+        self.blocking(async |peer| peer.publish("", &queue, peer::json(message_id), body).await.map(Some));
         self.placed.add(&json!({"message_id": message_id, "what": "garbage", "at": now()}));
     }
 
@@ -409,7 +400,7 @@ impl Rig {
 
     fn publish_last(&self, queue: &str) {
         let last = peer::json(tap::LAST);
-        self.blocking(async |peer| Ok(peer.publish("", queue, last.clone(), b"").await?.then_some(())));
+        self.blocking(async |peer| peer.publish("", queue, last.clone(), b"").await.map(Some));
     }
 
     fn write_acks(&self) {
