@@ -20,6 +20,8 @@ pub mod amqp;
 pub mod config;
 pub mod definitions;
 pub mod fault;
+#[cfg(any(test, feature = "faults"))]
+pub mod fuzzing;
 pub mod health;
 pub mod http;
 pub mod metric;

@@ -18,6 +18,7 @@
 //! | `record` | values: format version, checksum, chunks |
 //! | `keys` | keys: what lies where |
 //! | `error` | [`StoreError`] |
+//! | `fuzzing` | all that is read, from arbitrary bytes; for tests |
 //!
 //! A folder holds `lock` (the pid of the process that uses it), `high-water` and `sled/`. A backup
 //! is a copy of the whole folder while no process uses it.
@@ -26,6 +27,8 @@ mod batch;
 mod disk;
 mod error;
 mod folder;
+#[cfg(any(test, feature = "faults"))]
+pub(crate) mod fuzzing;
 mod high_water;
 mod keys;
 mod memory;

@@ -1,0 +1,114 @@
+//! What the store reads from its disk, as a function of arbitrary bytes. See [`crate::fuzzing`].
+
+use std::sync::Arc;
+
+use super::batch::Correlation;
+use super::disk::{Disk, Writes};
+use super::error::StoreError;
+use super::keys::{self, Position};
+use super::memory::Memory;
+use super::query::Query;
+use super::reader::Reader;
+use super::record;
+use crate::fuzzing::assert_again;
+use crate::saga::fact::HistoryEntry;
+use crate::saga::id::{InstanceId, MessageId};
+use crate::saga::instance::{Instance, Status};
+
+/// Bytes as they may lie on a damaged disk, as a record that is whole but makes no sense, as a key, and as
+/// what a user sends back as a cursor. The first byte says how long the first value is.
+///
+/// # Panics
+/// Something that reads these is broken.
+pub fn record(data: &[u8]) {
+    let Some((length, bytes)) = data.split_first() else { return };
+    damaged(bytes.split_at(bytes.len().min(usize::from(*length))));
+    for text in [data, bytes] {
+        senseless(text);
+        named(text);
+        cursor(text);
+    }
+}
+
+/// A value and, one after the other, its chunks.
+fn damaged((head, chunks): (&[u8], &[u8])) {
+    let mut writes = Writes::from([(b"key".to_vec(), Some(head.to_vec()))]);
+    for (number, chunk) in (1..).zip(chunks.chunks(16)) {
+        writes.insert(keys::chunk(b"key", number), Some(chunk.to_vec()));
+    }
+    match record::read(&disk(&writes), b"key") {
+        Ok(payload) => assert!(payload.is_some_and(|payload| payload.len() <= head.len() + chunks.len())),
+        Err(error) => assert!(error.to_string().len() < 1000, "{error}"),
+    }
+}
+
+/// The bytes as the payload of every kind of record there is.
+fn senseless(data: &[u8]) {
+    let (id, hash) = (InstanceId::new("fuzz", "1"), "hash".to_owned());
+    let message = MessageId::notice(id, 0);
+    let position = Position::from_start(crate::saga::time::Timestamp(0));
+    let mut writes = Writes::default();
+    for key in [
+        keys::instance(id),
+        keys::entry(id, 1),
+        keys::correlation(message),
+        keys::dead_letter(1),
+        keys::definition(&hash),
+        keys::version("fuzz", 1),
+        keys::at(&keys::by_status("fuzz", Status::Running), position),
+        keys::open(id),
+    ] {
+        record::insert(&mut writes, &key, data);
+    }
+    let disk = Arc::new(disk(&writes));
+    let payload = record::read(&disk, &keys::instance(id)).expect("it was written a moment ago");
+    assert_eq!(payload.as_deref(), Some(data));
+    let reader = Reader::new(Arc::clone(&disk));
+    let _ = (reader.definition(&hash), reader.definition_hash("fuzz", 1), reader.correlation(message));
+    let _ = (reader.instance(id), reader.open_instances().count(), reader.history(id));
+    let _ = (reader.list(&Query::default()), reader.dead_letters(10, None));
+    if let Some(correlation) = Correlation::from_bytes(data) {
+        assert_eq!(correlation.to_bytes(), data);
+    }
+    if let Ok(entry) = serde_json::from_slice::<HistoryEntry>(data) {
+        let entries = [assert_again(&entry), entry];
+        Instance::replay(id, &entries).iter().for_each(look_at);
+    }
+    if let Ok(instance) = serde_json::from_slice::<Instance>(data) {
+        look_at(&assert_again(&instance));
+    }
+}
+
+/// Does with an instance what recovery and the API do with one that they have read.
+fn look_at(instance: &Instance) {
+    let times = [Some(instance.started_at), instance.next_due(), instance.deadline];
+    let _ = (times.map(|time| time.map(|time| time.to_string())), instance.is_open(), instance.reason());
+    let _ = instance.unconfirmed().count();
+}
+
+/// The bytes as a key.
+fn named(data: &[u8]) {
+    assert!(keys::describe(data).len() <= 100 + data.len() * 16);
+    let _ = (keys::saga_of(data), keys::number_of(data), keys::instance_of(data), keys::under(data));
+    if let Some(position) = Position::of_key(data) {
+        assert_eq!(Position::from_cursor(&position.to_cursor()), Some(position));
+    }
+}
+
+/// The bytes as a place to go on from.
+fn cursor(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let reader = Reader::new(Arc::new(disk(&Writes::default())));
+    let _ = reader.dead_letters(10, Some(text));
+    let page = reader.list(&Query { cursor: Some(text.to_owned()), ..Query::default() });
+    match Position::from_cursor(text) {
+        Some(position) => assert_eq!(position.to_cursor(), text.to_ascii_lowercase()),
+        None => assert!(matches!(page, Err(StoreError::Cursor(_))), "{text:?} was taken for a cursor"),
+    }
+}
+
+fn disk(writes: &Writes) -> Disk {
+    let memory = Memory::default();
+    memory.persist(writes, 1).expect("this disk does not fail");
+    Disk::Memory(memory)
+}
