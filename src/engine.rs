@@ -20,7 +20,7 @@ use crate::saga::command;
 use crate::saga::fact::{Fact, HistoryEntry, Recorded};
 use crate::saga::id::InstanceId;
 use crate::saga::instance::{Instance, Status};
-use crate::saga::message::{Message, Outgoing};
+use crate::saga::message::{Message, Outgoing, weight};
 use crate::saga::plan::Plan;
 use crate::saga::time::Timestamp;
 use crate::saga::transition::{self, Decision, Event};
@@ -29,6 +29,8 @@ use crate::timers::Timers;
 
 /// Instances kept in memory beside those that wait for a commit.
 const CACHED_INSTANCES: usize = 20_000;
+/// About how many bytes of inputs are taken into memory before instances that may be read again are let go.
+const CACHED_BYTES: usize = 64 << 20;
 /// How long a "published" mark may wait for another fact to ride with.
 const MARK_DELAY: Duration = Duration::from_secs(1);
 /// Inputs gathered at most for one commit.
@@ -46,6 +48,8 @@ pub struct Engine {
     pub(crate) reader: Reader,
     pub(crate) catalog: Catalog,
     cache: HashMap<InstanceId, Cached>,
+    /// Bytes of inputs that came into memory since instances were last let go.
+    brought_in: usize,
     timers: Timers,
     /// Instances with "published" marks that are not stored yet, the oldest first.
     marked: VecDeque<(Timestamp, InstanceId)>,
@@ -129,6 +133,7 @@ impl Engine {
             reader,
             catalog,
             cache: HashMap::new(),
+            brought_in: 0,
             timers: Timers::default(),
             marked: VecDeque::new(),
             open: 0,
@@ -330,8 +335,9 @@ impl Engine {
                 self.cache.remove(id);
             }
         }
-        if self.cache.len() > CACHED_INSTANCES {
+        if self.cache.len() > CACHED_INSTANCES || self.brought_in > CACHED_BYTES {
             let taken = self.taken;
+            self.brought_in = 0;
             self.cache.retain(|_, cached| cached.changed_in > taken || !cached.marks.is_empty());
         }
     }
@@ -362,6 +368,7 @@ impl Engine {
         counter!(metric::STARTS, "saga" => plan.saga.clone()).increment(1);
         let cached =
             Cached { instance, plan: Arc::clone(plan), stored: None, marks: Vec::new(), changed_in: 0 };
+        self.brought_in += weight(&cached.instance.input);
         self.cache.insert(id, cached);
         self.keep(id, decision, message.id.clone(), now);
         Ok(Fate::Settled)
@@ -393,6 +400,7 @@ impl Engine {
         let Some(instance) = self.reader.instance(id)? else { return Ok(false) };
         let plan = self.catalog.plan_of(&instance, &self.reader)?;
         let stored = Some(Before::of(&instance));
+        self.brought_in += weight(&instance.input);
         self.cache.insert(id, Cached { instance, plan, stored, marks: Vec::new(), changed_in: 0 });
         Ok(true)
     }

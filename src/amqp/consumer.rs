@@ -35,6 +35,10 @@ const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// Bytes of a rejected body that are kept for people to look at.
 const PREVIEW_BYTES: usize = 512;
 
+/// A message that takes more memory than this is handed over alone, so that as many as the channel holds
+/// never do.
+const HEAVY: usize = 64 * 1024;
+
 /// Our name for the one consumer of each channel.
 const CONSUMER_TAG: &str = "sagamq";
 
@@ -228,8 +232,12 @@ async fn hand_over(
         let token = Token { queue, epoch, tag: delivery.delivery_tag };
         let delivery = Delivery { token, content: understand(delivery) };
         fault::pass(Point::Decoded);
-        if deliveries.send(delivery).await.is_err() {
-            return Ended::Stopped;
+        let heavy = delivery.content.as_ref().is_ok_and(|message| message.weight() > HEAVY);
+        // All of the room is there once everything before it was taken.
+        let room = if heavy { deliveries.max_capacity() } else { 1 };
+        let Ok(mut room) = deliveries.reserve_many(room).await else { return Ended::Stopped };
+        if let Some(place) = room.next() {
+            place.send(delivery);
         }
     }
     // An end is also how a deleted queue shows.

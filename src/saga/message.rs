@@ -63,6 +63,34 @@ pub struct Message {
     pub size: usize,
 }
 
+impl Message {
+    /// About how many bytes it takes in memory, which may be a hundred times those of its body.
+    pub fn weight(&self) -> usize {
+        let texts = [&self.id, &self.kind, &self.source, &self.time, &self.correlation_id];
+        let texts: usize = texts.into_iter().flatten().map(String::len).sum();
+        let headers = self.headers.iter().map(|(name, value)| name.len() + weight(value));
+        texts + weight(&self.data) + weight(&self.metadata) + headers.sum::<usize>()
+    }
+}
+
+/// About how many bytes a JSON value takes in memory.
+pub fn weight(value: &Value) -> usize {
+    /// What the first field of an object takes room for: a node of a B-tree.
+    const NODE: usize = 640;
+    size_of::<Value>()
+        + match value {
+            Value::String(text) => text.len(),
+            Value::Array(items) => items.iter().map(weight).sum(),
+            Value::Object(fields) if fields.is_empty() => 0,
+            Value::Object(fields) => {
+                let fields =
+                    fields.iter().map(|(name, value)| size_of::<String>() + name.len() + weight(value));
+                fields.sum::<usize>().max(NODE)
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        }
+}
+
 /// A message that is ready to be published. Two renderings of one message are byte for byte the
 /// same.
 #[derive(Clone, Debug, PartialEq)]
