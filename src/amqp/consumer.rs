@@ -3,6 +3,10 @@
 //! Each of our two queues has a channel of its own and a task that decodes and hands over, so that
 //! a full engine holds back the broker by prefetch alone. One further task acknowledges, since the
 //! order of acknowledgements matters.
+//!
+//! A message that lapin cannot parse, such as one with a property that is not UTF-8, ends the connection,
+//! and comes again. The broker puts it aside after some deliveries, and counts each of all that were
+//! out: so after such an end, deliveries are taken one by one for a while.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,11 +19,11 @@ use lapin::options::{
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tracing::{debug, warn};
 
 use super::session::{AmqpError, Session, answered, close, open_channel};
-use super::topology::Topology;
+use super::topology::{DELIVERY_LIMIT, Topology};
 use super::wire;
 use crate::config::BrokerConfig;
 use crate::delivery::{Delivery, Queue, Rejected, Settlement, Token};
@@ -80,6 +84,8 @@ impl Consumer {
             requested,
             epoch: 0,
             paused: false,
+            careful: false,
+            settled: 0,
         };
         Self { requests, task: tokio::spawn(worker.run(session)) }
     }
@@ -117,12 +123,20 @@ struct Worker {
     requested: UnboundedReceiver<Request>,
     epoch: u64,
     paused: bool,
+    /// Whether deliveries are taken one by one.
+    careful: bool,
+    /// The highest tag that was settled in this epoch.
+    settled: u64,
 }
 
 /// Why an epoch is over.
 enum Ended {
     /// The connection, or a queue, is gone.
     Lost(String),
+    /// Something was delivered that cannot be parsed.
+    Garbled(String),
+    /// Care is no longer needed.
+    Calm,
     /// Nothing more is wanted.
     Stopped,
 }
@@ -135,13 +149,24 @@ impl Worker {
                 () = stop_requested(&mut self.requested) => return,
             };
             self.epoch += 1;
+            self.settled = 0;
             let ended = self.consume(&connection).await;
             self.health.consuming.set(false);
             close(&connection).await;
-            match ended {
-                Ended::Lost(reason) if !self.paused => session.failed(&reason),
-                Ended::Lost(_) | Ended::Stopped => return,
-            }
+            self.careful = match ended {
+                _ if self.paused => return,
+                Ended::Stopped => return,
+                Ended::Calm => false,
+                Ended::Lost(reason) => {
+                    session.failed(&reason);
+                    self.settled == 0
+                }
+                Ended::Garbled(reason) => {
+                    session.failed(&reason);
+                    session.expect_soon();
+                    true
+                }
+            };
         }
     }
 
@@ -150,18 +175,32 @@ impl Worker {
         let mut inflow = JoinSet::new();
         let mut channels = BTreeMap::new();
         for queue in Queue::ALL {
-            match self.subscribe(connection, queue, &mut inflow).await {
-                Ok(channel) => channels.insert(queue, channel),
-                Err(error) => return Ended::Lost(error.to_string()),
+            let subscribed = tokio::select! {
+                subscribed = self.subscribe(connection, queue) => subscribed,
+                // A connection that a first delivery has broken may leave later questions without an answer.
+                Some(ended) = inflow.join_next() => return outcome(ended),
             };
+            match subscribed {
+                Ok((channel, stream)) => {
+                    inflow.spawn(hand_over(stream, queue, self.epoch, self.deliveries.clone()));
+                    channels.insert(queue, channel);
+                }
+                Err(error) => return Ended::Lost(error.to_string()),
+            }
         }
         self.health.consuming.set(true);
         loop {
             tokio::select! {
                 request = self.requested.recv() => match request {
                     Some(Request::Settle(settlement)) => {
+                        let last = settlement.ack.iter().filter(|token| token.epoch == self.epoch).map(|token| token.tag).max();
                         if let Err(error) = settle(&channels, self.epoch, settlement).await {
                             return Ended::Lost(error.to_string());
+                        }
+                        self.settled = self.settled.max(last.unwrap_or(0));
+                        // All that were out together with what cannot be parsed are through.
+                        if self.careful && self.settled > self.prefetch.into() {
+                            return Ended::Calm;
                         }
                     }
                     Some(Request::Pause) => {
@@ -172,9 +211,7 @@ impl Worker {
                     }
                     None => return Ended::Stopped,
                 },
-                Some(ended) = inflow.join_next() => {
-                    return ended.unwrap_or_else(|error| Ended::Lost(error.to_string()));
-                }
+                Some(ended) = inflow.join_next() => return outcome(ended),
             }
         }
     }
@@ -183,14 +220,14 @@ impl Worker {
         &self,
         connection: &Connection,
         queue: Queue,
-        inflow: &mut JoinSet<Ended>,
-    ) -> Result<Channel, AmqpError> {
+    ) -> Result<(Channel, lapin::Consumer), AmqpError> {
         let name = match queue {
             Queue::Events => self.topology.events_queue(),
             Queue::Replies => self.topology.replies_queue(),
         };
         let channel = open_channel(connection).await?;
-        answered("set the prefetch", channel.basic_qos(self.prefetch, BasicQosOptions::default())).await?;
+        let prefetch = if self.careful { 1 } else { self.prefetch };
+        answered("set the prefetch", channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
         let consuming = channel.basic_consume(
             name.as_str().into(),
             CONSUMER_TAG.into(),
@@ -199,8 +236,7 @@ impl Worker {
         );
         let stream =
             answered("consume from a queue", consuming).await.map_err(|error| explain(error, &name))?;
-        inflow.spawn(hand_over(stream, queue, self.epoch, self.deliveries.clone()));
-        Ok(channel)
+        Ok((channel, stream))
     }
 }
 
@@ -214,6 +250,11 @@ fn explain(error: AmqpError, queue: &str) -> AmqpError {
     AmqpError::Topology { object: format!("queue {queue:?}"), reason: error.to_string(), remedy }
 }
 
+/// How the task ended that hands over what a queue delivers.
+fn outcome(ended: Result<Ended, JoinError>) -> Ended {
+    ended.unwrap_or_else(|error| Ended::Lost(error.to_string()))
+}
+
 /// Hands everything over that one queue delivers.
 async fn hand_over(
     mut stream: lapin::Consumer,
@@ -225,6 +266,11 @@ async fn hand_over(
     while let Some(next) = stream.next().await {
         let delivery = match next {
             Ok(delivery) => delivery,
+            Err(error) if matches!(error.kind(), lapin::ErrorKind::ParsingError(_)) => {
+                return Ended::Garbled(format!(
+                    "a message cannot be parsed, the broker puts it aside after {DELIVERY_LIMIT} deliveries: {error}"
+                ));
+            }
             Err(error) => return Ended::Lost(error.to_string()),
         };
         received.increment(1);

@@ -175,6 +175,11 @@ impl Session {
         metrics::counter!(metric::RECONNECTS, "connection" => self.name).increment(1);
     }
 
+    /// Has the next connection opened soon: it is not the broker that is at fault.
+    pub(crate) fn expect_soon(&mut self) {
+        self.backoff.reset();
+    }
+
     async fn attempt(&self, topology: &Topology) -> Result<Connection, AmqpError> {
         let connection = connect(&parse_url(&self.url)?, self.name).await?;
         match topology.apply(&connection).await {

@@ -19,7 +19,7 @@ use crate::saga::plan::Subscription;
 
 /// Deliveries of one message before a quorum queue takes it for one that kills its consumer. Each
 /// lost connection counts for every message that it left unacknowledged.
-const DELIVERY_LIMIT: u32 = 20;
+pub(super) const DELIVERY_LIMIT: u32 = 20;
 
 /// What has to be there, and what to do about it.
 #[derive(Clone, Debug, PartialEq)]
