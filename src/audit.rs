@@ -37,7 +37,7 @@ pub(crate) fn tell(instance: &Instance, decision: &Decision) {
             Fact::Parked { error } => {
                 ended(Status::Parked);
                 error!(saga, instance = %id, business_key = key, step = error.step, code = error.code,
-                    message = error.message, "instance parked: a person must look at it");
+                    reason = error.message, "instance parked: a person must look at it");
             }
             Fact::DeadlinePassed => {
                 counter!(metric::DEADLINES, "saga" => saga.clone()).increment(1);
@@ -45,7 +45,7 @@ pub(crate) fn tell(instance: &Instance, decision: &Decision) {
             }
             Fact::Stopping { error } => {
                 info!(saga, instance = %id, business_key = key, step = error.step, code = error.code,
-                    message = error.message, "instance turns back");
+                    reason = error.message, "instance turns back");
             }
             _ => {}
         }

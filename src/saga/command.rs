@@ -139,7 +139,8 @@ fn child_of(trace: &Trace, message_id: MessageId) -> String {
     }
 }
 
-/// Reads the trace context of a start event, if it has a well-formed one.
+/// Reads the trace context of a start event, if it has a well-formed one. A state goes on to participants,
+/// who may hand it to HTTP: one that is not printable is left out.
 pub fn trace_of(headers: &serde_json::Map<String, serde_json::Value>) -> Option<Trace> {
     let text = |name: &str| headers.get(name).and_then(|value| value.as_str());
     let parent = text("traceparent")?;
@@ -148,7 +149,8 @@ pub fn trace_of(headers: &serde_json::Map<String, serde_json::Value>) -> Option<
     if lengths != [2, 32, 16, 2] || !hex {
         return None;
     }
-    let state = text("tracestate").filter(|state| state.len() <= 512);
+    let printable = |state: &str| state.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    let state = text("tracestate").filter(|state| state.len() <= 512 && printable(state));
     Some(Trace { parent: parent.to_owned(), state: state.map(str::to_owned) })
 }
 
