@@ -3,10 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod bad_input;
 mod disk;
 mod life;
 mod peer;
 mod process;
+mod raw;
 mod refusals;
 mod stop;
 #[path = "../support/mod.rs"]

@@ -56,6 +56,13 @@ impl Peer {
         assert!(matches!(confirmation, Confirmation::Ack(None)), "{confirmation:?}");
     }
 
+    /// How many messages wait in a queue.
+    pub(crate) fn waiting(&self, queue: &str) -> usize {
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+        let asked = self.channel.queue_declare(queue.into(), passive, FieldTable::default());
+        self.runtime.block_on(asked).unwrap().message_count() as usize
+    }
+
     /// Takes all messages that wait in a queue.
     pub(crate) fn drain(&self, queue: &str) -> Vec<BasicGetMessage> {
         let mut messages = Vec::new();
