@@ -10,6 +10,7 @@ mod peer;
 mod process;
 mod raw;
 mod refusals;
+mod secrets;
 mod stop;
 #[path = "../support/mod.rs"]
 mod support;
