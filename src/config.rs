@@ -46,6 +46,8 @@ pub struct BrokerConfig {
     pub queue_type: QueueType,
     /// Unacknowledged deliveries per queue: the only inflow. At least 1; 500 unless set.
     pub prefetch: u16,
+    /// Messages that may await the broker's confirm before no more deliveries are taken.
+    pub outbox: usize,
     /// How long published messages may await the broker's confirm before the connection counts as lost
     /// and they go out again. At least 1 s; 30 s unless set.
     pub confirm_timeout: Duration,
@@ -173,6 +175,7 @@ impl Default for BrokerConfig {
             topology: TopologyMode::Declare,
             queue_type: QueueType::Quorum,
             prefetch: 500,
+            outbox: 10_000,
             confirm_timeout: Duration::from_secs(30),
             startup_timeout: Duration::from_secs(30),
         }

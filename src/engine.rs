@@ -4,7 +4,7 @@
 //! after that in a release. The runtime commits the batch, then carries out the release, while the next
 //! batch gathers.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use metrics::{counter, gauge};
 use tracing::{info, warn};
 
 use crate::audit;
+use crate::cache::Cache;
 use crate::catalog::{Catalog, CatalogError};
 use crate::delivery::{Delivery, Release, Report, Token, Verdict};
 use crate::fault::{self, Bug, Point};
@@ -20,17 +21,13 @@ use crate::saga::command;
 use crate::saga::fact::{Fact, HistoryEntry, Recorded};
 use crate::saga::id::InstanceId;
 use crate::saga::instance::{Instance, Status};
-use crate::saga::message::{Message, Outgoing, weight};
+use crate::saga::message::{Message, Outgoing};
 use crate::saga::plan::Plan;
 use crate::saga::time::Timestamp;
 use crate::saga::transition::{self, Decision, Event};
 use crate::store::{Batch, Before, Correlation, DeadLetter, Query, Reader, StoreError};
 use crate::timers::Timers;
 
-/// Instances kept in memory beside those that wait for a commit.
-const CACHED_INSTANCES: usize = 20_000;
-/// About how many bytes of inputs are taken into memory before instances that may be read again are let go.
-const CACHED_BYTES: usize = 64 << 20;
 /// How long a "published" mark may wait for another fact to ride with.
 const MARK_DELAY: Duration = Duration::from_secs(1);
 /// Inputs gathered at most for one commit.
@@ -47,9 +44,7 @@ const CONFIRM_CHECK: Duration = Duration::from_secs(60);
 pub struct Engine {
     pub(crate) reader: Reader,
     pub(crate) catalog: Catalog,
-    cache: HashMap<InstanceId, Cached>,
-    /// Bytes of inputs that came into memory since instances were last let go.
-    brought_in: usize,
+    cache: Cache,
     timers: Timers,
     /// Instances with "published" marks that are not stored yet, the oldest first.
     marked: VecDeque<(Timestamp, InstanceId)>,
@@ -94,19 +89,6 @@ impl EngineError {
     }
 }
 
-/// An instance in memory, ahead of the store by what is gathered or being committed.
-struct Cached {
-    instance: Instance,
-    plan: Arc<Plan>,
-    /// What the store will hold once everything taken or gathered is committed.
-    stored: Option<Before>,
-    /// "Published" facts that are applied but not yet stored. Losing them costs a repeat of the same
-    /// message, nothing else.
-    marks: Vec<Recorded>,
-    /// The last gathering that changed it.
-    changed_in: u64,
-}
-
 /// What an event came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Applied {
@@ -132,8 +114,7 @@ impl Engine {
         Self {
             reader,
             catalog,
-            cache: HashMap::new(),
-            brought_in: 0,
+            cache: Cache::default(),
             timers: Timers::default(),
             marked: VecDeque::new(),
             open: 0,
@@ -315,6 +296,11 @@ impl Engine {
         self.gathering.inputs >= BATCH_INPUTS || self.gathering.batch.bytes() >= BATCH_BYTES
     }
 
+    /// How many messages wait for the next commit.
+    pub fn outgoing(&self) -> usize {
+        self.gathering.release.outgoing.len()
+    }
+
     /// Takes what was gathered, if anything was. The batch must be committed before the release is
     /// carried out, and [`committed`](Self::committed) called then, in the order of the takes.
     pub fn take(&mut self) -> Option<Gathered> {
@@ -330,16 +316,7 @@ impl Engine {
     /// Says that a taken batch is durable; forgets instances that need not be kept in memory. Nothing
     /// may be taken between a take and its commit.
     pub fn committed(&mut self, gathered: &Gathered) {
-        for id in &gathered.touched {
-            if self.cache.get(id).is_some_and(|cached| !cached.instance.is_open() && self.is_clean(cached)) {
-                self.cache.remove(id);
-            }
-        }
-        if self.cache.len() > CACHED_INSTANCES || self.brought_in > CACHED_BYTES {
-            let taken = self.taken;
-            self.brought_in = 0;
-            self.cache.retain(|_, cached| cached.changed_in > taken || !cached.marks.is_empty());
-        }
+        self.cache.let_go(&gathered.touched, self.taken);
     }
 
     /// Begins an instance, unless the business key has one.
@@ -366,10 +343,7 @@ impl Engine {
         };
         info!(saga = plan.saga, version = plan.version, instance = %id, business_key = key, "instance started");
         counter!(metric::STARTS, "saga" => plan.saga.clone()).increment(1);
-        let cached =
-            Cached { instance, plan: Arc::clone(plan), stored: None, marks: Vec::new(), changed_in: 0 };
-        self.brought_in += weight(&cached.instance.input);
-        self.cache.insert(id, cached);
+        self.cache.put(instance, Arc::clone(plan), None);
         self.keep(id, decision, message.id.clone(), now);
         Ok(Fate::Settled)
     }
@@ -385,7 +359,7 @@ impl Engine {
         if !self.load(id)? {
             return Ok(Applied::Unknown);
         }
-        let cached = self.cache.get_mut(&id).expect("the instance was loaded above");
+        let cached = self.cache.get_mut(id).expect("the instance was loaded above");
         let decision = transition::transition(&cached.plan, &mut cached.instance, event, now);
         let applied = if decision.facts.is_empty() { Applied::Nothing } else { Applied::Recorded };
         self.keep(id, decision, causation_id, now);
@@ -394,25 +368,24 @@ impl Engine {
 
     /// Brings an instance into memory; false if there is none.
     pub(crate) fn load(&mut self, id: InstanceId) -> Result<bool, EngineError> {
-        if self.cache.contains_key(&id) {
+        if self.cache.has(id) {
             return Ok(true);
         }
         let Some(instance) = self.reader.instance(id)? else { return Ok(false) };
         let plan = self.catalog.plan_of(&instance, &self.reader)?;
         let stored = Some(Before::of(&instance));
-        self.brought_in += weight(&instance.input);
-        self.cache.insert(id, Cached { instance, plan, stored, marks: Vec::new(), changed_in: 0 });
+        self.cache.put(instance, plan, stored);
         Ok(true)
     }
 
     /// An instance that was loaded, with its plan.
     pub(crate) fn loaded(&self, id: InstanceId) -> Option<(&Instance, &Arc<Plan>)> {
-        self.cache.get(&id).map(|cached| (&cached.instance, &cached.plan))
+        self.cache.get(id).map(|cached| (&cached.instance, &cached.plan))
     }
 
     /// Gathers what a decision has to store and to release.
     fn keep(&mut self, id: InstanceId, decision: Decision, causation_id: Option<String>, now: Timestamp) {
-        let cached = self.cache.get_mut(&id).expect("only loaded instances are decided on");
+        let cached = self.cache.get_mut(id).expect("only loaded instances are decided on");
         self.timers.arm(id, cached.instance.next_due());
         audit::tell(&cached.instance, &decision);
         if decision.facts.is_empty() {
@@ -438,7 +411,7 @@ impl Engine {
 
     fn store_oldest_marks(&mut self) {
         let Some((_, id)) = self.marked.pop_front() else { return };
-        let Some(cached) = self.cache.get_mut(&id) else { return };
+        let Some(cached) = self.cache.get_mut(id) else { return };
         let facts = std::mem::take(&mut cached.marks);
         if !facts.is_empty() {
             self.append(id, facts, None);
@@ -447,7 +420,7 @@ impl Engine {
 
     /// Gathers one entry of history with the record that follows from it.
     fn append(&mut self, id: InstanceId, facts: Vec<Recorded>, causation_id: Option<String>) {
-        let cached = self.cache.get_mut(&id).expect("only loaded instances are appended to");
+        let cached = self.cache.get_mut(id).expect("only loaded instances are appended to");
         let was_open = cached.stored.as_ref().is_some_and(|before| before.open);
         cached.instance.revision += 1;
         let entry = HistoryEntry { revision: cached.instance.revision, causation_id, facts };
@@ -474,10 +447,6 @@ impl Engine {
         counter!(metric::DEAD_LETTERS, "queue" => letter.queue.clone()).increment(1);
         self.gathering.batch.dead_letter(letter);
         self.gathering.release.settlement.reject.push(token);
-    }
-
-    fn is_clean(&self, cached: &Cached) -> bool {
-        cached.changed_in <= self.taken && cached.marks.is_empty()
     }
 }
 

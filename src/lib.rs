@@ -8,6 +8,7 @@ pub mod saga;
 pub mod store;
 
 mod audit;
+mod cache;
 pub mod catalog;
 pub mod delivery;
 pub mod engine;

@@ -26,8 +26,6 @@ use crate::metric;
 use crate::saga::time::Timestamp;
 use crate::store::{Store, StoreError};
 
-/// Messages that may wait for the broker's confirm before no more deliveries are taken.
-const OUTBOX: usize = 10_000;
 /// How often the loop looks whether the queues are consumed, if nothing else wakes it.
 const LOOK: Duration = Duration::from_millis(250);
 /// How long a stop waits for confirms that are out.
@@ -51,6 +49,8 @@ pub struct Runtime {
     pub health: Arc<Health>,
     /// The time.
     pub clock: Clock,
+    /// Messages that may await the broker's confirm before no more deliveries are taken.
+    pub outbox: usize,
 }
 
 /// Why the loop ended before it was asked to.
@@ -109,6 +109,8 @@ impl Clock {
 /// A commit under way, and what waits for it.
 struct Committing {
     task: JoinHandle<(Store, Gathered, Result<(), StoreError>)>,
+    /// How many messages it is to release.
+    outgoing: usize,
     since: Instant,
 }
 
@@ -133,7 +135,8 @@ impl Runtime {
 
     /// Turns the loop until `stop` resolves and nothing is left to decide.
     async fn turn(&mut self, stop: impl Future<Output = ()>) -> Result<(), RuntimeError> {
-        let Self { engine, store: idle, consumer, publisher, deliveries, reports, health, clock } = self;
+        let Self { engine, store: idle, consumer, publisher, deliveries, reports, health, clock, outbox } =
+            self;
         let mut committing: Option<Committing> = None;
         let mut stopping = false;
         tokio::pin!(stop);
@@ -165,7 +168,9 @@ impl Runtime {
                 }
             }
             let open = !engine.is_full();
-            let inflow = open && !stopping && publisher.outstanding() < OUTBOX;
+            let committed = committing.as_ref().map_or(0, |committing| committing.outgoing);
+            let room = outbox.saturating_sub(publisher.outstanding() + committed);
+            let inflow = open && !stopping && engine.outgoing() < room;
             let next_look = Instant::now() + LOOK;
             // A full batch is waited for; what is due meanwhile is due after it.
             let due = engine.next_due().filter(|_| open);
@@ -207,7 +212,7 @@ impl Runtime {
                 delivery = deliveries.recv(), if inflow => {
                     engine.handle_delivery(delivery.ok_or(RuntimeError::Ended("consumer"))?, clock.now())?;
                     fault::pass(Point::Decided);
-                    while !engine.is_full() && let Ok(delivery) = deliveries.try_recv() {
+                    while !engine.is_full() && engine.outgoing() < room && let Ok(delivery) = deliveries.try_recv() {
                         engine.handle_delivery(delivery, clock.now())?;
                     }
                 }
@@ -219,11 +224,12 @@ impl Runtime {
 
 impl Committing {
     fn start(mut store: Store, gathered: Gathered) -> Self {
+        let outgoing = gathered.release.outgoing.len();
         let task = tokio::task::spawn_blocking(move || {
             let result = store.commit(&gathered.batch);
             (store, gathered, result)
         });
-        Self { task, since: Instant::now() }
+        Self { task, outgoing, since: Instant::now() }
     }
 }
 

@@ -159,7 +159,7 @@ impl Worker {
                 Ended::Calm => false,
                 Ended::Lost(reason) => {
                     session.failed(&reason);
-                    self.settled == 0
+                    self.careful && self.settled == 0
                 }
                 Ended::Garbled(reason) => {
                     session.failed(&reason);

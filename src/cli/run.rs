@@ -147,7 +147,9 @@ impl Orchestrator {
         let consumer = Consumer::start(broker, topology, deliveries_in, Arc::clone(health));
         let clock = Clock::start(store.latest());
         let (store, health) = (Some(store), Arc::clone(health));
-        let runtime = Runtime { engine, store, consumer, publisher, deliveries, reports, health, clock };
+        let outbox = broker.outbox;
+        let runtime =
+            Runtime { engine, store, consumer, publisher, deliveries, reports, health, clock, outbox };
         Ok(runtime.run(stopped(self.stop.clone())).await?)
     }
 

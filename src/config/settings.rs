@@ -13,7 +13,7 @@ use crate::saga::duration;
 pub(super) type Set = fn(&mut Config, &str) -> Result<(), String>;
 
 /// Every setting.
-pub(super) const SETTINGS: [(&str, Set); 13] = [
+pub(super) const SETTINGS: [(&str, Set); 14] = [
     ("broker.url", |config, text| {
         broker_url::check(text)?;
         config.broker.url = Secret::new(text);
@@ -37,6 +37,13 @@ pub(super) const SETTINGS: [(&str, Set); 13] = [
         put(
             &mut config.broker.prefetch,
             number.ok_or_else(|| expected("a whole number from 1 to 65535", text)),
+        )
+    }),
+    ("broker.outbox", |config, text| {
+        let number = text.parse().ok().filter(|number| (1..=1_000_000).contains(number));
+        put(
+            &mut config.broker.outbox,
+            number.ok_or_else(|| expected("a whole number from 1 to 1000000", text)),
         )
     }),
     ("broker.confirm_timeout", |config, text| {

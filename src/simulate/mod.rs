@@ -3,6 +3,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `setting` | what is played, and how it went |
 //! | `world` | what happens next, and what goes wrong |
 //! | `process` | the orchestrator, which may die |
 //! | `broker` | queues, acks, and a log of all that passed |
@@ -15,7 +16,9 @@ mod broker;
 mod chance;
 mod participant;
 mod process;
+mod setting;
 mod world;
 
 pub use process::ProcessError;
-pub use world::{Outcome, Planned, Setting, Trouble, play};
+pub use setting::{Outcome, Planned, Setting, Trouble};
+pub use world::play;

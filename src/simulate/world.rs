@@ -8,14 +8,12 @@ use std::fmt::{self, Write};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::broker::Broker;
 use super::chance::Dice;
 use super::participant::Participants;
 use super::process::{Process, ProcessError};
+use super::setting::{Outcome, Setting, Trouble};
 use crate::checker::evidence::{Evidence, Observed, Placed, Placing};
-use crate::definitions::Loaded;
 use crate::delivery::{Queue, Verdict};
 use crate::saga::message::RawMessage;
 use crate::saga::time::Timestamp;
@@ -29,62 +27,6 @@ const AFTERMATH: usize = 120;
 const MAX_CALM: usize = 200_000;
 /// Virtual time of the calm part after which something hangs.
 const PATIENCE: Duration = Duration::from_secs(30 * 24 * 3600);
-
-/// What is played.
-#[derive(Clone, Debug)]
-pub struct Setting {
-    /// The definitions in force.
-    pub definitions: Vec<Loaded>,
-    /// Events to place, in this order.
-    pub events: Vec<Planned>,
-    /// What every successful reply carries.
-    pub reply_data: Value,
-    /// How bad it gets.
-    pub trouble: Trouble,
-    /// Whether every step is kept as a line of text, and not only in the trace's hash.
-    pub verbose: bool,
-}
-
-/// An event to be placed.
-#[derive(Clone, Debug)]
-pub struct Planned {
-    /// Where it is published to, and its routing key.
-    pub to: (String, String),
-    /// Its body.
-    pub body: Vec<u8>,
-    /// What it is meant to do.
-    pub what: Placing,
-}
-
-/// How bad it gets: each once in so many opportunities, never where it is 0.
-#[derive(Clone, Copy, Debug)]
-pub struct Trouble {
-    /// The process dies between two steps, or in the middle of a commit.
-    pub crashes: u32,
-    /// The machine loses power.
-    pub power_cuts: u32,
-    /// A commit fails.
-    pub disk_faults: u32,
-    /// A connection breaks.
-    pub lost_connections: u32,
-    /// A confirm is lost, a publish is nacked, or a message is unroutable.
-    pub publish_faults: u32,
-    /// A message is delivered twice, or out of order.
-    pub delivery_faults: u32,
-}
-
-/// How a play went.
-#[derive(Debug)]
-pub struct Outcome {
-    /// What was observed.
-    pub evidence: Evidence,
-    /// A hash of everything that happened, in order.
-    pub trace: u64,
-    /// How many steps that were.
-    pub steps: usize,
-    /// What happened, if that was to be kept.
-    pub lines: Vec<String>,
-}
 
 /// Plays one seed to its end.
 ///

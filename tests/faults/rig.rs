@@ -340,11 +340,13 @@ impl Rig {
         self.close(false).report
     }
 
-    fn close(mut self, all_orders: bool) -> Evidence {
+    /// Takes every fault away, and waits until every instance has ended, of all orders if these may be
+    /// counted on, and nothing waits for the orchestrator at the broker.
+    pub(crate) fn calm_down(&mut self, all_orders: bool) -> BTreeMap<String, String> {
         self.proxy.heal();
         self.set_working(true);
         self.is_ready();
-        let placed = lines(&self.folder.path().join("placed.jsonl"));
+        let placed = self.placed();
         let orders: Vec<_> = placed.iter().filter_map(|line| line["business_key"].as_str()).collect();
         let mut statuses = BTreeMap::new();
         eventually_within(self.patience, "every order has ended", || {
@@ -354,6 +356,35 @@ impl Rig {
             let is_there = |key: &&str| statuses.contains_key(*key);
             statuses.values().all(has_ended) && self.is_idle() && (!all_orders || orders.iter().all(is_there))
         });
+        statuses
+    }
+
+    /// Publishes up to `count` start events once more that were there already. Nothing may come of it.
+    pub(crate) fn place_again(&self, count: usize) {
+        self.replays_from_here();
+        let exchange = format!("{}.orders", self.prefix);
+        for message in self.messages().iter().filter(|message| message["key"] == "order.placed").take(count) {
+            let (id, body) = (text(&message["message_id"]), text(&message["body"]));
+            self.blocking(async |peer| {
+                peer.publish(&exchange, "order.placed", peer::json(&id), body.as_bytes()).await.map(Some)
+            });
+        }
+    }
+
+    /// Has the orchestrator use a user of its own, with a password that nothing may tell.
+    pub(crate) fn keep_secret(&mut self, user: &str, password: &str) {
+        std::fs::write(self.folder.path().join("secret"), password).unwrap();
+        let url = self.proxy.url().replace("guest:guest", &format!("{user}:{password}"));
+        self.site.set("SAGAMQ_BROKER__URL", &url);
+    }
+
+    fn placed(&self) -> Vec<Value> {
+        lines(&self.folder.path().join("placed.jsonl"))
+    }
+
+    fn close(mut self, all_orders: bool) -> Evidence {
+        let statuses = self.calm_down(all_orders);
+        let placed = self.placed();
         let code = self.running.take().expect("it runs").stop();
         assert_eq!(code, Some(0), "it did not stop: {}", self.site.log());
         if let Some(store) = &self.store {

@@ -21,6 +21,10 @@ use crate::{CONSUMER, PUBLISHER, power};
 /// Kills and power cuts where no time is given.
 const KILLS: usize = 50;
 const CUTS: usize = 10;
+/// Orders that are placed once more when all have ended.
+const REPEATED: usize = 200;
+/// The password that nothing may tell.
+const CANARY: &str = "hunter2-canary";
 /// How long everything that is under way at the end may take.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -35,6 +39,10 @@ fn mixed_faults_lose_nothing_and_do_nothing_twice() {
     let urls = cluster.urls();
     let Some((disk, mut rig)) = power::rig("torture", &urls) else { return };
     rig.set_patience(PATIENCE);
+    let first = &cluster.nodes()[0];
+    first.ctl(&["add_user", "app", CANARY]).unwrap();
+    first.ctl(&["set_permissions", "app", ".*", ".*", ".*"]).unwrap();
+    rig.keep_secret("app", CANARY);
     rig.restart();
     for node in cluster.nodes() {
         node.settle().unwrap();
@@ -86,6 +94,8 @@ fn mixed_faults_lose_nothing_and_do_nothing_twice() {
     drop(load);
     rig.proxy.retarget(&urls[0]);
     rig.restart();
+    rig.calm_down(true);
+    rig.place_again(REPEATED);
     let evidence = rig.finish();
     println!("after {:.1} minutes:\n{}", begun.elapsed().as_secs_f64() / 60.0, evidence.report);
 }

@@ -62,7 +62,7 @@ fn while_the_broker_blocks_publishers_timers_run_on_and_all_goes_out_afterwards(
     rig.set_working(false);
     rig.place_all(&keys("A", 5), &[]);
     eventually("all of them await an answer", || rig.messages().len() >= 5);
-    node.ctl(&["set_vm_memory_high_watermark", "0"]).unwrap();
+    node.block_publishers().unwrap();
     eventually("the broker blocks the publisher", || {
         let journal = rig.proxy.journal();
         journal.iter().any(|record| record.name == PUBLISHER && record.what == What::Blocked)
@@ -74,11 +74,29 @@ fn while_the_broker_blocks_publishers_timers_run_on_and_all_goes_out_afterwards(
     let published = rig.messages().len();
     eventually("a blocked connection is given up", || rig.site.log().contains("the broker has blocked it"));
     assert_eq!(rig.messages().len(), published, "it was published in spite of the alarm");
-    node.ctl(&["set_vm_memory_high_watermark", "0.4"]).unwrap();
+    node.unblock_publishers().unwrap();
     rig.set_working(true);
     let evidence = rig.finish();
     evidence.assert_all(5, "completed");
     repeated(&evidence.journal);
+}
+
+#[test]
+fn while_the_broker_blocks_publishers_no_more_is_taken_than_the_outbox_bears() {
+    const OUTBOX: usize = 8;
+    let node = fragile();
+    let mut rig = Rig::build("outbox", &[node.url()]);
+    rig.site.set("SAGAMQ_BROKER__OUTBOX", &OUTBOX.to_string());
+    rig.restart();
+    rig.kill();
+    rig.place_all(&keys("A", 60), &[]);
+    node.block_publishers().unwrap();
+    rig.faulted("memory_alarm");
+    rig.boot("");
+    eventually("a blocked connection is given up", || rig.site.log().contains("the broker has blocked it"));
+    assert_eq!(rig.statuses().len(), OUTBOX, "as many as the outbox bears were started");
+    node.unblock_publishers().unwrap();
+    rig.finish().assert_all(60, "completed");
 }
 
 #[test]
