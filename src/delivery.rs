@@ -1,6 +1,13 @@
 //! What passes between the broker's side and the engine: plain values.
 
-use crate::saga::message::{Message, Origin, Outgoing, Poison};
+use crate::saga::decode::decode;
+use crate::saga::message::{Message, Origin, Outgoing, Poison, RawMessage};
+
+/// Bytes that a body may have.
+const MAX_BODY_BYTES: usize = 1024 * 1024;
+
+/// Bytes of a rejected body that are kept for people to look at.
+const PREVIEW_BYTES: usize = 512;
 
 /// One of our queues.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -46,6 +53,18 @@ pub struct Rejected {
     pub size: usize,
     /// The beginning of the body.
     pub preview: String,
+}
+
+/// Decodes a message, or keeps what people have to know of one that can never be understood.
+///
+/// # Errors
+/// It never can.
+pub fn understand(raw: RawMessage) -> Result<Message, Box<Rejected>> {
+    let (exchange, key, message_id) = (raw.exchange.clone(), raw.key.clone(), raw.message_id.clone());
+    let size = raw.body.len();
+    let preview = String::from_utf8_lossy(&raw.body[..size.min(PREVIEW_BYTES)]).into_owned();
+    decode(raw, MAX_BODY_BYTES)
+        .map_err(|poison| Box::new(Rejected { poison, exchange, key, message_id, size, preview }))
 }
 
 /// What became of a message that was to be published. Each gets one report, unless the process ends

@@ -50,6 +50,8 @@ pub enum Point {
 pub enum Bug {
     /// Deliveries are acked before their commit.
     AckBeforeCommit,
+    /// Messages are published before their commit.
+    PublishBeforeCommit,
     /// Command ids are new at every attempt and after every restart.
     RandomIds,
     /// A commit is not synced.
@@ -116,8 +118,9 @@ impl Point {
 
 impl Bug {
     /// All bugs.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::AckBeforeCommit,
+        Self::PublishBeforeCommit,
         Self::RandomIds,
         Self::NoSync,
         Self::ReturnsUnseen,
@@ -131,6 +134,7 @@ impl Bug {
     pub fn name(self) -> &'static str {
         match self {
             Bug::AckBeforeCommit => "bug_ack_before_commit",
+            Bug::PublishBeforeCommit => "bug_publish_before_commit",
             Bug::RandomIds => "bug_random_ids",
             Bug::NoSync => "bug_no_sync",
             Bug::ReturnsUnseen => "bug_returns_unseen",

@@ -163,6 +163,9 @@ impl Runtime {
                         if fault::planted(Bug::AckBeforeCommit) {
                             consumer.settle(gathered.release.settlement.clone());
                         }
+                        if fault::planted(Bug::PublishBeforeCommit) {
+                            publisher.publish(gathered.release.outgoing.clone());
+                        }
                         committing = Some(Committing::start(store, gathered));
                     }
                 }
@@ -252,17 +255,18 @@ async fn finish(
 ) -> Result<(), RuntimeError> {
     let patience = tokio::time::sleep(STOP_PATIENCE);
     tokio::pin!(patience);
-    while publisher.outstanding() > 0 {
-        tokio::select! {
-            Some(report) = reports.recv() => engine.handle_report(report, clock.now())?,
-            () = &mut patience => {
-                warn!(messages = publisher.outstanding(), "stopping without the broker's confirm: these go out again at the next start");
-                break;
-            }
-        }
-    }
+    let mut waiting = true;
     // What these facts would send, such as a retry of something unroutable, goes out at the next start.
     while let Some(mut committing) = store.take() {
+        while waiting && publisher.outstanding() > 0 && !engine.is_full() {
+            tokio::select! {
+                Some(report) = reports.recv() => engine.handle_report(report, clock.now())?,
+                () = &mut patience => {
+                    waiting = false;
+                    warn!(messages = publisher.outstanding(), "stopping without the broker's confirm: these go out again at the next start");
+                }
+            }
+        }
         while !engine.is_full()
             && let Ok(report) = reports.try_recv()
         {

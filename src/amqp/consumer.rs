@@ -26,18 +26,10 @@ use super::session::{AmqpError, Session, answered, close, open_channel};
 use super::topology::{DELIVERY_LIMIT, Topology};
 use super::wire;
 use crate::config::BrokerConfig;
-use crate::delivery::{Delivery, Queue, Rejected, Settlement, Token};
+use crate::delivery::{Delivery, Queue, Settlement, Token, understand};
 use crate::fault::{self, Point};
 use crate::health::Health;
 use crate::metric;
-use crate::saga::decode::decode;
-use crate::saga::message::Message;
-
-/// Bytes that a body may have.
-const MAX_BODY_BYTES: usize = 1024 * 1024;
-
-/// Bytes of a rejected body that are kept for people to look at.
-const PREVIEW_BYTES: usize = 512;
 
 /// A message that takes more memory than this is handed over alone, so that as many as the channel holds
 /// never do.
@@ -276,7 +268,7 @@ async fn hand_over(
         received.increment(1);
         fault::pass(Point::Received);
         let token = Token { queue, epoch, tag: delivery.delivery_tag };
-        let delivery = Delivery { token, content: understand(delivery) };
+        let delivery = Delivery { token, content: understand(wire::incoming(delivery)) };
         fault::pass(Point::Decoded);
         let heavy = delivery.content.as_ref().is_ok_and(|message| message.weight() > HEAVY);
         // All of the room is there once everything before it was taken.
@@ -288,15 +280,6 @@ async fn hand_over(
     }
     // An end is also how a deleted queue shows.
     Ended::Lost(format!("the broker cancelled the consumer of queue {:?}", queue.as_str()))
-}
-
-fn understand(delivery: lapin::message::Delivery) -> Result<Message, Box<Rejected>> {
-    let raw = wire::incoming(delivery);
-    let (exchange, key, message_id) = (raw.exchange.clone(), raw.key.clone(), raw.message_id.clone());
-    let size = raw.body.len();
-    let preview = String::from_utf8_lossy(&raw.body[..size.min(PREVIEW_BYTES)]).into_owned();
-    decode(raw, MAX_BODY_BYTES)
-        .map_err(|poison| Box::new(Rejected { poison, exchange, key, message_id, size, preview }))
 }
 
 /// Rejects first, then acks with one frame per queue. The order matters: an ack covers all that is

@@ -63,12 +63,14 @@ impl Publisher {
         let (stop, stopped) = oneshot::channel();
         let session = Session::new("publisher", config);
         let confirm_timeout = config.confirm_timeout;
+        let told = Arc::clone(&health);
         let worker = Worker { outbox: outbox.clone(), topology, reports, health, confirm_timeout };
         let task = tokio::spawn(async move {
             tokio::select! {
                 () = worker.run(session) => {}
                 _ = stopped => {}
             }
+            told.publishing.set(false);
         });
         Self { outbox, stop, task }
     }

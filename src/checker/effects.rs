@@ -63,6 +63,9 @@ fn effects_are_what_the_end_says(case: &Case<'_>, found: &mut Findings) {
             Status::Completed if booked.of(Phase::Action).is_empty() => {
                 Some("the instance is completed, and no ledger knows of it".to_owned())
             }
+            Status::Completed if booked.of(Phase::Action).iter().any(|entry| entry.is_refusal()) => {
+                Some("the instance is completed, and its participant refused it".to_owned())
+            }
             Status::Completed => (!undone.is_empty())
                 .then(|| format!("the instance is completed, and its compensation booked {undone:?}")),
             Status::Compensated if case.has_no_compensation(step) || was_late(case, step) => None,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::saga::fact::HistoryEntry;
 use crate::saga::instance::Instance;
@@ -110,12 +111,21 @@ pub struct Entry {
     /// Amounts by account; empty where nothing was booked, as with a refusal or an undo of nothing.
     #[serde(default)]
     pub effect: BTreeMap<String, i64>,
+    /// What was answered: `"success"`, `"failure"` or another word, or an object whose only field is that
+    /// word.
+    #[serde(default)]
+    pub answer: Value,
     /// When it was written.
     #[serde(default)]
     pub at: Timestamp,
 }
 
 impl Entry {
+    /// Whether the command was refused.
+    pub fn is_refusal(&self) -> bool {
+        self.answer == "failure" || self.answer.get("failure").is_some()
+    }
+
     /// Whether it changes anything.
     pub fn is_booked(&self) -> bool {
         self.effect.values().any(|amount| *amount != 0)

@@ -81,7 +81,7 @@ impl Lines {
 
     /// Also what was booked after the moment at which inputs were delivered again.
     fn entries(&mut self, cases: &Cases<'_>, case: &Case<'_>) {
-        for Entry { participant, command_id, compensates, effect, at } in &cases.evidence.entries {
+        for Entry { participant, command_id, compensates, effect, at, .. } in &cases.evidence.entries {
             let Some(step) = case.step_of_command(command_id) else { continue };
             let undoes = compensates.as_ref().map(|id| format!(", undoes {id}")).unwrap_or_default();
             let text = format!("{participant}: {step} booked {effect:?} for {command_id}{undoes}");

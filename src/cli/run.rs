@@ -88,7 +88,10 @@ impl Orchestrator {
             let lived = self.live(ready).await;
             self.window.close();
             match lived {
-                Err(error) if error.is_full_disk() => error!(%error, "nothing is acked or sent any more"),
+                Err(error) if error.is_full_disk() => {
+                    let store = self.config.store.path.display();
+                    error!(%store, "the disk of the store is full: nothing is acked or sent until there is room");
+                }
                 ended => return ended,
             }
             self.health.full.set(true);

@@ -4,15 +4,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::checker::evidence::{Acked, Dead, Seen, Settled};
-use crate::delivery::{Delivery, Queue, Rejected, Settlement, Token};
-use crate::saga::decode::decode;
+use crate::delivery::{Delivery, Queue, Settlement, Token, understand};
 use crate::saga::message::{Outgoing, RawMessage};
 use crate::saga::time::Timestamp;
 
 /// Deliveries that may be out without an ack, as `broker.prefetch` bounds them.
 const PREFETCH: usize = 12;
-/// Bytes that a body may have.
-const MAX_BODY: usize = 1 << 20;
 
 /// The broker.
 #[derive(Debug, Default)]
@@ -58,7 +55,7 @@ impl Broker {
     /// Whether a message can never be understood.
     pub(super) fn is_poison(&self, queue: Queue, position: usize) -> bool {
         let message = self.waiting.get(&queue).and_then(|waiting| waiting.get(position));
-        message.is_some_and(|message| decode(message.clone(), MAX_BODY).is_err())
+        message.is_some_and(|message| understand(message.clone()).is_err())
     }
 
     /// Forgets or dead-letters what the orchestrator has settled.
@@ -108,12 +105,4 @@ impl Broker {
     fn note(&mut self, queue: Queue, message_id: Option<String>, verdict: Settled, at: Timestamp) {
         self.acks.push(Acked { queue: queue.as_str().to_owned(), message_id, verdict, at });
     }
-}
-
-/// As the consumer does it.
-fn understand(raw: RawMessage) -> Result<crate::saga::message::Message, Box<Rejected>> {
-    let (exchange, key, message_id) = (raw.exchange.clone(), raw.key.clone(), raw.message_id.clone());
-    let (size, preview) = (raw.body.len(), String::from_utf8_lossy(&raw.body).into_owned());
-    decode(raw, MAX_BODY)
-        .map_err(|poison| Box::new(Rejected { poison, exchange, key, message_id, size, preview }))
 }

@@ -30,6 +30,16 @@ enum Answer {
     Retry,
 }
 
+impl Answer {
+    fn as_str(self) -> &'static str {
+        match self {
+            Answer::Success => "success",
+            Answer::Failure => "failure",
+            Answer::Retry => "retry",
+        }
+    }
+}
+
 /// A reply, and how long it takes.
 pub(super) type Reply = (Duration, RawMessage);
 
@@ -77,6 +87,7 @@ impl Participants {
         let compensates = header("x-saga-compensates");
         let booked = |amount: i64| BTreeMap::from([("work".to_owned(), amount)]);
         let (answer, effect) = match &compensates {
+            Some(_) if dice.one_in(25) => (Answer::Failure, BTreeMap::new()),
             Some(action) => {
                 self.undone.insert(action.clone());
                 let done = self.answers.get(action) == Some(&Answer::Success);
@@ -87,18 +98,14 @@ impl Participants {
         };
         self.answers.insert(command_id.clone(), answer);
         let participant = command.exchange.clone();
-        self.entries.push(Entry { participant, command_id, compensates, effect, at });
+        let word = Value::from(answer.as_str());
+        self.entries.push(Entry { participant, command_id, compensates, effect, answer: word, at });
         answer
     }
 
     fn reply(&mut self, command: &Outgoing, answer: Answer) -> RawMessage {
-        let outcome = match answer {
-            Answer::Success => "success",
-            Answer::Failure => "failure",
-            Answer::Retry => "retry",
-        };
         let body = if answer == Answer::Success { self.data.clone() } else { Value::Null };
-        self.message(command, json!({"x-saga-outcome": outcome}), &body)
+        self.message(command, json!({"x-saga-outcome": answer.as_str()}), &body)
     }
 
     fn pending(&mut self, command: &Outgoing) -> RawMessage {

@@ -57,6 +57,9 @@ struct World<'a> {
     placed: Vec<Placed>,
     faults: BTreeMap<String, u64>,
     listening: bool,
+    /// How the next commit is to fail.
+    disk_fault: Option<DiskFault>,
+    /// Whether a commit of this process has failed.
     disk_failed: bool,
     crashed_at: Option<Timestamp>,
     slowest_recovery: Duration,
@@ -102,6 +105,7 @@ impl<'a> World<'a> {
             placed: Vec::new(),
             faults: BTreeMap::new(),
             listening: false,
+            disk_fault: None,
             disk_failed: false,
             crashed_at: None,
             slowest_recovery: Duration::ZERO,
@@ -153,8 +157,11 @@ impl<'a> World<'a> {
 
     /// Delivers a part of what was delivered before once more.
     fn repeat_inputs(&mut self) -> Result<(), ProcessError> {
-        self.replayed_at = Some(self.participants.entries.len());
         let count = self.dice.below(self.inputs.len() + 1);
+        if count == 0 {
+            return Ok(());
+        }
+        self.replayed_at = Some(self.participants.entries.len());
         self.note(format_args!("again: {count} inputs"));
         for (queue, message) in &self.inputs[..count] {
             self.broker.enqueue(*queue, message.clone());
@@ -250,10 +257,13 @@ impl<'a> World<'a> {
             Step::Publish => self.publish(),
             Step::Participate => self.participate(),
             Step::Wait => self.wait(),
-            Step::Listen => self.listening = true,
+            Step::Listen => {
+                self.listening = true;
+                self.process.engine.listen(true, self.now);
+            }
             Step::LoseConsumer => self.lose_consumer(),
             Step::Crash => self.die("crash", false)?,
-            Step::CutPower => self.die("power_cut", true)?,
+            Step::CutPower => self.cut_power()?,
             Step::FailDisk => self.fail_disk(),
         }
         if !self.calm {
@@ -309,6 +319,12 @@ impl<'a> World<'a> {
             Err(ProcessError::Store(error @ (StoreError::Full { .. } | StoreError::Commit { .. }))) => {
                 self.note(format_args!("{error}"));
                 self.disk_failed = true;
+                let kind = match self.disk_fault.take() {
+                    Some(DiskFault::Full) => "full_disk",
+                    Some(DiskFault::Write) => "failed_write",
+                    Some(DiskFault::Sync) | None => "failed_sync",
+                };
+                self.count(kind);
                 self.die("stop", false)
             }
             Err(error) => Err(error),
@@ -393,14 +409,21 @@ impl<'a> World<'a> {
         self.count("lost_consumer");
     }
 
+    /// The next commit will fail, unless the process dies before.
     fn fail_disk(&mut self) {
         let fault = [DiskFault::Full, DiskFault::Write, DiskFault::Sync][self.dice.below(3)];
         self.memory.fail_next(fault);
-        self.count(match fault {
-            DiskFault::Full => "full_disk",
-            DiskFault::Write => "failed_write",
-            DiskFault::Sync => "failed_sync",
-        });
+        self.disk_fault = Some(fault);
+    }
+
+    /// The power fails, in the middle of the commit if there is one.
+    fn cut_power(&mut self) -> Result<(), ProcessError> {
+        if self.process.is_committing() {
+            self.memory.fail_next(DiskFault::Write);
+            // It fails, and nobody is left to hear of it.
+            let _ = self.process.end_commit();
+        }
+        self.die("power_cut", true)
     }
 
     /// The process ends, without a word, and starts again.
@@ -412,6 +435,7 @@ impl<'a> World<'a> {
         let certain = !power && !std::mem::take(&mut self.disk_failed);
         let kept = if certain { unsynced } else { self.dice.below(unsynced + 1) };
         self.memory.cut(kept);
+        self.disk_fault = None;
         self.crashed_at.get_or_insert(self.now);
         self.broker.lose_consumer();
         self.listening = false;

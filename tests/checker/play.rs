@@ -161,6 +161,7 @@ impl Play {
             command_id,
             compensates: (phase == Phase::Compensation).then_some(action),
             effect: if amount == 0 { BTreeMap::new() } else { BTreeMap::from([(name, amount)]) },
+            answer: if is_success { "success" } else { "failure" }.into(),
             at: self.now,
         });
         is_success

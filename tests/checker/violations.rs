@@ -16,7 +16,7 @@ use Phase::{Action, Compensation};
 type Wrong = (Invariant, &'static str, fn(&mut Evidence));
 
 /// What is done to a run that is right.
-const WRONGS: [Wrong; 33] = [
+const WRONGS: [Wrong; 34] = [
     (I1, "a start is lost", |run| place(run, "start-lost", start_of("lost"))),
     (I1, "an instance from nowhere", |run| run.placed.retain(|placed| placed.message_id != "start-undone")),
     (I1, "a second start in one history", |run| {
@@ -42,6 +42,11 @@ const WRONGS: [Wrong; 33] = [
         run.entries.retain(|entry| entry.command_id != id);
         run.replayed_at = Some(run.entries.len());
     }),
+    (I3, "a refusal that counts as done", |run| {
+        let entry = entry(run, "done", CHARGE, Action);
+        entry.answer = "failure".into();
+        entry.effect.clear();
+    }),
     (I3, "a compensation that gives back too little", |run| {
         entry(run, "undone", CHARGE, Compensation).effect.clear();
     }),
@@ -54,6 +59,9 @@ const WRONGS: [Wrong; 33] = [
     (I5, "what was never sent is undone", |run| {
         let id = attempt("cancelled", RESERVE, Action, 1);
         run.messages.retain(|seen| seen.message_id != id);
+        run.entries.retain(|entry| entry.command_id != id);
+        run.replayed_at = Some(run.entries.len());
+        entry(run, "cancelled", RESERVE, Compensation).effect.clear();
     }),
     (I6, "the first step is undone first", |run| {
         for fact in facts(run, "undone") {

@@ -10,18 +10,19 @@ use lapin::BasicProperties;
 
 use crate::peer::Peer;
 use crate::process::{PATIENCE, Site, eventually};
+use crate::skip::skip;
 use crate::{BROKER, order, order_saga};
 
 #[test]
 fn a_full_disk_holds_everything_back_until_there_is_room_and_no_order_is_lost() {
     let mut site = Site::with_broker(&order_saga(".disk", "10m"), &BROKER.url(), "disk");
     let Some(disk) = SmallDisk::mount(site.path("disk")) else {
-        eprintln!("skipped: only root may mount the small disk that this test fills");
+        skip("only root may mount the small disk that it fills");
         return;
     };
     let store = disk.0.join("store");
     site.set("STORE__PATH", store.to_str().unwrap());
-    let full = format!("the disk of store {} is full: make room", store.display());
+    let full = "the disk of the store is full: nothing is acked or sent until there is room";
     let peer = Peer::connect(&BROKER.url());
     peer.tap("inventory.disk", "disk.tap");
     let mut orchestrator = site.run_until_ready();
@@ -38,7 +39,7 @@ fn a_full_disk_holds_everything_back_until_there_is_room_and_no_order_is_lost() 
     disk.fill();
     eventually("it says that the disk is full", || {
         place();
-        orchestrator.err().contains(&full)
+        orchestrator.err().contains(full)
     });
     eventually("it is not ready, and says why", || {
         let ended = site.call(&["ready"]);
@@ -68,7 +69,7 @@ fn a_full_disk_holds_everything_back_until_there_is_room_and_no_order_is_lost() 
 fn a_stop_while_the_disk_is_full_is_obeyed_and_a_start_then_says_why_it_cannot() {
     let mut site = Site::with_broker(&order_saga(".fuller", "10m"), &BROKER.url(), "fuller");
     let Some(disk) = SmallDisk::mount(site.path("disk")) else {
-        eprintln!("skipped: only root may mount the small disk that this test fills");
+        skip("only root may mount the small disk that it fills");
         return;
     };
     site.set("STORE__PATH", disk.0.join("store").to_str().unwrap());
@@ -81,7 +82,7 @@ fn a_stop_while_the_disk_is_full_is_obeyed_and_a_start_then_says_why_it_cannot()
         number += 1;
         let text = order(&format!("order-{number}"), &"x".repeat(20_000));
         peer.publish("orders.fuller", "order.placed", text.as_bytes(), BasicProperties::default());
-        orchestrator.err().contains("is full: make room")
+        orchestrator.err().contains("is full: nothing is acked or sent")
     });
     orchestrator.terminate();
     assert_eq!(orchestrator.ends_within(PATIENCE), Some(0), "{}", orchestrator.err());
@@ -98,9 +99,7 @@ fn a_stop_while_the_disk_is_full_is_obeyed_and_a_start_then_says_why_it_cannot()
 fn an_fdatasync_that_fails_ends_the_orchestrator_and_no_order_is_lost() {
     let strace = Path::new("/usr/bin/strace");
     if !strace.exists() {
-        eprintln!(
-            "skipped: strace, which makes fdatasync fail, is not installed (scripts/setup test installs it)"
-        );
+        skip("strace, which makes fdatasync fail, is not installed (scripts/setup test installs it)");
         return;
     }
     let site = Site::with_broker(&order_saga(".eio", "10m"), &BROKER.url(), "eio");

@@ -11,6 +11,8 @@ mod process;
 mod raw;
 mod refusals;
 mod secrets;
+#[path = "../support/skip.rs"]
+mod skip;
 mod stop;
 #[path = "../support/mod.rs"]
 mod support;

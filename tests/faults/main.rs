@@ -15,6 +15,8 @@ mod planted;
 mod power;
 mod proxy;
 mod rig;
+#[path = "../support/skip.rs"]
+mod skip;
 #[path = "../support/mod.rs"]
 mod support;
 mod tap;

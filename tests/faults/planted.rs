@@ -47,6 +47,13 @@ fn an_ack_before_its_commit_is_found_by_a_sigkill() {
 }
 
 #[test]
+fn a_publish_before_its_commit_is_found_by_a_sigkill() {
+    // What is decided once more has another deadline, and so other bytes under the same id.
+    let report = dies_in_a_commit(&format!("{}=return;", Bug::PublishBeforeCommit.name()));
+    assert_found(&report, &[Invariant::I7]);
+}
+
+#[test]
 fn a_returned_message_that_counts_as_published_is_found() {
     let mut rig = Rig::build("unseen-return", &[BROKER.url()]);
     rig.boot(&format!("{}=return", Bug::ReturnsUnseen.name()));

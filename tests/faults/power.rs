@@ -9,6 +9,7 @@ use std::time::Duration;
 use sagamq::fault::Bug;
 
 use crate::rig::Rig;
+use crate::skip::skip;
 use crate::{BROKER, eventually};
 
 /// Bytes of the image, as far as they are used.
@@ -83,7 +84,7 @@ pub(crate) fn rig(name: &str, brokers: &[String]) -> Option<(Disk, Rig)> {
             Some((disk, rig))
         }
         Err(reason) => {
-            eprintln!("skipped: a disk that loses power cannot be mounted: {reason}");
+            skip(&format!("a disk that loses power cannot be mounted: {reason}"));
             None
         }
     }

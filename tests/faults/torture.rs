@@ -123,7 +123,10 @@ fn kill(rig: &mut Rig, dice: &mut fastrand::Rng) {
 /// Lets the orchestrator run for a moment, not without trouble.
 fn run_for(rig: &mut Rig, dice: &mut fastrand::Rng) {
     rig.boot("");
-    thread::sleep(Duration::from_millis(dice.u64(50..1200)));
+    if dice.bool() {
+        rig.recover();
+    }
+    thread::sleep(Duration::from_millis(dice.u64(50..800)));
     let (name, after) = ([CONSUMER, PUBLISHER][dice.usize(..2)], dice.u32(..40));
     let way = [Way::ToBroker, Way::ToClient][dice.usize(..2)];
     let fault = match dice.usize(..6) {

@@ -3,9 +3,13 @@
 use std::fs;
 use std::path::Path;
 
+use sagamq::saga::time::Timestamp;
+
 use super::keys;
-use crate::BROKER;
+use crate::evidence::now;
 use crate::rig::Rig;
+use crate::skip::skip;
+use crate::{BROKER, eventually};
 
 /// The library that lies about the wall clock; the monotonic clock stays right.
 const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
@@ -13,9 +17,7 @@ const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 /// A rig whose orchestrator believes the clock that it is told; nothing where that cannot be had.
 fn rig(name: &str, timeout: &str) -> Option<Rig> {
     if !Path::new(LIBRARY).exists() {
-        eprintln!(
-            "skipped: faketime, which sets the clock, is not installed (scripts/setup test installs it)"
-        );
+        skip("faketime, which sets the clock, is not installed (scripts/setup test installs it)");
         return None;
     }
     let mut rig = Rig::build(name, &[BROKER.url()]);
@@ -36,25 +38,39 @@ fn rig(name: &str, timeout: &str) -> Option<Rig> {
     Some(rig)
 }
 
-fn set(rig: &Rig, offset: &str, fault: &str) {
-    fs::write(rig.path().join("clock"), offset).unwrap();
-    rig.faulted(fault);
+/// Sets the clock by so many hours, as seen from now.
+fn set(rig: &Rig, hours: i64) {
+    fs::write(rig.path().join("clock"), format!("{hours:+}h")).unwrap();
+}
+
+/// Waits until the orchestrator's log tells a time that is so many hours off: the fault took place.
+fn is_off(rig: &Rig, hours: i64) {
+    eventually(&format!("its clock is {hours} hours off"), || {
+        let log = rig.site.log();
+        let time =
+            log.lines().last().and_then(|line| line.split_whitespace().next()).and_then(Timestamp::parse);
+        time.is_some_and(|time| (time.0 - now() as i64 - hours * 3_600_000).abs() < 600_000)
+    });
+    rig.faulted(if hours < 0 { "clock_back" } else { "clock_forward" });
+}
+
+/// How often attempts of an order timed out.
+fn timeouts(rig: &Rig, key: &str) -> usize {
+    rig.details(key)["history"].to_string().matches("timed_out").count()
 }
 
 #[test]
 fn a_clock_that_jumps_forward_fires_nothing_early() {
-    let Some(mut rig) = rig("forward", "10m") else { return };
+    let Some(rig) = rig("forward", "10m") else { return };
     rig.set_working(false);
     rig.place_all(&keys("A", 10), &[]);
     rig.becomes("A-9", "running");
-    set(&rig, "+2h", "clock_forward");
+    set(&rig, 2);
     // What comes after the jump is decided with whatever clock there is now.
     rig.place("B", &[]);
     rig.becomes("B", "running");
-    assert!(!rig.details("A-9")["history"].to_string().contains("timed_out"), "a timeout fired early");
-    // A restart reads the clock anew: those are two hours later now, and due.
-    rig.kill();
-    rig.restart();
+    is_off(&rig, 2);
+    assert_eq!(timeouts(&rig, "A-9"), 0, "a timeout fired early");
     rig.finish().assert_all(11, "completed");
 }
 
@@ -63,9 +79,10 @@ fn a_restart_with_a_clock_that_was_set_back_does_nothing_twice_and_waits_on() {
     let Some(mut rig) = rig("back", "1500ms") else { return };
     rig.place_all(&keys("A", 10), &[]);
     rig.kill();
-    set(&rig, "-2h", "clock_back");
+    set(&rig, -2);
     rig.restart();
     rig.place_all(&keys("B", 10), &[]);
+    is_off(&rig, -2);
     rig.finish().assert_all(20, "completed");
 }
 
@@ -75,8 +92,15 @@ fn a_restart_with_a_clock_that_was_set_forward_fires_each_due_timer_once() {
     rig.set_working(false);
     rig.place_all(&keys("A", 10), &[]);
     rig.becomes("A-9", "running");
+    eventually("the broker's confirms are on record", || {
+        rig.details("A-9").to_string().contains("published")
+    });
     rig.kill();
-    set(&rig, "+2h", "clock_forward");
+    set(&rig, 2);
     rig.restart();
+    is_off(&rig, 2);
+    let all = keys("A", 10);
+    eventually("what is due fires", || all.iter().all(|key| timeouts(&rig, key) > 0));
+    assert!(all.iter().all(|key| timeouts(&rig, key) == 1), "a timer fired twice");
     rig.finish().assert_all(10, "completed");
 }
