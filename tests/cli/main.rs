@@ -7,6 +7,8 @@ mod bad_input;
 mod disk;
 mod life;
 mod peer;
+#[path = "../support/port.rs"]
+mod port;
 mod process;
 mod raw;
 mod refusals;

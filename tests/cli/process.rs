@@ -2,10 +2,8 @@
 
 use std::cell::Cell;
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -14,6 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::CANARY;
+use crate::port::free_port;
 
 /// No wait in these tests is longer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -225,17 +224,4 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 fn read(path: &Path) -> String {
     String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned()
-}
-
-/// A port that nothing listens on: below those that outgoing connections are given, and above those
-/// of throw-away brokers.
-pub(crate) fn free_port() -> u16 {
-    static COUNT: AtomicU16 = AtomicU16::new(0);
-    loop {
-        let number = u32::from(COUNT.fetch_add(1, Ordering::Relaxed));
-        let port = 30_000 + (std::process::id().wrapping_mul(101).wrapping_add(number) % 2_700) as u16;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
-    }
 }

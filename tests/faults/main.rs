@@ -12,6 +12,8 @@ mod orchestrator;
 mod participant;
 mod peer;
 mod planted;
+#[path = "../support/port.rs"]
+mod port;
 mod power;
 mod proxy;
 mod rig;

@@ -1,17 +1,16 @@
 //! The real binary, as a process.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::PATIENCE;
+use crate::port::free_port;
 
 /// Where an orchestrator lives, and how it is started.
 pub(crate) struct Site {
@@ -133,18 +132,5 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
-    }
-}
-
-/// A port that nothing listens on: below those that outgoing connections are given, and above those
-/// of throw-away brokers.
-fn free_port() -> u16 {
-    static COUNT: AtomicU16 = AtomicU16::new(0);
-    loop {
-        let number = u32::from(COUNT.fetch_add(1, Ordering::Relaxed));
-        let port = 30_000 + (std::process::id().wrapping_mul(101).wrapping_add(number) % 2_700) as u16;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
     }
 }

@@ -148,9 +148,24 @@ impl Rig {
     }
 
     /// Waits until the orchestrator that was started is ready, and writes down how long that took.
-    pub(crate) fn recover(&mut self) {
+    fn recover(&mut self) {
         let since = Instant::now();
         self.is_ready();
+        self.recovered_since(since);
+    }
+
+    /// The same over a broker of several nodes, which are led to in turn as a balancer of load would.
+    pub(crate) fn recover_over(&mut self, urls: &[String]) {
+        let since = Instant::now();
+        let mut next = urls.iter().cycle();
+        eventually_within(self.patience, "the orchestrator is ready", || {
+            next.next().inspect(|url| self.proxy.retarget(url));
+            self.site.is_ready()
+        });
+        self.recovered_since(since);
+    }
+
+    fn recovered_since(&self, since: Instant) {
         let recoveries = Lines::open(&self.folder.path().join("recoveries.jsonl"));
         recoveries.add(&json!({"ms": since.elapsed().as_millis() as u64}));
     }

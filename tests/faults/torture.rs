@@ -43,6 +43,8 @@ fn mixed_faults_lose_nothing_and_do_nothing_twice() {
     first.ctl(&["add_user", "app", CANARY]).unwrap();
     first.ctl(&["set_permissions", "app", ".*", ".*", ".*"]).unwrap();
     rig.keep_secret("app", CANARY);
+    // A node that is down for a while is no reason to give up a start.
+    rig.site.set("SAGAMQ_BROKER__STARTUP_TIMEOUT", "10m");
     rig.restart();
     for node in cluster.nodes() {
         node.settle().unwrap();
@@ -67,11 +69,11 @@ fn mixed_faults_lose_nothing_and_do_nothing_twice() {
             }
             rig.proxy.retarget(&urls[dice.usize(..urls.len())]);
             if (kills + cuts) % 6 == 5 {
-                run_for(&mut rig, &mut dice);
+                run_for(&mut rig, &mut dice, &urls);
                 power::cut(&mut rig, &disk);
                 cuts += 1;
             } else {
-                kill(&mut rig, &mut dice);
+                kill(&mut rig, &mut dice, &urls);
                 kills += 1;
             }
             let faults: Vec<_> = broken.lock().unwrap().clone();
@@ -92,8 +94,8 @@ fn mixed_faults_lose_nothing_and_do_nothing_twice() {
         rig.faulted(kind);
     }
     drop(load);
-    rig.proxy.retarget(&urls[0]);
-    rig.restart();
+    rig.boot("");
+    rig.recover_over(&urls);
     rig.calm_down(true);
     rig.place_again(REPEATED);
     let evidence = rig.finish();
@@ -102,7 +104,7 @@ fn mixed_faults_lose_nothing_and_do_nothing_twice() {
 
 /// Kills the orchestrator: at one of its points, also while it starts, or from outside while its
 /// connections break.
-fn kill(rig: &mut Rig, dice: &mut fastrand::Rng) {
+fn kill(rig: &mut Rig, dice: &mut fastrand::Rng, urls: &[String]) {
     if dice.bool() {
         let point = Point::ALL[dice.usize(..Point::ALL.len())];
         rig.boot(&format!("{}={}*off->return", point.name(), dice.usize(..200)));
@@ -115,16 +117,16 @@ fn kill(rig: &mut Rig, dice: &mut fastrand::Rng) {
             thread::sleep(Duration::from_millis(5));
         }
     } else {
-        run_for(rig, dice);
+        run_for(rig, dice, urls);
     }
     rig.kill();
 }
 
 /// Lets the orchestrator run for a moment, not without trouble.
-fn run_for(rig: &mut Rig, dice: &mut fastrand::Rng) {
+fn run_for(rig: &mut Rig, dice: &mut fastrand::Rng, urls: &[String]) {
     rig.boot("");
     if dice.bool() {
-        rig.recover();
+        rig.recover_over(urls);
     }
     thread::sleep(Duration::from_millis(dice.u64(50..800)));
     let (name, after) = ([CONSUMER, PUBLISHER][dice.usize(..2)], dice.u32(..40));
