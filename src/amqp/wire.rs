@@ -6,10 +6,10 @@ use serde_json::{Map, Value, json};
 
 use crate::saga::message::{Outgoing, RawMessage};
 
-/// Tables and arrays within headers are kept to this depth; what lies deeper becomes `null`.
+/// Tables and arrays within headers may nest to this depth.
 const MAX_DEPTH: usize = 8;
 
-/// Bytes of names and values of one message's headers that are kept; what is over becomes `null`.
+/// Bytes that names and values of one message's headers may have.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 
 /// The name by which we publish.
@@ -19,6 +19,7 @@ const APP_ID: &str = "sagamq";
 pub(crate) fn incoming(delivery: lapin::message::Delivery) -> RawMessage {
     let properties = &delivery.properties;
     let text = |value: &Option<ShortString>| value.as_ref().map(ToString::to_string);
+    let (headers, excess) = properties.headers().as_ref().map(headers).unwrap_or_default();
     RawMessage {
         exchange: delivery.exchange.to_string(),
         key: delivery.routing_key.to_string(),
@@ -29,7 +30,8 @@ pub(crate) fn incoming(delivery: lapin::message::Delivery) -> RawMessage {
         content_type: text(properties.content_type()),
         content_encoding: text(properties.content_encoding()),
         timestamp: *properties.timestamp(),
-        headers: properties.headers().as_ref().map(headers).unwrap_or_default(),
+        headers,
+        excess,
         body: delivery.data,
     }
 }
@@ -82,27 +84,40 @@ pub(crate) fn table(arguments: &Map<String, Value>) -> FieldTable {
     table
 }
 
-fn headers(table: &FieldTable) -> Map<String, Value> {
-    let mut budget = MAX_HEADER_BYTES;
-    members(table, MAX_DEPTH, &mut budget)
+/// Headers in their JSON form, as far as they are kept, and what is wrong if that is not all of them.
+fn headers(table: &FieldTable) -> (Map<String, Value>, Option<String>) {
+    let mut room = Room { bytes: MAX_HEADER_BYTES, excess: None };
+    let headers = members(table, MAX_DEPTH, &mut room);
+    (headers, room.excess)
 }
 
-fn members(table: &FieldTable, depth: usize, budget: &mut usize) -> Map<String, Value> {
-    table
-        .into_iter()
-        .map(|(name, value)| {
-            let value = if spend(budget, name.as_str().len()) {
-                json_value(value, depth, budget)
-            } else {
-                Value::Null
-            };
-            (name.to_string(), value)
-        })
-        .collect()
+/// What may still be kept of a message's headers.
+struct Room {
+    bytes: usize,
+    excess: Option<String>,
 }
 
-fn json_value(value: &AMQPValue, depth: usize, budget: &mut usize) -> Value {
-    if !spend(budget, 1) {
+impl Room {
+    /// Takes `bytes`; false, and nothing taken, if they are more than there is.
+    fn take(&mut self, bytes: usize) -> bool {
+        let rest = self.bytes.checked_sub(bytes);
+        if rest.is_none() {
+            self.excess.get_or_insert_with(|| format!("hold more than {MAX_HEADER_BYTES} bytes"));
+        }
+        self.bytes = rest.unwrap_or(self.bytes);
+        rest.is_some()
+    }
+}
+
+fn members(table: &FieldTable, depth: usize, room: &mut Room) -> Map<String, Value> {
+    let kept = table.into_iter().map_while(|(name, value)| {
+        room.take(name.as_str().len()).then(|| (name.to_string(), json_value(value, depth, room)))
+    });
+    kept.collect()
+}
+
+fn json_value(value: &AMQPValue, depth: usize, room: &mut Room) -> Value {
+    if !room.take(1) {
         return Value::Null;
     }
     match value {
@@ -118,27 +133,23 @@ fn json_value(value: &AMQPValue, depth: usize, budget: &mut usize) -> Value {
         AMQPValue::Double(value) => json!(value),
         AMQPValue::DecimalValue(value) => json!(f64::from(value.value) / 10f64.powi(value.scale.into())),
         AMQPValue::Timestamp(secs) => json!(secs),
-        AMQPValue::ShortString(text) => string(text.as_str().as_bytes(), budget),
-        AMQPValue::LongString(text) => string(text.as_bytes(), budget),
-        AMQPValue::ByteArray(bytes) => string(bytes.as_slice(), budget),
-        AMQPValue::FieldArray(_) | AMQPValue::FieldTable(_) if depth == 0 => Value::Null,
-        AMQPValue::FieldArray(array) => {
-            array.as_slice().iter().map(|value| json_value(value, depth - 1, budget)).collect()
+        AMQPValue::ShortString(text) => string(text.as_str().as_bytes(), room),
+        AMQPValue::LongString(text) => string(text.as_bytes(), room),
+        AMQPValue::ByteArray(bytes) => string(bytes.as_slice(), room),
+        AMQPValue::FieldArray(_) | AMQPValue::FieldTable(_) if depth == 0 => {
+            room.excess.get_or_insert_with(|| format!("nest deeper than {MAX_DEPTH} levels"));
+            Value::Null
         }
-        AMQPValue::FieldTable(table) => Value::Object(members(table, depth - 1, budget)),
+        AMQPValue::FieldArray(array) => {
+            array.as_slice().iter().map(|value| json_value(value, depth - 1, room)).collect()
+        }
+        AMQPValue::FieldTable(table) => Value::Object(members(table, depth - 1, room)),
         AMQPValue::Void => Value::Null,
     }
 }
 
-fn string(bytes: &[u8], budget: &mut usize) -> Value {
-    if spend(budget, bytes.len()) { String::from_utf8_lossy(bytes).into() } else { Value::Null }
-}
-
-/// Takes `bytes` from the budget; false, and nothing taken, if they are more than it holds.
-fn spend(budget: &mut usize, bytes: usize) -> bool {
-    let rest = budget.checked_sub(bytes);
-    *budget = rest.unwrap_or(*budget);
-    rest.is_some()
+fn string(bytes: &[u8], room: &mut Room) -> Value {
+    if room.take(bytes.len()) { String::from_utf8_lossy(bytes).into() } else { Value::Null }
 }
 
 #[cfg(test)]
@@ -189,20 +200,22 @@ mod tests {
             "array": [{"reason": "expired"}], "bytes": "ab\u{fffd}", "decimal": 12.5, "flag": true,
             "nan": null, "number": -5, "time": 7, "void": null,
         });
-        assert_eq!(Value::Object(headers(&table)), expected);
+        assert_eq!((Value::Object(headers(&table).0), headers(&table).1), (expected, None));
     }
 
     #[test]
-    fn headers_are_bounded_in_depth_and_size() {
-        let mut deep = AMQPValue::Boolean(true);
-        for _ in 0..1000 {
-            deep = AMQPValue::FieldArray(FieldArray::from(vec![deep]));
-        }
-        let long = AMQPValue::LongString(vec![b'x'; MAX_HEADER_BYTES].into());
-        let kept = headers(&table_of(vec![("a", deep), ("b", long), ("c", AMQPValue::Boolean(true))]));
+    fn headers_that_are_too_deep_or_too_large_are_told() {
+        let nested = |levels| {
+            (0..levels).fold(AMQPValue::Boolean(true), |inner, _| {
+                AMQPValue::FieldArray(FieldArray::from(vec![inner]))
+            })
+        };
+        assert_eq!(headers(&table_of(vec![("a", nested(MAX_DEPTH))])).1, None);
+        let (kept, excess) = headers(&table_of(vec![("a", nested(1000))]));
         assert_eq!(kept["a"].to_string(), "[[[[[[[[null]]]]]]]]");
-        assert_eq!(kept["b"], Value::Null);
-        assert_eq!(kept["c"], json!(true));
+        assert_eq!(excess.unwrap(), "nest deeper than 8 levels");
+        let long = AMQPValue::LongString(vec![b'x'; MAX_HEADER_BYTES].into());
+        assert_eq!(headers(&table_of(vec![("b", long)])).1.unwrap(), "hold more than 65536 bytes");
     }
 
     #[test]

@@ -24,6 +24,9 @@ pub fn decode(raw: RawMessage, limit: usize) -> Result<Message, Poison> {
     if raw.body.len() > limit {
         return Err(Poison::TooLarge { size: raw.body.len(), limit });
     }
+    if let Some(excess) = raw.excess {
+        return Err(Poison::Headers(excess));
+    }
     if let Some(encoding) = &raw.content_encoding
         && !is_plain(encoding)
     {

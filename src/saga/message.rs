@@ -30,6 +30,8 @@ pub struct RawMessage {
     pub timestamp: Option<u64>,
     /// Headers, in their JSON form.
     pub headers: Map<String, Value>,
+    /// What is wrong with the headers, where they were too many or too deep to be kept.
+    pub excess: Option<String>,
     /// The body, unparsed.
     pub body: Vec<u8>,
 }
@@ -152,6 +154,9 @@ pub enum Poison {
         /// Bytes allowed.
         limit: usize,
     },
+    /// The headers are too large, or nest too deep.
+    #[error("headers {0}")]
+    Headers(String),
     /// `content_encoding` names a compression.
     #[error("content encoding {0:?} is not supported, send plain JSON")]
     Encoded(String),

@@ -60,7 +60,14 @@ fn bad_orders() -> Vec<Bad> {
         bad("boolean", "is a boolean", order_of(json!(true))),
         bad("no-text", "an empty string", order_of(json!(""))),
         bad("long", "over 1024 bytes long", order_of(json!("x".repeat(1025)))),
-        with_headers(header(b"bomb", &nested_arrays(26_000)), bad("bomb", "is null", no_key())),
+        with_headers(
+            header(b"bomb", &nested_arrays(26_000)),
+            bad("bomb", "headers nest deeper than 8", order("bomb", "")),
+        ),
+        with_headers(
+            header(b"big", &text(&[b'x'; 70_000])),
+            bad("big", "headers hold more than 65536", order("big", "")),
+        ),
         with_headers(many, bad("many", "is null", no_key())),
         with_headers(odd, bad("odd", "is null", no_key())),
         Bad {
@@ -99,11 +106,9 @@ fn each_bad_order_is_one_dead_letter_and_the_next_good_one_runs() {
 
     // What is no worse than unusual is an order.
     let largest = order("largest", &"x".repeat(LIMIT - order("largest", "").len()));
-    let bomb = RawProperties { headers: Some(header(b"bomb", &nested_arrays(26_000))), ..Default::default() };
     let odd = serde_json::to_string(ODD).unwrap();
     for (properties, body) in [
         (&RawProperties::default(), largest.clone()),
-        (&bomb, order("bomb", "")),
         (&RawProperties::default(), order("odd", "").replace("\"odd\"", &odd)),
     ] {
         raw.publish("orders.bad", "order.placed", properties, body.as_bytes());
@@ -112,7 +117,7 @@ fn each_bad_order_is_one_dead_letter_and_the_next_good_one_runs() {
     let mut commands = Vec::new();
     eventually("every good order's command is out", || {
         commands.extend(peer.drain("bad.tap"));
-        commands.len() >= 3
+        commands.len() >= 2
     });
     assert_eq!(letters(&site).len(), orders.len());
     assert_eq!(site.printed(&["ready"]), "ready\n");
