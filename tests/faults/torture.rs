@@ -55,6 +55,7 @@ fn mixed_faults_lose_nothing_and_do_nothing_twice() {
     let (mut kills, mut cuts) = (0, 0);
     let bar = progress(minutes);
     thread::scope(|scope| {
+        let _stopping = Stopping(&stop);
         let broker_dice = dice.fork();
         if minutes.is_some() {
             scope.spawn(|| break_broker(&mut cluster, broker_dice, &stop, &broken));
@@ -87,7 +88,6 @@ fn mixed_faults_lose_nothing_and_do_nothing_twice() {
                 ),
             );
         }
-        stop.store(true, Ordering::SeqCst);
         bar.finish_and_clear();
     });
     for kind in broken.into_inner().unwrap() {
@@ -100,6 +100,15 @@ fn mixed_faults_lose_nothing_and_do_nothing_twice() {
     rig.place_again(REPEATED);
     let evidence = rig.finish();
     println!("after {:.1} minutes:\n{}", begun.elapsed().as_secs_f64() / 60.0, evidence.report);
+}
+
+/// Has the broker left alone when it is dropped, also by a failure.
+struct Stopping<'a>(&'a AtomicBool);
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 /// Kills the orchestrator: at one of its points, also while it starts, or from outside while its
