@@ -110,9 +110,9 @@ pub async fn probe(config: &BrokerConfig, topology: &Topology) -> Result<(), Amq
     let uri = parse_url(&config.url)?;
     let started = Instant::now();
     let mut backoff = delays();
-    let connection = loop {
-        let error = match connect(&uri, "probe").await {
-            Ok(connection) => break connection,
+    loop {
+        let error = match try_once(&uri, topology).await {
+            Ok(()) => return Ok(()),
             Err(error) => error,
         };
         let delay = backoff.next_backoff().unwrap_or(CONNECT_TIMEOUT);
@@ -127,7 +127,12 @@ pub async fn probe(config: &BrokerConfig, topology: &Topology) -> Result<(), Amq
             }
             lasting => return Err(lasting),
         }
-    };
+    }
+}
+
+/// Connects, applies the topology, and closes again.
+async fn try_once(uri: &AMQPUri, topology: &Topology) -> Result<(), AmqpError> {
+    let connection = connect(uri, "probe").await?;
     let applied = topology.apply(&connection).await;
     close(&connection).await;
     applied
