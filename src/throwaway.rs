@@ -24,6 +24,7 @@ mod compose;
 mod epmd;
 mod error;
 mod found;
+mod guard;
 mod output;
 mod ports;
 mod programs;

@@ -1,26 +1,17 @@
 //! The name server of Erlang nodes.
 
 use std::net::{Ipv4Addr, TcpStream};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use super::guard::guard;
 use super::programs::Programs;
 use super::{NodeError, POLL};
 
 /// How long it may take until it listens, or until it is gone.
 const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Becomes the command line that is its parameters, beside a process that ends both once its
-/// standard input does.
-const GUARD: &str = r#"
-exec 3<&0 </dev/null
-{ read -r _ <&3; kill -KILL 0; } &
-exec 3<&-
-exec "$@"
-"#;
 
 /// An epmd of one's own. It outlives the nodes that it names, because an Erlang program that finds
 /// none would start one for good. It ends when this is dropped, or when this process dies.
@@ -35,14 +26,9 @@ impl Epmd {
     pub(super) fn start(programs: &Programs, port: u16) -> Result<Self, NodeError> {
         let mut command = programs.command(Path::new("/bin/sh"));
         let port_text = port.to_string();
-        command
-            .args(["-c", GUARD, "guard"])
-            .arg(&programs.epmd)
-            .args(["-port", &port_text, "-address", "127.0.0.1"])
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        guard(&mut command);
+        command.arg(&programs.epmd).args(["-port", &port_text, "-address", "127.0.0.1"]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
         let spawned = command.spawn();
         let guard = spawned.map_err(|source| NodeError::Spawn { program: programs.epmd.clone(), source })?;
         // From here on, dropping it ends its processes.
