@@ -9,6 +9,7 @@ pub mod client;
 pub mod dead_letters;
 pub mod demo;
 mod error;
+mod interrupt;
 pub mod list;
 pub mod output;
 pub mod ready;
