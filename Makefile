@@ -1,11 +1,11 @@
-# What to do with sagamq: `make demo` to see it, `make test` to trust it, `make run` to use it.
+# What to do with sagamq: `make demo` to see it, `make bench` to measure it, `make test` to trust it, `make run` to use it.
 
 # release for use; dev compiles faster, and shares its work with the tests.
 PROFILE ?= release
 CARGO ?= cargo
 folder = $(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 
-.PHONY: help demo test torture test-brokers run lint check
+.PHONY: help demo bench test torture test-brokers run lint check
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16 | sed 's/^/make /'
@@ -14,6 +14,14 @@ demo: ## run order sagas of every fate over a RabbitMQ and show them live
 	@scripts/setup demo
 	$(CARGO) build --profile $(PROFILE) --locked --bin sagamq --examples
 	target/$(folder)/sagamq demo
+
+# Further flags, such as --pairs 11 or --in-flight 500: target/release/sagamq bench --help tells them.
+BENCH_FLAGS ?=
+
+bench: ## measure sagamq against a null orchestrator, over a RabbitMQ that does nothing else
+	@scripts/setup demo
+	$(CARGO) build --profile $(PROFILE) --locked --bin sagamq
+	target/$(folder)/sagamq bench --folder target --json target/bench.json --svg target/bench.svg $(BENCH_FLAGS)
 
 test: ## run all tests, with a throw-away RabbitMQ of their own
 	@scripts/setup test

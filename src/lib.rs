@@ -30,6 +30,7 @@ pub mod telemetry;
 
 pub mod checker;
 
+pub mod bench;
 pub mod cli;
 pub mod demo;
 pub mod simulate;

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use sagamq::cli::args::{Cli, Command};
 use sagamq::cli::{
-    CliError, Exit, check, client, dead_letters, demo, list, ready, replay, run, schema, show, topology,
-    verify,
+    CliError, Exit, bench, check, client, dead_letters, demo, list, ready, replay, run, schema, show,
+    topology, verify,
 };
 use sagamq::config::Config;
 use sagamq::fault;
@@ -64,6 +64,7 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::Schema => schema::schema(),
         Command::Ready => ready::ready(&api()?),
         Command::Demo(args) => demo::demo(&args, &load(Vec::new())?),
+        Command::Bench(args) => bench::bench(args, load(Vec::new())?, file.as_deref()),
     }
 }
 

@@ -33,6 +33,7 @@ pub use cluster::Cluster;
 pub use compose::Compose;
 pub use error::NodeError;
 pub use found::{Broker, Found, find};
+pub(crate) use guard::guard;
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};

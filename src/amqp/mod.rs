@@ -1,4 +1,4 @@
-//! The broker: everything that speaks AMQP, and the only user of `lapin`.
+//! The broker: everything of the orchestrator that speaks AMQP, and its only user of `lapin`.
 //!
 //! ```text
 //!            ┌──────────── consumer ────────────┐            ┌─────────── publisher ──────────┐

@@ -201,6 +201,15 @@ impl Session {
     }
 }
 
+/// Opens one connection, which the broker lists as `sagamq <name>`, once: for what stands beside the
+/// orchestrator.
+///
+/// # Errors
+/// The broker cannot be used, or does not answer in time.
+pub(crate) async fn open_once(url: &Secret, name: &'static str) -> Result<Connection, AmqpError> {
+    connect(&parse_url(url)?, name).await
+}
+
 /// Opens a channel.
 pub(crate) async fn open_channel(connection: &Connection) -> Result<Channel, AmqpError> {
     answered("open a channel", connection.create_channel()).await

@@ -50,6 +50,8 @@ pub enum Command {
     Ready,
     /// Show it all at work, with a throw-away broker and sample services
     Demo(DemoArgs),
+    /// Measure it against a null orchestrator, on a throw-away broker
+    Bench(BenchArgs),
 }
 
 impl Command {
@@ -215,6 +217,86 @@ pub enum DemoFault {
     Orchestrator,
     /// The broker.
     Broker,
+}
+
+/// Arguments of `bench`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+pub struct BenchArgs {
+    /// Pairs of runs, one of each orchestrator, of which the medians are told
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub pairs: u32,
+    /// Sagas of a run
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub sagas: u64,
+    /// Sagas that are under way at a time
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub in_flight: u64,
+    /// Sagas of a first pair of runs that does not count, or 0
+    #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(0..=10_000_000))]
+    pub warm_up: u64,
+    /// Pairs of runs at half load, for the latency, or 0
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub latency_pairs: u32,
+    /// Folder on the disk to measure with; stores lie in it while it runs
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub folder: PathBuf,
+    /// Write all figures as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Draw them
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// One of its own processes.
+    #[command(subcommand)]
+    pub peer: Option<PeerArgs>,
+}
+
+/// The processes of a bench, which it starts itself.
+#[derive(Debug, Subcommand)]
+pub enum PeerArgs {
+    /// Publish the next command for each start event and reply, and nothing else
+    #[command(hide = true)]
+    NullOrchestrator {
+        /// First part of the names of the run's queues
+        #[arg(long)]
+        prefix: String,
+    },
+    /// Answer the commands of one step
+    #[command(hide = true)]
+    Participant {
+        /// First part of the names of the run's queues
+        #[arg(long)]
+        prefix: String,
+        /// Name of the step
+        #[arg(long)]
+        step: String,
+    },
+    /// Start sagas and await their ends
+    #[command(hide = true)]
+    Load {
+        /// First part of the names of the run's queues
+        #[arg(long)]
+        prefix: String,
+        /// How many
+        #[arg(long)]
+        sagas: u64,
+        /// How fast.
+        #[command(flatten)]
+        pace: PaceArgs,
+    },
+}
+
+/// How fast sagas are started.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct PaceArgs {
+    /// As fast as they end, with so many under way at most
+    #[arg(long)]
+    pub in_flight: Option<u64>,
+    /// So many a second
+    #[arg(long)]
+    pub rate: Option<f64>,
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use thiserror::Error;
 
 use crate::amqp::AmqpError;
+use crate::bench::BenchError;
 use crate::catalog::CatalogError;
 use crate::checker::FolderError;
 use crate::config::ConfigError;
@@ -134,6 +135,9 @@ pub enum CliError {
     /// The demo could not be played.
     #[error(transparent)]
     Demo(#[from] DemoError),
+    /// Nothing could be measured.
+    #[error(transparent)]
+    Bench(#[from] BenchError),
     /// The output cannot be written, or the system refuses something elementary.
     #[error("cannot go on: {0}")]
     Output(#[from] io::Error),
@@ -174,6 +178,7 @@ impl CliError {
             | CliError::Amqp(_)
             | CliError::Runtime(_)
             | CliError::Demo(_)
+            | CliError::Bench(_)
             | CliError::Output(_) => Exit::Environment,
         }
     }

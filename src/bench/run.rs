@@ -1,0 +1,245 @@
+//! One run: fresh queues, a fresh store, one orchestrator, three participants, one load.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::ground::Ground;
+use super::latency::Latency;
+use super::names::{Names, STEPS};
+use super::peer::{Counts, GO, Loaded, Pace, Word};
+use super::process::Process;
+use super::usage::Usage;
+use super::{BenchError, Options, check_interrupt};
+use crate::config::{BrokerConfig, Secret};
+
+/// How long a process may take to get ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the load may say nothing.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often all processes are looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Who orchestrates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Orchestrator {
+    /// What the broker gives at best.
+    Null,
+    /// This program.
+    Sagamq,
+}
+
+/// What came of one run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Run {
+    /// Sagas that ended, all completed.
+    pub sagas: u64,
+    /// From the first start event to the last end event.
+    pub secs: f64,
+    /// Sagas a second in that time.
+    pub sagas_per_s: f64,
+    /// From the start event to the end event of a saga.
+    pub latency: Latency,
+    /// Messages that participants and load generator sent and received.
+    pub messages_per_saga: f64,
+    /// Time on a CPU that the orchestrator's process took for a saga, in microseconds.
+    pub cpu_us_per_saga: f64,
+    /// Memory that the orchestrator's process had at the end of the load.
+    pub resident_kib: u64,
+    /// The most that it had.
+    pub peak_resident_kib: u64,
+    /// Commits of the orchestrator's store. The null orchestrator has none, nor a store.
+    pub commits_per_saga: f64,
+    /// Each commit is one fdatasync.
+    pub fsyncs_per_saga: f64,
+    /// The same over time.
+    pub fsyncs_per_s: f64,
+    /// Bytes that the orchestrator's process had written to storage; none are seen on a file system in memory.
+    pub written_bytes_per_saga: f64,
+}
+
+/// Where and how runs take place.
+pub(super) struct Place<'a> {
+    pub(super) options: &'a Options,
+    pub(super) url: &'a str,
+    /// For stores and logs.
+    pub(super) folder: &'a Path,
+}
+
+/// Everything that runs. It is dropped from top to bottom: processes first, then the queues.
+struct Cast {
+    load: Process,
+    participants: Vec<Process>,
+    orchestrator: Process,
+    _ground: Ground,
+}
+
+impl Place<'_> {
+    /// Runs so many sagas through an orchestrator. `number` tells this run from the others; `progress` is
+    /// told how many sagas have ended. Everything has ended when this returns.
+    pub(super) fn run(
+        &self,
+        orchestrator: Orchestrator,
+        number: usize,
+        sagas: u64,
+        pace: Pace,
+        mut progress: impl FnMut(u64),
+    ) -> Result<Run, BenchError> {
+        let prefix = format!("sagamq-bench-{}-{number}", std::process::id());
+        let folder = self.folder.join(&prefix);
+        fs::create_dir(&folder).map_err(|source| BenchError::File { path: folder.clone(), source })?;
+        let mut cast = self.assemble(orchestrator, Names { prefix }, &folder, sagas, pace)?;
+        let before = cast.measure()?;
+        cast.load.say(GO);
+        let loaded = self.await_load(&mut cast, &mut progress)?;
+        let after = cast.measure()?;
+        let counts = cast.finish()?;
+        drop(cast);
+        // Stores of earlier runs would only take room.
+        fs::remove_dir_all(&folder).map_err(|source| BenchError::File { path: folder, source })?;
+        Ok(Run::of(sagas, &loaded, counts, before, after))
+    }
+
+    fn assemble(
+        &self,
+        orchestrator: Orchestrator,
+        names: Names,
+        folder: &Path,
+        sagas: u64,
+        pace: Pace,
+    ) -> Result<Cast, BenchError> {
+        let broker = BrokerConfig { url: Secret::new(self.url), ..self.options.broker.clone() };
+        let ground = Ground::lay(broker, names.clone())?;
+        let peer = |name: &'static str, role: &[&str]| {
+            let mut command = self.command("bench");
+            command.args(role).args(["--prefix", &names.prefix]);
+            Process::peer(name, command, folder)
+        };
+        let participant = |step: &str| peer("participant", &["participant", "--step", step]);
+        let participants = STEPS.into_iter().map(participant).collect::<Result<Vec<_>, _>>()?;
+        let orchestrator = match orchestrator {
+            Orchestrator::Null => peer("null orchestrator", &["null-orchestrator"])?,
+            Orchestrator::Sagamq => self.sagamq(&names, folder)?,
+        };
+        let (flag, value) = match pace {
+            Pace::InFlight(most) => ("--in-flight", most.to_string()),
+            Pace::PerSecond(rate) => ("--rate", rate.to_string()),
+        };
+        let load = peer("load generator", &["load", "--sagas", &sagas.to_string(), flag, &value])?;
+        let mut cast = Cast { load, participants, orchestrator, _ground: ground };
+        self.await_ready(&mut cast)?;
+        Ok(cast)
+    }
+
+    fn sagamq(&self, names: &Names, folder: &Path) -> Result<Process, BenchError> {
+        let definitions = folder.join("bench.yaml");
+        fs::write(&definitions, names.definition())
+            .map_err(|source| BenchError::File { path: definitions.clone(), source })?;
+        // The orchestrator binds it a moment later.
+        let api = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+        let mut command = self.command("run");
+        command
+            .env("SAGAMQ_BROKER__PREFIX", &names.prefix)
+            .env("SAGAMQ_BROKER__TOPOLOGY", "declare")
+            .env("SAGAMQ_STORE__PATH", folder.join("store"))
+            .env("SAGAMQ_HTTP__BIND", &api)
+            .env("SAGAMQ_DEFINITIONS", definitions);
+        Process::guarded("orchestrator", &command, folder, api)
+    }
+
+    /// This program with a subcommand, over the same settings and broker.
+    fn command(&self, subcommand: &str) -> Command {
+        let mut command = Command::new(&self.options.binary);
+        if let Some(file) = &self.options.settings {
+            command.arg("--config").arg(file);
+        }
+        command.arg(subcommand);
+        command.env("SAGAMQ_BROKER__URL", self.url).env_remove("SAGAMQ_BROKER__URL_FILE");
+        command
+    }
+
+    fn await_ready(&self, cast: &mut Cast) -> Result<(), BenchError> {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        for process in cast.participants.iter_mut().chain([&mut cast.orchestrator, &mut cast.load]) {
+            while !process.is_ready(LOOK)? {
+                check_interrupt(self.options)?;
+                if Instant::now() > deadline {
+                    return Err(process.late("get ready", READY_TIMEOUT));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn await_load(&self, cast: &mut Cast, progress: &mut impl FnMut(u64)) -> Result<Loaded, BenchError> {
+        let mut heard = Instant::now();
+        loop {
+            check_interrupt(self.options)?;
+            for process in cast.participants.iter_mut().chain([&mut cast.orchestrator]) {
+                process.check_alive()?;
+            }
+            match cast.load.word(LOOK)? {
+                Some(Word::Loaded(loaded)) => return Ok(loaded),
+                Some(Word::Completed(sagas)) => {
+                    heard = Instant::now();
+                    progress(sagas);
+                }
+                _ if heard.elapsed() > SILENCE_TIMEOUT => {
+                    return Err(cast.load.late("say how far it is", SILENCE_TIMEOUT));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Cast {
+    /// What the orchestrator has used, and how often it has committed.
+    fn measure(&self) -> Result<(Usage, u64), BenchError> {
+        Ok((Usage::of(self.orchestrator.id())?, self.orchestrator.commits()?))
+    }
+
+    /// Ends the participants, and returns what they received and sent.
+    fn finish(&mut self) -> Result<Counts, BenchError> {
+        let mut counts = Counts::default();
+        for participant in &mut self.participants {
+            if let Word::Counts(Counts { received, sent }) = participant.finish()? {
+                counts.received += received;
+                counts.sent += sent;
+            }
+        }
+        Ok(counts)
+    }
+}
+
+impl Run {
+    fn of(
+        sagas: u64,
+        loaded: &Loaded,
+        counts: Counts,
+        (before, commits_before): (Usage, u64),
+        (after, commits_after): (Usage, u64),
+    ) -> Self {
+        let per_saga = |number: f64| number / sagas as f64;
+        let messages = counts.received + counts.sent + loaded.counts.received + loaded.counts.sent;
+        let commits = commits_after.saturating_sub(commits_before) as f64;
+        Self {
+            sagas,
+            secs: loaded.secs,
+            sagas_per_s: sagas as f64 / loaded.secs,
+            latency: loaded.latency.clone(),
+            messages_per_saga: per_saga(messages as f64),
+            cpu_us_per_saga: per_saga((after.cpu_secs - before.cpu_secs) * 1e6),
+            resident_kib: after.resident_kib,
+            peak_resident_kib: after.peak_resident_kib,
+            commits_per_saga: per_saga(commits),
+            fsyncs_per_saga: per_saga(commits),
+            fsyncs_per_s: commits / loaded.secs,
+            written_bytes_per_saga: per_saga(after.written_bytes.saturating_sub(before.written_bytes) as f64),
+        }
+    }
+}
