@@ -67,21 +67,21 @@ impl Drop for Disk {
 
 /// Has the power fail: the orchestrator stops in its tracks, and what was on its disk by then is all that
 /// there is.
-pub(crate) fn cut(rig: &mut Rig, disk: &Disk) {
+pub(crate) fn cut(rig: &mut Rig) {
     rig.orchestrator().freeze();
-    let image = disk.snapshot();
+    let image = rig.disk().snapshot();
     rig.end();
-    disk.replace(&image);
+    rig.disk().replace(&image);
     rig.faulted("power_cut");
 }
 
 /// A rig whose store is on a disk that can lose its power; nothing where this is not allowed.
-pub(crate) fn rig(name: &str, brokers: &[String]) -> Option<(Disk, Rig)> {
+pub(crate) fn rig(name: &str, brokers: &[String]) -> Option<Rig> {
     let mut rig = Rig::build(name, brokers);
     match Disk::mount(rig.path()) {
         Ok(disk) => {
-            rig.keep_store_at(&disk.path().join("store"));
-            Some((disk, rig))
+            rig.keep_store_on(disk);
+            Some(rig)
         }
         Err(reason) => {
             skip(&format!("a disk that loses power cannot be mounted: {reason}"));
@@ -92,13 +92,13 @@ pub(crate) fn rig(name: &str, brokers: &[String]) -> Option<(Disk, Rig)> {
 
 #[test]
 fn what_was_acked_or_published_survives_every_power_cut() {
-    let Some((disk, mut rig)) = rig("power", &[BROKER.url()]) else { return };
+    let Some(mut rig) = rig("power", &[BROKER.url()]) else { return };
     rig.restart();
     let load = rig.load(Duration::from_millis(100));
     for round in 1..=CUTS {
         let before = load.placed();
         eventually("orders come in", || load.placed() > before + 8 * (round % 4 + 1));
-        cut(&mut rig, &disk);
+        cut(&mut rig);
         rig.restart();
     }
     drop(load);
@@ -108,7 +108,7 @@ fn what_was_acked_or_published_survives_every_power_cut() {
 /// Planted: a commit that is not synced. A SIGKILL would not show it.
 #[test]
 fn a_commit_without_a_sync_is_found_by_a_power_cut() {
-    let Some((disk, mut rig)) = rig("unsynced", &[BROKER.url()]) else { return };
+    let Some(mut rig) = rig("unsynced", &[BROKER.url()]) else { return };
     rig.restart();
     let load = rig.load(Duration::from_millis(50));
     for _ in 0..3 {
@@ -118,7 +118,7 @@ fn a_commit_without_a_sync_is_found_by_a_power_cut() {
         // The power fails in the middle of the load: what came last cannot be on the disk by chance.
         let before = load.placed();
         eventually("orders come in", || load.placed() > before + 40);
-        cut(&mut rig, &disk);
+        cut(&mut rig);
         rig.restart();
     }
     drop(load);

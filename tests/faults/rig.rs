@@ -9,7 +9,7 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,7 @@ use crate::load::Load;
 use crate::orchestrator::{Running, Site};
 use crate::participant::{Behaviour, Service};
 use crate::peer::{self, Brokers, Peer};
+use crate::power::Disk;
 use crate::proxy::{Proxy, Record, Verdict, What};
 use crate::{PATIENCE, eventually, eventually_within, tap};
 
@@ -46,9 +47,10 @@ pub(crate) struct Rig {
     pub(crate) site: Site,
     // Before the folder, which may be removed after it has ended.
     running: Option<Running>,
+    // Also before the folder, which it is mounted in.
+    disk: Option<Disk>,
     folder: Folder,
     brokers: Brokers,
-    store: Option<PathBuf>,
     patience: Duration,
     working: watch::Sender<bool>,
     placed: Arc<Lines>,
@@ -108,7 +110,7 @@ impl Rig {
             site,
             folder,
             brokers,
-            store: None,
+            disk: None,
             patience: PATIENCE,
             running: None,
             working,
@@ -119,10 +121,15 @@ impl Rig {
         }
     }
 
-    /// Has the orchestrator keep its store elsewhere.
-    pub(crate) fn keep_store_at(&mut self, path: &Path) {
-        self.site.set("SAGAMQ_STORE__PATH", path.to_str().unwrap());
-        self.store = Some(path.to_owned());
+    /// Has the orchestrator keep its store on a disk of its own.
+    pub(crate) fn keep_store_on(&mut self, disk: Disk) {
+        self.site.set("SAGAMQ_STORE__PATH", disk.path().join("store").to_str().unwrap());
+        self.disk = Some(disk);
+    }
+
+    /// That disk.
+    pub(crate) fn disk(&self) -> &Disk {
+        self.disk.as_ref().expect("the store is on a disk of its own")
     }
 
     /// How long everything may take at the end.
@@ -402,8 +409,8 @@ impl Rig {
         let placed = self.placed();
         let code = self.running.take().expect("it runs").stop();
         assert_eq!(code, Some(0), "it did not stop: {}", self.site.log());
-        if let Some(store) = &self.store {
-            copy(store, &self.folder.path().join("store"));
+        if let Some(disk) = self.disk.take() {
+            copy(&disk.path().join("store"), &self.folder.path().join("store"));
         }
         self.drain_tap();
         self.drain_dead(&placed);

@@ -37,7 +37,7 @@ fn mixed_faults_lose_nothing_and_do_nothing_twice() {
     let mut cluster =
         Cluster::start_in(test_root().as_deref(), if minutes.is_some() { 3 } else { 1 }).unwrap();
     let urls = cluster.urls();
-    let Some((disk, mut rig)) = power::rig("torture", &urls) else { return };
+    let Some(mut rig) = power::rig("torture", &urls) else { return };
     rig.set_patience(PATIENCE);
     let first = &cluster.nodes()[0];
     first.ctl(&["add_user", "app", CANARY]).unwrap();
@@ -71,7 +71,7 @@ fn mixed_faults_lose_nothing_and_do_nothing_twice() {
             rig.proxy.retarget(&urls[dice.usize(..urls.len())]);
             if (kills + cuts) % 6 == 5 {
                 run_for(&mut rig, &mut dice, &urls);
-                power::cut(&mut rig, &disk);
+                power::cut(&mut rig);
                 cuts += 1;
             } else {
                 kill(&mut rig, &mut dice, &urls);
