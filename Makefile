@@ -5,7 +5,7 @@ PROFILE ?= release
 CARGO ?= cargo
 folder = $(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 
-.PHONY: help demo bench test torture test-brokers run lint check
+.PHONY: help demo bench scale smoke micro test torture test-brokers run lint check
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16 | sed 's/^/make /'
@@ -22,6 +22,22 @@ bench: ## measure sagamq against a null orchestrator, over a RabbitMQ that does 
 	@scripts/setup demo
 	$(CARGO) build --profile $(PROFILE) --locked --bin sagamq
 	target/$(folder)/sagamq bench --folder target --json target/bench.json --svg target/bench.svg $(BENCH_FLAGS)
+
+scale: ## measure sagamq over 1,000,000 finished instances, and with 100,000 in flight
+	@scripts/setup demo
+	$(CARGO) build --profile $(PROFILE) --locked --bin sagamq
+	target/$(folder)/sagamq bench --folder target --finished 1000000 --open 100000 --json target/scale.json $(BENCH_FLAGS)
+
+smoke: ## tell what a saga costs, in a moment; fails where commits, syncs, messages or bytes have grown
+	@scripts/setup test
+	$(CARGO) test --locked --test bench -- --nocapture a_saga_stay_within a_commit_is
+
+# A part of a name, such as commit or transition::reply, picks what is measured.
+MICRO ?=
+
+micro: ## measure each part of the way of a delivery by itself, in seconds and without a broker
+	@scripts/setup build
+	$(CARGO) bench --locked --bench micro -- $(MICRO)
 
 test: ## run all tests, with a throw-away RabbitMQ of their own
 	@scripts/setup test

@@ -1,7 +1,7 @@
 //! The audit log: what decisions come to, as log lines and counters.
 
 use metrics::counter;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::metric;
 use crate::saga::fact::{Fact, Ignored};
@@ -28,7 +28,7 @@ pub(crate) fn tell(instance: &Instance, decision: &Decision) {
         match &recorded.fact {
             Fact::Completed => {
                 ended(Status::Completed);
-                info!(saga, instance = %id, business_key = key, "instance completed");
+                debug!(saga, instance = %id, business_key = key, "instance completed");
             }
             Fact::AllCompensated => {
                 ended(Status::Compensated);

@@ -11,16 +11,21 @@
 //! and nothing else: so the ratio of the two is what sagamq's durability and its decisions cost. Each run has
 //! fresh queues and a fresh store.
 
+mod broker_url;
 mod error;
 mod ground;
 mod latency;
 mod names;
+mod offline;
 mod peer;
 mod picture;
 mod process;
 mod report;
 mod run;
+mod scale;
+mod scale_report;
 mod screen;
+mod starts;
 mod table;
 mod usage;
 
@@ -33,13 +38,16 @@ use crate::throwaway::{self, Broker};
 
 pub use error::BenchError;
 pub use latency::{Latency, Percentiles};
+pub use offline::{Offline, Opening, Until};
 pub use peer::{Pace, Role, act};
 pub use picture::picture;
-pub use report::{HalfLoad, Pair, Report, Setting, Spread, Throughput};
+pub use report::{HalfLoad, Pair, Report, Setting, Sides, Spread, Summary, Throughput};
 pub use run::{Orchestrator, Run};
-pub use table::table;
+pub use scale::{Scale, measure_scale};
+pub use scale_report::{Asked, Finished, InFlight, ScaleReport, StorePair};
+pub use table::{scale_table, table};
 
-use run::Place;
+use run::{Place, Task};
 use screen::Screen;
 
 /// What to measure.
@@ -86,6 +94,8 @@ struct Bench<'a> {
     url: String,
     folder: tempfile::TempDir,
     runs: usize,
+    /// Who is to be first in the next pair.
+    turn: bool,
 }
 
 impl<'a> Bench<'a> {
@@ -101,7 +111,7 @@ impl<'a> Bench<'a> {
         }
         screen.say("getting a broker ready");
         let broker = throwaway::find().start()?;
-        Ok(Self { options, screen, url: broker.url(), broker, folder, runs: 0 })
+        Ok(Self { options, screen, url: broker.url(), broker, folder, runs: 0, turn: false })
     }
 
     fn measure(&mut self) -> Result<Report, BenchError> {
@@ -127,10 +137,18 @@ impl<'a> Bench<'a> {
         Ok(Report { setting, throughput, half_load })
     }
 
-    /// Runs both orchestrators, one after the other.
+    /// Runs both orchestrators, one after the other. Who is first changes from pair to pair: the second one
+    /// finds a broker that still cleans up behind the first.
     fn pair(&mut self, what: &str, sagas: u64, pace: Pace) -> Result<Pair, BenchError> {
-        let null = self.run(Orchestrator::Null, what, sagas, pace)?;
-        let sagamq = self.run(Orchestrator::Sagamq, what, sagas, pace)?;
+        let null_first = self.takes_turns();
+        let mut run = |orchestrator| self.run(what, Task { orchestrator, sagas, pace, kept: None });
+        let (null, sagamq) = if null_first {
+            let null = run(Orchestrator::Null)?;
+            (null, run(Orchestrator::Sagamq)?)
+        } else {
+            let sagamq = run(Orchestrator::Sagamq)?;
+            (run(Orchestrator::Null)?, sagamq)
+        };
         let pair = Pair { null, sagamq };
         self.screen.say(&match pace {
             Pace::InFlight(_) => format!(
@@ -147,17 +165,25 @@ impl<'a> Bench<'a> {
         Ok(pair)
     }
 
-    fn run(
-        &mut self,
-        orchestrator: Orchestrator,
-        what: &str,
-        sagas: u64,
-        pace: Pace,
-    ) -> Result<Run, BenchError> {
+    fn run(&mut self, what: &str, task: Task<'_>) -> Result<Run, BenchError> {
+        self.screen.begin(&format!("{what}: {}", task.orchestrator.name()), task.sagas);
+        let number = self.next_run();
+        self.place().run(task, number, |ended| self.screen.advance(ended))
+    }
+
+    /// True and false in turn.
+    fn takes_turns(&mut self) -> bool {
+        self.turn = !self.turn;
+        self.turn
+    }
+
+    fn next_run(&mut self) -> usize {
         self.runs += 1;
-        let place = Place { options: self.options, url: &self.url, folder: self.folder.path() };
-        self.screen.begin(&format!("{what}: {}", orchestrator.name()), sagas);
-        place.run(orchestrator, self.runs, sagas, pace, |ended| self.screen.advance(ended))
+        self.runs
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place { options: self.options, url: &self.url, folder: self.folder.path() }
     }
 }
 

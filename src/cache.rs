@@ -8,7 +8,6 @@ use crate::saga::id::InstanceId;
 use crate::saga::instance::Instance;
 use crate::saga::message::weight;
 use crate::saga::plan::Plan;
-use crate::store::Before;
 
 /// Instances kept in memory beside those that wait for a commit.
 const INSTANCES: usize = 20_000;
@@ -27,8 +26,8 @@ pub(crate) struct Cache {
 pub(crate) struct Cached {
     pub(crate) instance: Instance,
     pub(crate) plan: Arc<Plan>,
-    /// What the store will hold once everything taken or gathered is committed.
-    pub(crate) stored: Option<Before>,
+    /// Whether it counts as open in what is taken or gathered.
+    pub(crate) open: bool,
     /// "Published" facts that are applied but not yet stored. Losing them costs a repeat of the same
     /// message, nothing else.
     pub(crate) marks: Vec<Recorded>,
@@ -49,11 +48,22 @@ impl Cache {
         self.instances.get_mut(&id)
     }
 
-    /// Takes in an instance, as it is in the store or, without `stored`, as it begins.
-    pub(crate) fn put(&mut self, instance: Instance, plan: Arc<Plan>, stored: Option<Before>) {
+    /// Takes in an instance, as it is in the store or as it begins; `open` is whether the store has it as open.
+    pub(crate) fn put(&mut self, instance: Instance, plan: Arc<Plan>, open: bool) {
         self.brought_in += weight(&instance.input);
         let id = instance.id;
-        self.instances.insert(id, Cached { instance, plan, stored, marks: Vec::new(), changed_in: 0 });
+        self.instances.insert(id, Cached { instance, plan, open, marks: Vec::new(), changed_in: 0 });
+    }
+
+    /// Lets go of an instance, if it is as the store has it at `revision`. False if it is not; true if it is
+    /// not in memory at all.
+    pub(crate) fn let_go_at(&mut self, id: InstanceId, revision: u64) -> bool {
+        let is_clean = |cached: &Cached| cached.instance.revision == revision && cached.marks.is_empty();
+        let gone = self.get(id).is_none_or(is_clean);
+        if gone {
+            self.instances.remove(&id);
+        }
+        gone
     }
 
     /// Lets go of what a commit has made superfluous: those `touched` that have come to their end, and if

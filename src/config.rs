@@ -23,6 +23,8 @@ pub struct Config {
     pub broker: BrokerConfig,
     /// Where state is kept.
     pub store: StoreConfig,
+    /// How long it is kept.
+    pub retention: RetentionConfig,
     /// Folder or file of saga definitions. `./sagas` unless set.
     pub definitions: PathBuf,
     /// The admin API.
@@ -83,6 +85,18 @@ pub struct StoreConfig {
     pub path: PathBuf,
     /// Size of the page cache in MiB. At least 1; 128 unless set.
     pub cache_mib: u64,
+}
+
+/// Section `retention`: how long instances stay in the store after their end.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RetentionConfig {
+    /// Those that were completed. At least 1 s; for ever unless set.
+    pub completed: Option<Duration>,
+    /// Those that were compensated. At least 1 s; for ever unless set.
+    pub compensated: Option<Duration>,
+    /// Folder of the files that they go to, relative to the folder of the store; made if it is missing.
+    /// `archive` unless set.
+    pub archive: PathBuf,
 }
 
 /// Section `http`.
@@ -160,6 +174,7 @@ impl Default for Config {
         Self {
             broker: BrokerConfig::default(),
             store: StoreConfig::default(),
+            retention: RetentionConfig::default(),
             definitions: PathBuf::from("./sagas"),
             http: HttpConfig::default(),
             log: LogConfig::default(),
@@ -185,6 +200,12 @@ impl Default for BrokerConfig {
 impl Default for StoreConfig {
     fn default() -> Self {
         Self { path: PathBuf::from("./sagamq-data"), cache_mib: 128 }
+    }
+}
+
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        Self { completed: None, compensated: None, archive: PathBuf::from("archive") }
     }
 }
 

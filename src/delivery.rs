@@ -1,6 +1,6 @@
 //! What passes between the broker's side and the engine: plain values.
 
-use crate::saga::decode::decode;
+use crate::saga::decode;
 use crate::saga::message::{Message, Origin, Outgoing, Poison, RawMessage};
 
 /// Bytes that a body may have.
@@ -60,11 +60,15 @@ pub struct Rejected {
 /// # Errors
 /// It never can.
 pub fn understand(raw: RawMessage) -> Result<Message, Box<Rejected>> {
-    let (exchange, key, message_id) = (raw.exchange.clone(), raw.key.clone(), raw.message_id.clone());
-    let size = raw.body.len();
-    let preview = String::from_utf8_lossy(&raw.body[..size.min(PREVIEW_BYTES)]).into_owned();
-    decode(raw, MAX_BODY_BYTES)
-        .map_err(|poison| Box::new(Rejected { poison, exchange, key, message_id, size, preview }))
+    match decode::read(&raw, MAX_BODY_BYTES) {
+        Ok(body) => Ok(decode::recognise(raw, body)),
+        Err(poison) => {
+            let RawMessage { exchange, key, message_id, body, .. } = raw;
+            let size = body.len();
+            let preview = String::from_utf8_lossy(&body[..size.min(PREVIEW_BYTES)]).into_owned();
+            Err(Box::new(Rejected { poison, exchange, key, message_id, size, preview }))
+        }
+    }
 }
 
 /// What became of a message that was to be published. Each gets one report, unless the process ends

@@ -4,12 +4,12 @@
 //! after that in a release. The runtime commits the batch, then carries out the release, while the next
 //! batch gathers.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{counter, gauge};
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 use crate::audit;
 use crate::cache::Cache;
@@ -17,16 +17,19 @@ use crate::catalog::{Catalog, CatalogError};
 use crate::delivery::{Delivery, Release, Report, Token, Verdict};
 use crate::fault::{self, Bug, Point};
 use crate::metric;
-use crate::saga::command;
 use crate::saga::fact::{Fact, HistoryEntry, Recorded};
 use crate::saga::id::InstanceId;
-use crate::saga::instance::{Instance, Status};
-use crate::saga::message::{Message, Outgoing};
+use crate::saga::instance::Instance;
+use crate::saga::message::Message;
 use crate::saga::plan::Plan;
 use crate::saga::time::Timestamp;
 use crate::saga::transition::{self, Decision, Event};
-use crate::store::{Batch, Before, Correlation, DeadLetter, Query, Reader, StoreError};
+use crate::store::{Batch, Correlation, DeadLetter, Reader, Removal, StoreError};
 use crate::timers::Timers;
+
+mod recovery;
+
+pub use recovery::Recovered;
 
 /// How long a "published" mark may wait for another fact to ride with.
 const MARK_DELAY: Duration = Duration::from_secs(1);
@@ -48,6 +51,8 @@ pub struct Engine {
     timers: Timers,
     /// Instances with "published" marks that are not stored yet, the oldest first.
     marked: VecDeque<(Timestamp, InstanceId)>,
+    /// Instances whose removal is not committed yet: for all that comes in, they are gone.
+    leaving: HashSet<InstanceId>,
     open: usize,
     gathering: Gathered,
     taken: u64,
@@ -69,6 +74,8 @@ pub struct Gathered {
     /// How many inputs it covers.
     pub inputs: usize,
     touched: Vec<InstanceId>,
+    /// Instances that are removed.
+    pub removed: Vec<InstanceId>,
 }
 
 /// Why the engine cannot go on.
@@ -117,6 +124,7 @@ impl Engine {
             cache: Cache::default(),
             timers: Timers::default(),
             marked: VecDeque::new(),
+            leaving: HashSet::new(),
             open: 0,
             gathering: Gathered::default(),
             taken: 0,
@@ -129,47 +137,6 @@ impl Engine {
     /// The definitions that it knows.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
-    }
-
-    /// Takes up every open instance: arms its timer and hands out the messages that the broker has not
-    /// confirmed. Call it once, before the first input.
-    ///
-    /// # Errors
-    /// A record cannot be read, or the definition of an open instance is neither in the folder nor in
-    /// the store.
-    pub fn recover(&mut self) -> Result<Recovered, EngineError> {
-        let mut recovered = Recovered::default();
-        for instance in self.reader.open_instances() {
-            let instance = instance?;
-            let plan = self.catalog.plan_of(&instance, &self.reader)?;
-            for part in instance.unconfirmed() {
-                // It could be rendered when it was decided, so it can be now.
-                if let Ok(Some(outgoing)) = command::render(&plan, &instance, part) {
-                    recovered.outgoing.push(Outgoing { repeated: true, ..outgoing });
-                }
-            }
-            if !fault::planted(Bug::TimersLost) {
-                self.timers.arm(instance.id, instance.next_due());
-            }
-            fault::pass(Point::Recovering);
-            self.open += 1;
-        }
-        // A late answer may take a parked instance on: its definition must be listened to.
-        let mut parked = Query { statuses: vec![Status::Parked], limit: 1000, ..Query::default() };
-        loop {
-            let page = self.reader.list(&parked)?;
-            for instance in &page.items {
-                self.catalog.plan_of(instance, &self.reader)?;
-            }
-            parked.cursor = page.next;
-            if parked.cursor.is_none() {
-                break;
-            }
-        }
-        recovered.instances = self.open;
-        self.missed = self.open > 0;
-        gauge!(metric::OPEN).set(self.open as f64);
-        Ok(recovered)
     }
 
     /// Decides what a delivery means.
@@ -229,6 +196,25 @@ impl Engine {
             }
         };
         self.apply(report.origin.instance, event, None, now)?;
+        Ok(())
+    }
+
+    /// Gathers the removal of instances that have ended, but for those that have changed since it was
+    /// decided: they are to be looked at again. From now on, those that leave are gone for all that comes in.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn remove(&mut self, removals: Vec<Removal>) -> Result<(), EngineError> {
+        self.gathering.inputs += 1;
+        for removal in removals {
+            let (id, revision) = (removal.instance(), removal.revision());
+            // What is in memory may be ahead of the store, and what is not is as the store has it.
+            if self.cache.let_go_at(id, revision) && self.reader.revision(id)? == revision {
+                self.gathering.batch.remove(removal);
+                self.gathering.removed.push(id);
+                self.leaving.insert(id);
+            }
+        }
         Ok(())
     }
 
@@ -317,6 +303,7 @@ impl Engine {
     /// may be taken between a take and its commit.
     pub fn committed(&mut self, gathered: &Gathered) {
         self.cache.let_go(&gathered.touched, self.taken);
+        self.leaving.retain(|id| !gathered.removed.contains(id));
     }
 
     /// Begins an instance, unless the business key has one.
@@ -341,9 +328,9 @@ impl Engine {
             Ok(started) => started,
             Err(error) => return Ok(Fate::Refused(format!("saga {}: input: {error}", plan.saga))),
         };
-        info!(saga = plan.saga, version = plan.version, instance = %id, business_key = key, "instance started");
+        debug!(saga = plan.saga, version = plan.version, instance = %id, business_key = key, "instance started");
         counter!(metric::STARTS, "saga" => plan.saga.clone()).increment(1);
-        self.cache.put(instance, Arc::clone(plan), None);
+        self.cache.put(instance, Arc::clone(plan), false);
         self.keep(id, decision, message.id.clone(), now);
         Ok(Fate::Settled)
     }
@@ -371,10 +358,13 @@ impl Engine {
         if self.cache.has(id) {
             return Ok(true);
         }
+        if self.leaving.contains(&id) {
+            return Ok(false);
+        }
         let Some(instance) = self.reader.instance(id)? else { return Ok(false) };
         let plan = self.catalog.plan_of(&instance, &self.reader)?;
-        let stored = Some(Before::of(&instance));
-        self.cache.put(instance, plan, stored);
+        let open = instance.is_open();
+        self.cache.put(instance, plan, open);
         Ok(true)
     }
 
@@ -421,17 +411,16 @@ impl Engine {
     /// Gathers one entry of history with the record that follows from it.
     fn append(&mut self, id: InstanceId, facts: Vec<Recorded>, causation_id: Option<String>) {
         let cached = self.cache.get_mut(id).expect("only loaded instances are appended to");
-        let was_open = cached.stored.as_ref().is_some_and(|before| before.open);
         cached.instance.revision += 1;
         let entry = HistoryEntry { revision: cached.instance.revision, causation_id, facts };
-        self.gathering.batch.save(cached.stored, &cached.instance, &entry);
-        let stored = Before::of(&cached.instance);
-        match (was_open, stored.open) {
+        self.gathering.batch.save(&cached.instance, &entry);
+        let open = cached.instance.is_open();
+        match (cached.open, open) {
             (false, true) => self.open += 1,
             (true, false) => self.open = self.open.saturating_sub(1),
             _ => {}
         }
-        cached.stored = Some(stored);
+        cached.open = open;
         cached.changed_in = self.taken + 1;
         self.gathering.touched.push(id);
     }
@@ -448,15 +437,6 @@ impl Engine {
         self.gathering.batch.dead_letter(letter);
         self.gathering.release.settlement.reject.push(token);
     }
-}
-
-/// What there was to take up at start.
-#[derive(Debug, Default)]
-pub struct Recovered {
-    /// Open instances.
-    pub instances: usize,
-    /// Messages that the broker has not confirmed, as they were.
-    pub outgoing: Vec<Outgoing>,
 }
 
 /// Whether a fact only says that a message is out.

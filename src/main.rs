@@ -7,12 +7,16 @@ use std::process::ExitCode;
 use clap::Parser;
 use sagamq::cli::args::{Cli, Command};
 use sagamq::cli::{
-    CliError, Exit, bench, check, client, dead_letters, demo, list, ready, replay, run, schema, show,
-    topology, verify,
+    CliError, Exit, bench, check, client, compact, dead_letters, demo, list, ready, replay, run, schema,
+    show, topology, verify,
 };
 use sagamq::config::Config;
 use sagamq::fault;
 use sagamq::telemetry;
+
+/// Small things live for a moment and often die on another thread, which it is far better at than glibc's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Bytes of stack for the threads of this process.
 ///
@@ -49,9 +53,7 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
             with_deep_stacks();
             let config = load(args.into_overrides())?;
             telemetry::init(&config.log)?;
-            let runtime =
-                tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(16).build()?;
-            runtime.block_on(run::run(config))
+            run::run(config)
         }
         Command::Check(args) if !args.paths.is_empty() => check::check(&args.paths),
         Command::Check(_) => check::check(&[load(Vec::new())?.definitions]),
@@ -60,6 +62,7 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::DeadLetters(args) => dead_letters::dead_letters(&args, &api()?),
         Command::Verify(args) => verify::verify(&args),
         Command::Replay(args) => replay::replay(&load(args.into_overrides())?.store),
+        Command::Compact(args) => compact::compact(&load(args.into_overrides())?.store),
         Command::Topology => topology::topology(&load(Vec::new())?),
         Command::Schema => schema::schema(),
         Command::Ready => ready::ready(&api()?),

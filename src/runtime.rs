@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{counter, gauge, histogram};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -24,7 +24,7 @@ use crate::fault::{self, Bug, Point};
 use crate::health::Health;
 use crate::metric;
 use crate::saga::time::Timestamp;
-use crate::store::{Store, StoreError};
+use crate::store::{Removal, Store, StoreError};
 
 /// How often the loop looks whether the queues are consumed, if nothing else wakes it.
 const LOOK: Duration = Duration::from_millis(250);
@@ -45,12 +45,23 @@ pub struct Runtime {
     pub deliveries: mpsc::Receiver<Delivery>,
     /// What the publisher has to tell.
     pub reports: mpsc::UnboundedReceiver<Report>,
+    /// What has been kept long enough.
+    pub archived: mpsc::Receiver<Archived>,
     /// What the API tells.
     pub health: Arc<Health>,
     /// The time.
     pub clock: Clock,
     /// Messages that may await the broker's confirm before no more deliveries are taken.
     pub outbox: usize,
+}
+
+/// Instances that are in the archive, to be removed.
+#[derive(Debug)]
+pub struct Archived {
+    /// Which.
+    pub removals: Vec<Removal>,
+    /// Is told how many were removed, once that is durable. The others have changed since.
+    pub done: oneshot::Sender<usize>,
 }
 
 /// Why the loop ended before it was asked to.
@@ -106,11 +117,15 @@ impl Clock {
     }
 }
 
+/// Who waits for instances to be removed, and is told how many were.
+type Asker = oneshot::Sender<usize>;
+
 /// A commit under way, and what waits for it.
 struct Committing {
     task: JoinHandle<(Store, Gathered, Result<(), StoreError>)>,
     /// How many messages it is to release.
     outgoing: usize,
+    asker: Option<Asker>,
     since: Instant,
 }
 
@@ -135,9 +150,11 @@ impl Runtime {
 
     /// Turns the loop until `stop` resolves and nothing is left to decide.
     async fn turn(&mut self, stop: impl Future<Output = ()>) -> Result<(), RuntimeError> {
-        let Self { engine, store: idle, consumer, publisher, deliveries, reports, health, clock, outbox } =
-            self;
+        let Self { engine, store: idle, consumer, publisher, deliveries, reports, archived, .. } = self;
+        let (health, clock, outbox) = (&self.health, self.clock, self.outbox);
         let mut committing: Option<Committing> = None;
+        // Asks for what is being gathered.
+        let mut asker: Option<Asker> = None;
         let mut stopping = false;
         tokio::pin!(stop);
         loop {
@@ -155,7 +172,7 @@ impl Runtime {
                     None => *idle = Some(store),
                     Some(gathered) if gathered.batch.is_empty() => {
                         // Only acks of what changed nothing; everything before is durable already.
-                        release(engine, consumer, publisher, gathered);
+                        release(engine, consumer, publisher, gathered, asker.take());
                         *idle = Some(store);
                         continue;
                     }
@@ -166,7 +183,7 @@ impl Runtime {
                         if fault::planted(Bug::PublishBeforeCommit) {
                             publisher.publish(gathered.release.outgoing.clone());
                         }
-                        committing = Some(Committing::start(store, gathered));
+                        committing = Some(Committing::start(store, gathered, asker.take()));
                     }
                 }
             }
@@ -181,7 +198,7 @@ impl Runtime {
             tokio::select! {
                 biased;
                 done = async { (&mut committing.as_mut().expect("the guard saw a commit").task).await }, if committing.is_some() => {
-                    let since = committing.take().map(|committing| committing.since);
+                    let (since, asker) = committing.take().map(|done| (done.since, done.asker)).unzip();
                     let (store, gathered, result) = done?;
                     if let Err(error) = result {
                         health.storing.set(false);
@@ -191,7 +208,7 @@ impl Runtime {
                     histogram!(metric::COMMIT_SECONDS).record(since.map_or(0.0, |since| since.elapsed().as_secs_f64()));
                     histogram!(metric::BATCH_INPUTS).record(gathered.inputs as f64);
                     gauge!(metric::OUTBOX).set(publisher.outstanding() as f64);
-                    release(engine, consumer, publisher, gathered);
+                    release(engine, consumer, publisher, gathered, asker.flatten());
                     *idle = Some(store);
                 }
                 () = &mut stop, if !stopping => {
@@ -205,6 +222,11 @@ impl Runtime {
                     while !engine.is_full() && let Ok(delivery) = deliveries.try_recv() {
                         engine.handle_delivery(delivery, clock.now())?;
                     }
+                }
+                // Rarely, and before what may always come: a store must not grow for ever under load.
+                Some(Archived { removals, done }) = archived.recv(), if open && !stopping && asker.is_none() => {
+                    engine.remove(removals)?;
+                    asker = Some(done);
                 }
                 report = reports.recv(), if open => {
                     engine.handle_report(report.ok_or(RuntimeError::Ended("publisher"))?, clock.now())?;
@@ -226,23 +248,33 @@ impl Runtime {
 }
 
 impl Committing {
-    fn start(mut store: Store, gathered: Gathered) -> Self {
+    fn start(mut store: Store, mut gathered: Gathered, asker: Option<Asker>) -> Self {
         let outgoing = gathered.release.outgoing.len();
         let task = tokio::task::spawn_blocking(move || {
-            let result = store.commit(&gathered.batch);
+            let result = store.commit(std::mem::take(&mut gathered.batch));
             (store, gathered, result)
         });
-        Self { task, outgoing, since: Instant::now() }
+        Self { task, outgoing, asker, since: Instant::now() }
     }
 }
 
 /// Does what had to wait for the commit.
-fn release(engine: &mut Engine, consumer: &Consumer, publisher: &Publisher, gathered: Gathered) {
+fn release(
+    engine: &mut Engine,
+    consumer: &Consumer,
+    publisher: &Publisher,
+    gathered: Gathered,
+    asker: Option<Asker>,
+) {
     fault::pass(Point::Committed);
     engine.committed(&gathered);
-    let Gathered { release, .. } = gathered;
+    let Gathered { release, removed, .. } = gathered;
     publisher.publish(release.outgoing);
     consumer.settle(release.settlement);
+    if let Some(asker) = asker {
+        // Whoever asked may have ended meanwhile.
+        let _ = asker.send(removed.len());
+    }
 }
 
 /// Waits for the confirms that are out, and stores what they say.
@@ -275,7 +307,7 @@ async fn finish(
         engine.store_marks();
         let Some(gathered) = engine.take() else { break };
         store = Some(
-            tokio::task::spawn_blocking(move || committing.commit(&gathered.batch).map(|()| committing))
+            tokio::task::spawn_blocking(move || committing.commit(gathered.batch).map(|()| committing))
                 .await??,
         );
     }

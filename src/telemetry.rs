@@ -42,7 +42,9 @@ pub enum TelemetryError {
 /// # Errors
 /// A level that is not a filter; logging that was started before.
 pub fn init(log: &LogConfig) -> Result<(), TelemetryError> {
-    let filter = parse_level(&log.level)?.and(filter_fn(is_within_cap));
+    let levels = parse_level(&log.level)?;
+    let within_cap = filter_fn(is_within_cap).with_max_level_hint(loudest(&levels));
+    let filter = levels.and(within_cap);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(
@@ -70,6 +72,13 @@ fn parse_level(text: &str) -> Result<Targets, TelemetryError> {
     }
     let trimmed: String = text.chars().filter(|c| !c.is_whitespace()).collect();
     trimmed.parse().map_err(|_| refused(text))
+}
+
+/// The level beyond which nothing is heard of anything. Libraries that trace at every turn go by it: without
+/// it, each time would cost a question to the filter.
+fn loudest(levels: &Targets) -> LevelFilter {
+    let levels = levels.iter().map(|(_, level)| level).chain(levels.default_level());
+    levels.max().unwrap_or(LevelFilter::OFF)
 }
 
 /// What a library may say at most, whatever the filter. lapin prints passwords at TRACE, whole returned
@@ -139,6 +148,17 @@ mod tests {
         {
             let error = parse_level(text).unwrap_err().to_string();
             assert!(error.starts_with(&format!("log.level: {part:?} ")), "{error}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_asked_for_that_no_part_of_the_filter_lets_through() {
+        for (text, level) in [
+            ("info", LevelFilter::INFO),
+            ("warn,sagamq::engine=debug", LevelFilter::DEBUG),
+            ("off", LevelFilter::OFF),
+        ] {
+            assert_eq!(loudest(&parse_level(text).unwrap()), level, "{text}");
         }
     }
 

@@ -127,7 +127,7 @@ fn message(exchange: &str, key: &str, n: u32) -> Outgoing {
         message_id: MessageId::attempt(instance, "step", Phase::Action, n),
         wants_reply: true,
         timestamp: Timestamp(1_767_323_045_000),
-        headers: BTreeMap::from([("x-saga-attempt".into(), n.to_string())]),
+        headers: BTreeMap::from([("x-saga-attempt", n.to_string())]),
         body: json!({"n": n}).to_string().into_bytes(),
         repeated: false,
     }

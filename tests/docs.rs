@@ -82,9 +82,9 @@ fn the_table_of_settings_is_complete_and_has_the_defaults() {
     let keys: BTreeSet<_> = rows.iter().map(|row| code(row[0]).to_owned()).collect();
     assert_eq!(keys.len(), rows.len());
     // A new section does not compile here.
-    let Config { broker: _, store: _, definitions: _, http: _, log: _ } = Config::default();
+    let Config { broker: _, store: _, retention: _, definitions: _, http: _, log: _ } = Config::default();
     let mut known = BTreeSet::from(["definitions".to_owned()]);
-    for section in ["broker", "store", "http", "log"] {
+    for section in ["broker", "store", "retention", "http", "log"] {
         let refused = from_file(&format!("{section}: 1\n")).unwrap_err();
         let (_, names) = refused.split_once("it is a section: ").expect("sections tell their keys");
         known.extend(names.split(", ").map(str::to_owned));

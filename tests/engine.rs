@@ -80,7 +80,7 @@ impl World {
     /// Commits what was gathered, and returns what may happen then.
     fn commit(&mut self) -> Release {
         let Some(gathered) = self.engine.take() else { return Release::default() };
-        self.store.commit(&gathered.batch).unwrap();
+        self.store.commit(gathered.batch.clone()).unwrap();
         self.engine.committed(&gathered);
         gathered.release
     }
@@ -93,7 +93,7 @@ impl World {
 fn open(folder: &TempDir, definitions: &[&str]) -> (Engine, Store, Recovered) {
     let mut store = Store::open(&StoreConfig { path: folder.path().join("store"), cache_mib: 16 }).unwrap();
     let (catalog, batch) = Catalog::adopt(loaded(definitions), &store.reader()).unwrap();
-    store.commit(&batch).unwrap();
+    store.commit(batch).unwrap();
     let mut engine = Engine::new(store.reader(), catalog);
     let recovered = engine.recover().unwrap();
     (engine, store, recovered)
@@ -131,7 +131,7 @@ fn a_start_releases_its_ack_and_its_command_together_with_the_batch() {
         reader.instance(InstanceId::new("order", "A-1")).unwrap().is_none(),
         "nothing is stored before the commit"
     );
-    world.store.commit(&gathered.batch).unwrap();
+    world.store.commit(gathered.batch.clone()).unwrap();
     assert_eq!(world.instance("A-1").status, Status::Running);
 }
 
@@ -512,6 +512,6 @@ fn a_second_writer_on_one_history_is_found_out() {
     let mut world = World::new();
     world.place("A-1");
     let gathered = world.engine.take().unwrap();
-    world.store.commit(&gathered.batch).unwrap();
-    assert!(world.store.commit(&gathered.batch).is_err(), "the same revision twice");
+    world.store.commit(gathered.batch.clone()).unwrap();
+    assert!(world.store.commit(gathered.batch.clone()).is_err(), "the same revision twice");
 }

@@ -6,11 +6,13 @@
 //! that is not settled when its lane ends goes back to the outbox, to the place where it was.
 
 use std::collections::HashSet;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use backoff::backoff::Backoff;
-use futures_util::future::join_all;
+use futures_util::future::maybe_done;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::protocol::AMQPSoftError;
 use lapin::{BasicProperties, Channel, Confirmation, Connection};
@@ -28,6 +30,7 @@ use crate::delivery::{Report, Verdict};
 use crate::fault::{self, Bug, Point};
 use crate::health::Health;
 use crate::metric;
+use crate::saga::id::MessageId;
 use crate::saga::message::Outgoing;
 
 /// Channels that publish side by side.
@@ -148,9 +151,9 @@ impl Worker {
             let mut wave = self.outbox.take(WAVE).await;
             fault::pass(Point::Publish);
             match self.send(&channel, wave.entries_mut()).await {
-                Ok(verdicts) => {
+                Ok(reports) => {
                     fault::pass(Point::Confirmed);
-                    self.settle(&mut wave, verdicts);
+                    self.settle(&mut wave, reports);
                 }
                 Err(Refused::Connection(error)) => return error,
                 Err(Refused::Message(_)) => {
@@ -187,7 +190,7 @@ impl Worker {
         }
         *channel = open_lane(connection).await?;
         let alone = wave.len() == 1;
-        let mut verdicts = Vec::new();
+        let mut reports = Vec::new();
         let mut failed = None;
         for entry in wave.entries_mut() {
             // The wave's channel took nothing from the first refused message on: if this one is
@@ -196,9 +199,10 @@ impl Worker {
             // Nor can it have delivered its only message.
             entry.message.repeated |= !alone;
             match self.send(channel, std::slice::from_mut(entry)).await {
-                Ok(mut one) => verdicts.append(&mut one),
+                Ok(mut one) => reports.append(&mut one),
                 Err(Refused::Message(reason)) => {
-                    verdicts.push(Some(Verdict::Unroutable { reason, maybe_delivered }));
+                    let verdict = Verdict::Unroutable { reason, maybe_delivered };
+                    reports.push(Some(Report { origin: entry.message.origin, verdict }));
                     failed = open_lane(connection).await.map(|opened| *channel = opened).err();
                 }
                 Err(Refused::Connection(error)) => failed = Some(error),
@@ -207,73 +211,88 @@ impl Worker {
                 break;
             }
         }
-        self.settle(wave, verdicts);
+        self.settle(wave, reports);
         failed.map_or(Ok(()), Err)
     }
 
-    /// Publishes messages and awaits all their confirms. The verdicts are in the messages' order;
+    /// Publishes messages and awaits all their confirms. The reports are in the messages' order;
     /// none for what is to be published again.
-    async fn send(&self, channel: &Channel, entries: &mut [Entry]) -> Result<Vec<Option<Verdict>>, Refused> {
+    async fn send(&self, channel: &Channel, entries: &mut [Entry]) -> Result<Vec<Option<Report>>, Refused> {
         let reply_to = self.topology.replies_queue();
-        let properties: Vec<_> =
-            entries.iter().map(|entry| wire::outgoing(&entry.message, &reply_to)).collect();
         for entry in entries.iter_mut() {
             entry.attempted = true;
         }
-        let confirming = join_all(entries.iter().zip(&properties).map(|(entry, properties)| async move {
-            match properties {
-                Ok(properties) => publish(channel, &entry.message, properties.clone()).await.map(Some),
-                Err(_) => Ok(None),
+        let confirming = all_in_order(entries.iter().map(|entry| async {
+            match wire::outgoing(&entry.message, &reply_to) {
+                Ok(properties) => publish(channel, &entry.message, properties).await.map(Ok),
+                Err(reason) => Ok(Err(reason)),
             }
         }));
         let after = self.confirm_timeout;
         let confirmed = tokio::time::timeout(after, confirming)
             .await
             .map_err(|_| Refused::Connection(AmqpError::Timeout { what: "published messages", after }))?;
-        let confirmations = all_or_refused(confirmed)?;
+        let answers = all_or_refused(confirmed)?;
 
-        let mut returned: HashSet<String> = confirmations.iter().flatten().filter_map(returned_id).collect();
+        let mut returned: HashSet<MessageId> =
+            answers.iter().flatten().filter_map(|answer| answer.returned).collect();
         if fault::planted(Bug::ReturnsUnseen) {
             returned.clear();
         }
-        let verdict = |((entry, confirmation), properties): ((&Entry, _), Result<_, String>)| {
-            let Outgoing { exchange, key, message_id, repeated, .. } = &entry.message;
-            let unroutable = |reason| Some(Verdict::Unroutable { reason, maybe_delivered: *repeated });
-            match (properties, confirmation) {
-                (Err(reason), _) => unroutable(reason),
-                _ if !returned.is_empty() && returned.contains(&message_id.to_string()) => {
+        let report = |(entry, answer): (&Entry, _)| {
+            let Outgoing { origin, exchange, key, message_id, repeated, .. } = &entry.message;
+            let unroutable = |reason| Verdict::Unroutable { reason, maybe_delivered: *repeated };
+            let verdict = match answer {
+                Err(reason) => unroutable(reason),
+                Ok(_) if returned.contains(message_id) => {
                     unroutable(format!("no queue is bound to exchange {exchange:?} for key {key:?}"))
                 }
-                (_, Some(Confirmation::Ack(_))) => Some(Verdict::Published),
-                _ => None,
-            }
+                Ok(Answer { taken: true, .. }) => Verdict::Published,
+                Ok(Answer { taken: false, .. }) => return None,
+            };
+            Some(Report { origin: *origin, verdict })
         };
-        Ok(entries.iter().zip(confirmations).zip(properties).map(verdict).collect())
+        Ok(entries.iter().zip(answers).map(report).collect())
     }
 
-    /// Reports what has a verdict, and leaves the rest in the wave.
-    fn settle(&self, wave: &mut Wave, verdicts: Vec<Option<Verdict>>) {
-        let mut verdicts = verdicts.into_iter();
-        let mut reports = Vec::with_capacity(wave.len());
-        wave.settle(|message| {
-            let Some(verdict) = verdicts.next().flatten() else { return false };
-            let counter = match verdict {
-                Verdict::Published => metrics::counter!(metric::PUBLISHED),
-                Verdict::Unroutable { .. } => metrics::counter!(metric::RETURNED),
-            };
-            counter.increment(1);
-            reports.push(Report { origin: message.origin, verdict });
-            true
-        });
+    /// Reports what there is a report of, and leaves the rest in the wave.
+    fn settle(&self, wave: &mut Wave, reports: Vec<Option<Report>>) {
+        let mut known = reports.iter();
+        wave.settle(|_| known.next().is_some_and(Option::is_some));
+        let (published, returned) =
+            (metrics::counter!(metric::PUBLISHED), metrics::counter!(metric::RETURNED));
         // Only now: whoever has the last report may rely on nothing being outstanding.
-        for report in reports {
+        for report in reports.into_iter().flatten() {
+            let counter = if report.verdict == Verdict::Published { &published } else { &returned };
+            counter.increment(1);
             // Nobody listens any more only at the very end, when the message counts as unconfirmed.
             let _ = self.reports.send(report);
         }
     }
 }
 
-/// Why a wave has no verdicts.
+/// The broker's word on a message.
+struct Answer {
+    /// Whether the broker is answerable for it from now on, or has returned it.
+    taken: bool,
+    /// A message of the same wave that came back, not always this one.
+    returned: Option<MessageId>,
+}
+
+impl From<Confirmation> for Answer {
+    fn from(confirmation: Confirmation) -> Self {
+        let taken = confirmation.is_ack();
+        let returned = confirmation.take_message().and_then(|returned| {
+            MessageId::parse(returned.delivery.properties.message_id().as_ref()?.as_str())
+        });
+        Self { taken, returned }
+    }
+}
+
+/// The broker's word on a message, or why it cannot be sent.
+type Sent = Result<Answer, String>;
+
+/// Why there are no reports of a wave.
 enum Refused {
     /// The broker closed the channel over a message: no such exchange, no permission, too large.
     Message(String),
@@ -293,25 +312,43 @@ async fn renewed(connection: &Connection, channel: Channel) -> Result<Channel, A
     open_lane(connection).await
 }
 
+/// Begins all, and awaits them in order. Most have ended by the time when it is their turn: so they are
+/// polled about twice each, and not whenever anything happens to one of them.
+async fn all_in_order<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut begun: Vec<_> = futures.map(|future| Box::pin(maybe_done(future))).collect();
+    let begin = |context: &mut Context<'_>| {
+        for future in &mut begun {
+            // What has ended keeps what came of it.
+            let _ = future.as_mut().poll(context);
+        }
+        Poll::Ready(())
+    };
+    poll_fn(begin).await;
+    let mut outcomes = Vec::with_capacity(begun.len());
+    for mut future in begun {
+        future.as_mut().await;
+        outcomes.extend(future.as_mut().take_output());
+    }
+    outcomes
+}
+
 /// Publishes and awaits the confirm. The first poll puts the whole message into the channel's
 /// queue of frames: futures that are polled by one task keep their order.
 async fn publish(
     channel: &Channel,
     message: &Outgoing,
     properties: BasicProperties,
-) -> lapin::Result<Confirmation> {
+) -> lapin::Result<Answer> {
     let options = BasicPublishOptions { mandatory: true, immediate: false };
     let (exchange, key) = (message.exchange.as_str().into(), message.key.as_str().into());
     let confirm = channel.basic_publish(exchange, key, options, &message.body, properties).await?;
     fault::pass(Point::Published);
-    confirm.await
+    confirm.await.map(Answer::from)
 }
 
 /// All confirmations, or the most telling of the errors: the one by which the broker closed the
 /// channel, beside which all others only say that it is closed.
-fn all_or_refused(
-    confirmed: Vec<lapin::Result<Option<Confirmation>>>,
-) -> Result<Vec<Option<Confirmation>>, Refused> {
+fn all_or_refused(confirmed: Vec<lapin::Result<Sent>>) -> Result<Vec<Sent>, Refused> {
     let refused = confirmed.iter().filter_map(|result| result.as_ref().err()).find_map(refusal);
     if let Some((code, reason)) = refused {
         warn!(%reason, ?code, "the broker refused a message");
@@ -322,13 +359,6 @@ fn all_or_refused(
         .into_iter()
         .collect::<Result<_, _>>()
         .map_err(|source| Refused::Connection(AmqpError::Failed { what: "publish", source }))
-}
-
-fn returned_id(confirmation: &Confirmation) -> Option<String> {
-    let (Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned))) = confirmation else {
-        return None;
-    };
-    returned.delivery.properties.message_id().as_ref().map(ToString::to_string)
 }
 
 /// Returns when the connection is gone, which lanes without work would not notice.

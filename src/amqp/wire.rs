@@ -18,11 +18,11 @@ const APP_ID: &str = "sagamq";
 /// Takes a delivered message over.
 pub(crate) fn incoming(delivery: lapin::message::Delivery) -> RawMessage {
     let properties = &delivery.properties;
-    let text = |value: &Option<ShortString>| value.as_ref().map(ToString::to_string);
+    let text = |value: &Option<ShortString>| value.as_ref().map(|text| text.as_str().to_owned());
     let (headers, excess) = properties.headers().as_ref().map(headers).unwrap_or_default();
     RawMessage {
-        exchange: delivery.exchange.to_string(),
-        key: delivery.routing_key.to_string(),
+        exchange: delivery.exchange.into(),
+        key: delivery.routing_key.into(),
         message_id: text(properties.message_id()),
         correlation_id: text(properties.correlation_id()),
         kind: text(properties.kind()),
@@ -111,7 +111,7 @@ impl Room {
 
 fn members(table: &FieldTable, depth: usize, room: &mut Room) -> Map<String, Value> {
     let kept = table.into_iter().map_while(|(name, value)| {
-        room.take(name.as_str().len()).then(|| (name.to_string(), json_value(value, depth, room)))
+        room.take(name.as_str().len()).then(|| (name.as_str().to_owned(), json_value(value, depth, room)))
     });
     kept.collect()
 }
@@ -177,7 +177,7 @@ mod tests {
             message_id: MessageId::attempt(instance, "ship", Phase::Action, 1),
             wants_reply: true,
             timestamp: Timestamp(1_767_323_045_678),
-            headers: BTreeMap::from([("x-saga-attempt".into(), "1".into())]),
+            headers: BTreeMap::from([("x-saga-attempt", "1".into())]),
             body: b"{}".to_vec(),
             repeated: false,
         }
@@ -236,7 +236,7 @@ mod tests {
         assert!(outgoing(&long_key, "r").unwrap_err().starts_with("routing key is longer"));
         let long_exchange = Outgoing { exchange: "é".repeat(128), ..message() };
         assert!(outgoing(&long_exchange, "r").unwrap_err().starts_with("exchange name is longer"));
-        let headers = BTreeMap::from([("traceparent".into(), "x".repeat(MAX_HEADER_BYTES))]);
+        let headers = BTreeMap::from([("traceparent", "x".repeat(MAX_HEADER_BYTES))]);
         assert!(outgoing(&Outgoing { headers, ..message() }, "r").unwrap_err().starts_with("headers of"));
     }
 }

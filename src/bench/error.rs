@@ -4,6 +4,10 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::amqp::AmqpError;
+use crate::catalog::CatalogError;
+use crate::definitions::DefinitionsError;
+use crate::engine::EngineError;
+use crate::store::StoreError;
 use crate::throwaway::NodeError;
 
 /// Why there are no figures.
@@ -15,6 +19,18 @@ pub enum BenchError {
     /// The broker cannot be used.
     #[error(transparent)]
     Amqp(#[from] AmqpError),
+    /// A store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A store is not one of the bench.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The engine cannot go on.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The bench's own definition cannot be used, which only a bug can bring about.
+    #[error(transparent)]
+    Definition(#[from] DefinitionsError),
     /// A process did not start.
     #[error("cannot start the {name} of the bench: {source}")]
     Spawn {
@@ -101,6 +117,20 @@ pub enum BenchError {
         url: String,
         /// What is wrong.
         reason: String,
+    },
+    /// The orchestrator does not answer a question.
+    #[error("the orchestrator of the bench does not answer at {url}: {reason}")]
+    Api {
+        /// Where.
+        url: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A process says what was not asked for, which only a bug can bring about.
+    #[error("the {name} of the bench said what nobody asked it")]
+    Word {
+        /// Which one.
+        name: &'static str,
     },
     /// A file cannot be used.
     #[error("cannot use {path}: {source}; --folder, --json and --svg name other places")]

@@ -8,6 +8,8 @@ use crate::saga::plan::Subscription;
 pub(super) const STEPS: [&str; 3] = ["one", "two", "three"];
 /// Messages that a saga takes: the start, a command and a reply for each step, and the end.
 pub(super) const MESSAGES: u64 = 2 * STEPS.len() as u64 + 2;
+/// Name of the saga.
+pub(super) const SAGA: &str = "bench";
 /// Routing key of start events.
 pub(super) const START_KEY: &str = "start";
 /// Routing key of end events.
@@ -76,6 +78,7 @@ mod tests {
         };
         let steps: Vec<_> = plan.steps.iter().map(|step| (step.name.as_str(), &step.action)).collect();
         assert_eq!(steps.iter().map(|(name, _)| *name).collect::<Vec<_>>(), STEPS);
+        assert_eq!(plan.saga, SAGA);
         for (name, action) in steps {
             assert_eq!((&action.exchange, &action.key), (&names.exchange(), &step_key(name)));
         }

@@ -9,23 +9,31 @@ mod load;
 mod null;
 mod participant;
 mod relay;
+mod watch;
 mod wire;
 
 use std::cell::Cell;
 use std::io::{self, BufRead, Write};
+use std::net::SocketAddr;
+use std::ops::Range;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::BenchError;
 use super::latency::Latency;
 use super::names::Names;
-use crate::config::BrokerConfig;
+use super::offline::{Offline, Opening, Until};
+use crate::config::{BrokerConfig, Config, StoreConfig};
 use wire::Link;
 
 /// What the load generator is told once everybody is there.
 pub(super) const GO: &str = "go";
+/// How often is told how far it is.
+const TELL: Duration = Duration::from_millis(200);
 
 /// What a process of the bench is.
 #[derive(Clone, Debug)]
@@ -41,9 +49,27 @@ pub enum Role {
     Load {
         /// How many.
         sagas: u64,
+        /// Number of the first one.
+        first: u64,
         /// How fast.
         pace: Pace,
     },
+    /// Stands between an orchestrator and the broker.
+    Watch {
+        /// Where the broker listens.
+        broker: String,
+    },
+    /// Fills the store without a broker.
+    Fill {
+        /// With how many sagas.
+        sagas: u64,
+        /// Number of the first one.
+        first: u64,
+        /// How far they get.
+        until: Until,
+    },
+    /// Opens the store as sagamq does, and tells how long it took.
+    Open,
 }
 
 /// How fast sagas are started.
@@ -61,8 +87,16 @@ pub enum Pace {
 pub(super) enum Word {
     /// It consumes.
     Ready,
-    /// So many sagas have ended, of the load generator.
+    /// So many sagas have ended, of the load generator; or are in the store.
     Completed(u64),
+    /// The watch can be connected to here.
+    Listening(SocketAddr),
+    /// How long sagas were with the orchestrator, as the watch saw it.
+    Held(Latency),
+    /// The store is filled.
+    Filled,
+    /// The store was opened.
+    Opened(Opening),
     /// All have, and it was like this.
     Loaded(Loaded),
     /// What it received and sent until its end, of all others.
@@ -90,30 +124,68 @@ pub(super) struct Counts {
 /// Plays a role until it is played, or until the standard input ends.
 ///
 /// # Errors
-/// The broker cannot be used, or messages go astray.
-pub fn act(role: &Role, prefix: &str, broker: &BrokerConfig) -> Result<(), BenchError> {
-    let names = Names { prefix: prefix.to_owned() };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let mut orders = orders();
-        let link = Link::open(&broker.url).await?;
-        let counts = Cell::default();
-        match role {
-            Role::Load { sagas, pace } => {
-                let loaded = load::load(&link, &names, *sagas, *pace, &mut orders).await?;
-                tell(&Word::Loaded(loaded))?;
-            }
-            Role::NullOrchestrator => tokio::select! {
-                never = null::orchestrate(&link, &names, broker, &counts) => match never? {},
-                () = end_of(&mut orders) => tell(&Word::Counts(counts.get()))?,
-            },
-            Role::Participant { step } => tokio::select! {
-                never = participant::serve(&link, &names, step, &counts) => match never? {},
-                () = end_of(&mut orders) => tell(&Word::Counts(counts.get()))?,
-            },
+/// The broker or the store cannot be used, or messages go astray.
+pub fn act(role: &Role, prefix: &str, config: &Config) -> Result<(), BenchError> {
+    match role {
+        Role::Fill { sagas, first, until } => {
+            fill(*first..first.saturating_add(*sagas), *until, prefix, &config.store)
+        }
+        Role::Open => {
+            let (_, opening) = Offline::timed(&config.store, prefix)?;
+            Ok(tell(&Word::Opened(opening))?)
+        }
+        Role::Watch { broker } => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let held = runtime.block_on(watch::watch(broker, &mut orders()))?;
+            Ok(tell(&Word::Held(held))?)
+        }
+        Role::NullOrchestrator | Role::Participant { .. } | Role::Load { .. } => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(speak(role, &Names { prefix: prefix.to_owned() }, &config.broker))
+        }
+    }
+}
+
+/// Plays a role over the broker.
+async fn speak(role: &Role, names: &Names, broker: &BrokerConfig) -> Result<(), BenchError> {
+    let mut orders = orders();
+    let link = Link::open(&broker.url).await?;
+    let counts = Cell::default();
+    match role {
+        Role::NullOrchestrator => tokio::select! {
+            never = null::orchestrate(&link, names, broker, &counts) => match never? {},
+            () = end_of(&mut orders) => tell(&Word::Counts(counts.get()))?,
+        },
+        Role::Participant { step } => tokio::select! {
+            never = participant::serve(&link, names, step, &counts) => match never? {},
+            () = end_of(&mut orders) => tell(&Word::Counts(counts.get()))?,
+        },
+        Role::Load { sagas, first, pace } => {
+            let loaded =
+                load::load(&link, names, *first..first.saturating_add(*sagas), *pace, &mut orders).await?;
+            tell(&Word::Loaded(loaded))?;
+        }
+        Role::Watch { .. } | Role::Fill { .. } | Role::Open => {}
+    }
+    Ok(())
+}
+
+fn fill(numbers: Range<u64>, until: Until, prefix: &str, store: &StoreConfig) -> Result<(), BenchError> {
+    let mut orders = orders();
+    let mut offline = Offline::open(store, prefix)?;
+    let mut told = Instant::now();
+    offline.run(numbers, until, |done| {
+        if matches!(orders.try_recv(), Err(TryRecvError::Disconnected)) {
+            return Err(BenchError::Interrupted);
+        }
+        if told.elapsed() > TELL {
+            told = Instant::now();
+            tell(&Word::Completed(done))?;
         }
         Ok(())
-    })
+    })?;
+    drop(offline);
+    Ok(tell(&Word::Filled)?)
 }
 
 /// Tells the process that started this one.

@@ -9,6 +9,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::peer::Word;
 use super::{BenchError, usage};
 use crate::throwaway::guard;
@@ -116,6 +118,17 @@ impl Process {
         }
     }
 
+    /// How long its API takes to answer this.
+    ///
+    /// # Errors
+    /// It has none, or does not answer with success.
+    pub(super) fn ask(&self, path: &str) -> Result<Duration, BenchError> {
+        match &self.voice {
+            Voice::Words(_) => Ok(Duration::ZERO),
+            Voice::Api(address) => usage::ask(address, path),
+        }
+    }
+
     /// Ends it, and returns its last word.
     ///
     /// # Errors
@@ -123,6 +136,20 @@ impl Process {
     pub(super) fn finish(&mut self) -> Result<Word, BenchError> {
         drop(self.child.stdin.take());
         self.word(END_TIMEOUT)?.ok_or_else(|| self.late("end", END_TIMEOUT))
+    }
+
+    /// Has an orchestrator end as it does when it is stopped, with all that it knows in its store.
+    ///
+    /// # Errors
+    /// It does not.
+    pub(super) fn stop(&mut self) -> Result<(), BenchError> {
+        // That it is gone is found out next.
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        match self.end_within(END_TIMEOUT) {
+            Some(status) if status.success() => Ok(()),
+            Some(_) => Err(self.ended()),
+            None => Err(self.late("end", END_TIMEOUT)),
+        }
     }
 
     /// # Errors

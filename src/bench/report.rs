@@ -103,15 +103,25 @@ pub struct Summary {
 pub struct HalfLoad {
     /// Sagas that were started in a second.
     pub sagas_per_s: f64,
-    /// The null orchestrator's latency: the median over all pairs of each percentile.
+    /// From the start event to the end event of a saga.
+    pub whole: Sides,
+    /// Of that, the time that a saga was with the orchestrator itself; `None` where the broker's traffic
+    /// cannot be read.
+    pub held: Option<Sides>,
+    /// In the order in which they were run.
+    pub pairs: Vec<Pair>,
+}
+
+/// A latency of both orchestrators: the median over all pairs of each percentile.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Sides {
+    /// The null orchestrator's.
     pub null: Percentiles,
     /// sagamq's.
     pub sagamq: Percentiles,
-    /// What sagamq adds: the median over all pairs of the difference of each percentile within the pair. It is
-    /// the difference of two percentiles, not the percentile of a difference that no saga could tell.
+    /// The median over all pairs of the difference within the pair. It is the difference of two percentiles,
+    /// not the percentile of a difference that no saga could tell.
     pub added: Percentiles,
-    /// In the order in which they were run.
-    pub pairs: Vec<Pair>,
 }
 
 /// A figure over several runs.
@@ -174,7 +184,7 @@ impl Throughput {
 }
 
 impl Summary {
-    fn of<'a>(runs: impl Iterator<Item = &'a Run> + Clone) -> Self {
+    pub(super) fn of<'a>(runs: impl Iterator<Item = &'a Run> + Clone) -> Self {
         let spread = |of: fn(&Run) -> f64| Spread::of(runs.clone().map(of));
         Self {
             sagas_per_s: spread(|run| run.sagas_per_s),
@@ -192,21 +202,29 @@ impl Summary {
 
 impl HalfLoad {
     pub(super) fn of(sagas_per_s: f64, pairs: Vec<Pair>) -> Self {
+        let whole = Sides::of(&pairs, |run| run.latency.percentiles);
+        let is_held = pairs.iter().all(|pair| pair.null.held.is_some() && pair.sagamq.held.is_some());
+        let of_held = |run: &Run| run.held.as_ref().map(|held| held.percentiles).unwrap_or_default();
+        let held = is_held.then(|| Sides::of(&pairs, of_held));
+        Self { sagas_per_s, whole, held, pairs }
+    }
+}
+
+impl Sides {
+    fn of(pairs: &[Pair], latency: fn(&Run) -> Percentiles) -> Self {
         let median = |of: &dyn Fn(&Pair) -> f64| Spread::of(pairs.iter().map(of)).median;
-        let [null, sagamq]: [fn(&Pair) -> &Percentiles; 2] =
-            [|pair| &pair.null.latency.percentiles, |pair| &pair.sagamq.latency.percentiles];
+        let null = |pair: &Pair| latency(&pair.null);
+        let sagamq = |pair: &Pair| latency(&pair.sagamq);
         Self {
-            sagas_per_s,
-            null: Percentiles::combine(|of| median(&|pair| of(null(pair)))),
-            sagamq: Percentiles::combine(|of| median(&|pair| of(sagamq(pair)))),
-            added: Percentiles::combine(|of| median(&|pair| of(sagamq(pair)) - of(null(pair)))),
-            pairs,
+            null: Percentiles::combine(|of| median(&|pair| of(&null(pair)))),
+            sagamq: Percentiles::combine(|of| median(&|pair| of(&sagamq(pair)))),
+            added: Percentiles::combine(|of| median(&|pair| of(&sagamq(pair)) - of(&null(pair)))),
         }
     }
 }
 
 impl Spread {
-    fn of(figures: impl Iterator<Item = f64>) -> Self {
+    pub(super) fn of(figures: impl Iterator<Item = f64>) -> Self {
         let mut sorted: Vec<f64> = figures.collect();
         sorted.sort_by(f64::total_cmp);
         let at = |index: usize| sorted.get(index).copied().unwrap_or(0.0);

@@ -1,8 +1,8 @@
 //! One run: fresh queues, a fresh store, one orchestrator, three participants, one load.
 
 use std::fs;
-use std::net::TcpListener;
-use std::path::Path;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use super::names::{Names, STEPS};
 use super::peer::{Counts, GO, Loaded, Pace, Word};
 use super::process::Process;
 use super::usage::Usage;
-use super::{BenchError, Options, check_interrupt};
+use super::{BenchError, Options, broker_url, check_interrupt};
 use crate::config::{BrokerConfig, Secret};
 
 /// How long a process may take to get ready.
@@ -23,6 +23,8 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often all processes are looked at.
 const LOOK: Duration = Duration::from_millis(50);
+/// The same of a start that is measured.
+const START_LOOK: Duration = Duration::from_millis(2);
 
 /// Who orchestrates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +46,9 @@ pub struct Run {
     pub sagas_per_s: f64,
     /// From the start event to the end event of a saga.
     pub latency: Latency,
+    /// Of that, the time that a saga was with the orchestrator, from each message to it until the one that
+    /// followed. Taken at half load only, over a broker whose traffic can be read.
+    pub held: Option<Latency>,
     /// Messages that participants and load generator sent and received.
     pub messages_per_saga: f64,
     /// Time on a CPU that the orchestrator's process took for a saga, in microseconds.
@@ -62,6 +67,25 @@ pub struct Run {
     pub written_bytes_per_saga: f64,
 }
 
+/// What a run is to do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Task<'a> {
+    pub(super) orchestrator: Orchestrator,
+    pub(super) sagas: u64,
+    pub(super) pace: Pace,
+    /// The store that sagamq is to take up; without one, it has a store of this run alone.
+    pub(super) kept: Option<&'a Kept>,
+}
+
+/// A store that outlives runs, all of which have queues of the same names.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    pub(super) prefix: String,
+    pub(super) path: PathBuf,
+    /// How many sagas it has seen: numbers that are not free any more.
+    pub(super) sagas: u64,
+}
+
 /// Where and how runs take place.
 pub(super) struct Place<'a> {
     pub(super) options: &'a Options,
@@ -75,45 +99,92 @@ struct Cast {
     load: Process,
     participants: Vec<Process>,
     orchestrator: Process,
+    /// Between orchestrator and broker.
+    watch: Option<Process>,
+    _ground: Ground,
+}
+
+/// sagamq and its queues, and nobody who would use them. It is dropped from top to bottom.
+pub(super) struct Alone {
+    pub(super) orchestrator: Process,
     _ground: Ground,
 }
 
 impl Place<'_> {
-    /// Runs so many sagas through an orchestrator. `number` tells this run from the others; `progress` is
-    /// told how many sagas have ended. Everything has ended when this returns.
+    /// Runs sagas through an orchestrator. `number` tells this run from the others; `progress` is told how
+    /// many sagas have ended. Everything has ended when this returns.
     pub(super) fn run(
         &self,
-        orchestrator: Orchestrator,
+        task: Task<'_>,
         number: usize,
-        sagas: u64,
-        pace: Pace,
         mut progress: impl FnMut(u64),
     ) -> Result<Run, BenchError> {
-        let prefix = format!("sagamq-bench-{}-{number}", std::process::id());
-        let folder = self.folder.join(&prefix);
-        fs::create_dir(&folder).map_err(|source| BenchError::File { path: folder.clone(), source })?;
-        let mut cast = self.assemble(orchestrator, Names { prefix }, &folder, sagas, pace)?;
+        let folder = self.room(number)?;
+        let mut cast = self.assemble(task, number, &folder)?;
         let before = cast.measure()?;
         cast.load.say(GO);
         let loaded = self.await_load(&mut cast, &mut progress)?;
         let after = cast.measure()?;
         let counts = cast.finish()?;
+        let held = cast.held()?;
+        if task.kept.is_some() {
+            // A store that another run takes up is not to have messages that go out again.
+            cast.orchestrator.stop()?;
+        }
         drop(cast);
         // Stores of earlier runs would only take room.
         fs::remove_dir_all(&folder).map_err(|source| BenchError::File { path: folder, source })?;
-        Ok(Run::of(sagas, &loaded, counts, before, after))
+        Ok(Run { held, ..Run::of(task.sagas, &loaded, counts, before, after) })
     }
 
-    fn assemble(
+    /// Starts sagamq over a store and nothing else; tells how long it was until it was ready.
+    pub(super) fn start(&self, kept: &Kept, number: usize) -> Result<(Alone, Duration), BenchError> {
+        let folder = self.room(number)?;
+        let names = Names { prefix: kept.prefix.clone() };
+        let ground = self.lay(&names)?;
+        let begin = Instant::now();
+        let mut orchestrator = self.sagamq(&names, &folder, &kept.path, self.url)?;
+        self.await_one(&mut orchestrator, begin + READY_TIMEOUT, START_LOOK)?;
+        Ok((Alone { orchestrator, _ground: ground }, begin.elapsed()))
+    }
+
+    /// Has a process do something to a store, until it says another word than how far it is.
+    pub(super) fn treat(
         &self,
-        orchestrator: Orchestrator,
-        names: Names,
-        folder: &Path,
-        sagas: u64,
-        pace: Pace,
-    ) -> Result<Cast, BenchError> {
+        kept: &Kept,
+        name: &'static str,
+        role: &[&str],
+        mut progress: impl FnMut(u64),
+    ) -> Result<Word, BenchError> {
+        let mut command = self.command("bench");
+        command.args(role).args(["--prefix", &kept.prefix]).env("SAGAMQ_STORE__PATH", &kept.path);
+        let mut process = Process::peer(name, command, self.folder)?;
+        loop {
+            check_interrupt(self.options)?;
+            match process.word(LOOK)? {
+                Some(Word::Completed(sagas)) => progress(sagas),
+                Some(word) => return Ok(word),
+                None => {}
+            }
+        }
+    }
+
+    /// A folder for a run's store and logs.
+    fn room(&self, number: usize) -> Result<PathBuf, BenchError> {
+        let folder = self.folder.join(format!("run-{number}"));
+        fs::create_dir(&folder).map_err(|source| BenchError::File { path: folder.clone(), source })?;
+        Ok(folder)
+    }
+
+    fn lay(&self, names: &Names) -> Result<Ground, BenchError> {
         let broker = BrokerConfig { url: Secret::new(self.url), ..self.options.broker.clone() };
-        let ground = Ground::lay(broker, names.clone())?;
+        Ground::lay(broker, names.clone())
+    }
+
+    fn assemble(&self, task: Task<'_>, number: usize, folder: &Path) -> Result<Cast, BenchError> {
+        let own = || format!("sagamq-bench-{}-{number}", std::process::id());
+        let names = Names { prefix: task.kept.map_or_else(own, |kept| kept.prefix.clone()) };
+        let ground = self.lay(&names)?;
         let peer = |name: &'static str, role: &[&str]| {
             let mut command = self.command("bench");
             command.args(role).args(["--prefix", &names.prefix]);
@@ -121,21 +192,37 @@ impl Place<'_> {
         };
         let participant = |step: &str| peer("participant", &["participant", "--step", step]);
         let participants = STEPS.into_iter().map(participant).collect::<Result<Vec<_>, _>>()?;
-        let orchestrator = match orchestrator {
-            Orchestrator::Null => peer("null orchestrator", &["null-orchestrator"])?,
-            Orchestrator::Sagamq => self.sagamq(&names, folder)?,
+        let (watch, url) = match (task.pace, broker_url::split(self.url)) {
+            (Pace::PerSecond(_), Some(url)) => {
+                let mut watch = peer("watch", &["watch", "--broker", url.address()])?;
+                let address = self.await_address(&mut watch)?;
+                (Some(watch), url.at(address))
+            }
+            _ => (None, self.url.to_owned()),
         };
-        let (flag, value) = match pace {
+        let orchestrator = match task.orchestrator {
+            Orchestrator::Null => {
+                let mut command = self.command("bench");
+                command.args(["null-orchestrator", "--prefix", &names.prefix]).env("SAGAMQ_BROKER__URL", url);
+                Process::peer("null orchestrator", command, folder)?
+            }
+            Orchestrator::Sagamq => {
+                let own = folder.join("store");
+                self.sagamq(&names, folder, task.kept.map_or(&own, |kept| &kept.path), &url)?
+            }
+        };
+        let (flag, value) = match task.pace {
             Pace::InFlight(most) => ("--in-flight", most.to_string()),
             Pace::PerSecond(rate) => ("--rate", rate.to_string()),
         };
-        let load = peer("load generator", &["load", "--sagas", &sagas.to_string(), flag, &value])?;
-        let mut cast = Cast { load, participants, orchestrator, _ground: ground };
+        let (sagas, first) = (task.sagas.to_string(), task.kept.map_or(0, |kept| kept.sagas).to_string());
+        let load = peer("load generator", &["load", "--sagas", &sagas, "--first", &first, flag, &value])?;
+        let mut cast = Cast { load, participants, orchestrator, watch, _ground: ground };
         self.await_ready(&mut cast)?;
         Ok(cast)
     }
 
-    fn sagamq(&self, names: &Names, folder: &Path) -> Result<Process, BenchError> {
+    fn sagamq(&self, names: &Names, folder: &Path, store: &Path, url: &str) -> Result<Process, BenchError> {
         let definitions = folder.join("bench.yaml");
         fs::write(&definitions, names.definition())
             .map_err(|source| BenchError::File { path: definitions.clone(), source })?;
@@ -143,9 +230,10 @@ impl Place<'_> {
         let api = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
         let mut command = self.command("run");
         command
+            .env("SAGAMQ_BROKER__URL", url)
             .env("SAGAMQ_BROKER__PREFIX", &names.prefix)
             .env("SAGAMQ_BROKER__TOPOLOGY", "declare")
-            .env("SAGAMQ_STORE__PATH", folder.join("store"))
+            .env("SAGAMQ_STORE__PATH", store)
             .env("SAGAMQ_HTTP__BIND", &api)
             .env("SAGAMQ_DEFINITIONS", definitions);
         Process::guarded("orchestrator", &command, folder, api)
@@ -165,14 +253,26 @@ impl Place<'_> {
     fn await_ready(&self, cast: &mut Cast) -> Result<(), BenchError> {
         let deadline = Instant::now() + READY_TIMEOUT;
         for process in cast.participants.iter_mut().chain([&mut cast.orchestrator, &mut cast.load]) {
-            while !process.is_ready(LOOK)? {
-                check_interrupt(self.options)?;
-                if Instant::now() > deadline {
-                    return Err(process.late("get ready", READY_TIMEOUT));
-                }
+            self.await_one(process, deadline, LOOK)?;
+        }
+        Ok(())
+    }
+
+    fn await_one(&self, process: &mut Process, deadline: Instant, look: Duration) -> Result<(), BenchError> {
+        while !process.is_ready(look)? {
+            check_interrupt(self.options)?;
+            if Instant::now() > deadline {
+                return Err(process.late("get ready", READY_TIMEOUT));
             }
         }
         Ok(())
+    }
+
+    fn await_address(&self, watch: &mut Process) -> Result<SocketAddr, BenchError> {
+        match watch.word(READY_TIMEOUT)? {
+            Some(Word::Listening(address)) => Ok(address),
+            _ => Err(watch.late("get ready", READY_TIMEOUT)),
+        }
     }
 
     fn await_load(&self, cast: &mut Cast, progress: &mut impl FnMut(u64)) -> Result<Loaded, BenchError> {
@@ -216,6 +316,17 @@ impl Cast {
     }
 }
 
+impl Cast {
+    /// Ends the watch, and returns what it saw.
+    fn held(&mut self) -> Result<Option<Latency>, BenchError> {
+        let Some(watch) = &mut self.watch else { return Ok(None) };
+        match watch.finish()? {
+            Word::Held(held) => Ok(Some(held)),
+            _ => Err(BenchError::Word { name: "watch" }),
+        }
+    }
+}
+
 impl Run {
     fn of(
         sagas: u64,
@@ -232,6 +343,7 @@ impl Run {
             secs: loaded.secs,
             sagas_per_s: sagas as f64 / loaded.secs,
             latency: loaded.latency.clone(),
+            held: None,
             messages_per_saga: per_saga(messages as f64),
             cpu_us_per_saga: per_saga((after.cpu_secs - before.cpu_secs) * 1e6),
             resident_kib: after.resident_kib,

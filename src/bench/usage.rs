@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::Body;
 use ureq::http::Response;
@@ -54,6 +54,15 @@ pub(super) fn commits(address: &str) -> Result<u64, BenchError> {
 /// Whether the orchestrator with this API answers a question with success.
 pub(super) fn answers(address: &str, path: &str) -> bool {
     get(&format!("http://{address}{path}")).is_ok()
+}
+
+/// How long the orchestrator with this API takes to answer a question with success, body included.
+pub(super) fn ask(address: &str, path: &str) -> Result<Duration, BenchError> {
+    let url = format!("http://{address}{path}");
+    let begin = Instant::now();
+    let answered = get(&url).and_then(|mut page| page.body_mut().read_to_string());
+    let took = begin.elapsed();
+    answered.map(|_| took).map_err(|error| BenchError::Api { url, reason: error.to_string() })
 }
 
 fn get(url: &str) -> Result<Response<Body>, ureq::Error> {

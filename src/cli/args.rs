@@ -41,7 +41,9 @@ pub enum Command {
     /// Check the evidence of a run: logs, ledgers and the store in a folder
     Verify(VerifyArgs),
     /// Prove that every record in the store is the fold of its history, while nothing uses it
-    Replay(ReplayArgs),
+    Replay(StoreArgs),
+    /// Give the room back that the store does not need, while nothing uses it
+    Compact(StoreArgs),
     /// Print the queues, exchanges and bindings that the definitions need
     Topology,
     /// Print the JSON Schema of the definition language
@@ -181,15 +183,15 @@ pub struct VerifyArgs {
     pub json: bool,
 }
 
-/// Arguments of `replay`.
+/// Arguments of what works on a store by itself.
 #[derive(Debug, Default, Args)]
-pub struct ReplayArgs {
+pub struct StoreArgs {
     /// Folder of the store [default: the setting `store.path`]
     #[arg(long, value_name = "DIR")]
     pub store: Option<String>,
 }
 
-impl ReplayArgs {
+impl StoreArgs {
     /// The flag, if it was given, as a setting.
     pub fn into_overrides(self) -> Vec<Override> {
         let set = |value| Override { flag: "--store", key: "store.path", value };
@@ -238,6 +240,13 @@ pub struct BenchArgs {
     /// Pairs of runs at half load, for the latency, or 0
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub latency_pairs: u32,
+    /// Compare sagamq over a store with N finished instances to sagamq over an empty one, instead of to the
+    /// null orchestrator; 1000000 take minutes and gigabytes
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=100_000_000))]
+    pub finished: u64,
+    /// Measure a start with N instances in flight, and what it takes to have them
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=10_000_000))]
+    pub open: u64,
     /// Folder on the disk to measure with; stores lie in it while it runs
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub folder: PathBuf,
@@ -245,7 +254,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// Draw them
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["finished", "open"])]
     pub svg: Option<PathBuf>,
     /// One of its own processes.
     #[command(subcommand)]
@@ -281,9 +290,45 @@ pub enum PeerArgs {
         /// How many
         #[arg(long)]
         sagas: u64,
+        /// Number of the first one
+        #[arg(long)]
+        first: u64,
         /// How fast.
         #[command(flatten)]
         pace: PaceArgs,
+    },
+    /// Stand between an orchestrator and the broker, and take the time
+    #[command(hide = true)]
+    Watch {
+        /// First part of the names of the run's queues
+        #[arg(long)]
+        prefix: String,
+        /// Host and port of the broker
+        #[arg(long)]
+        broker: String,
+    },
+    /// Fill the store without a broker
+    #[command(hide = true)]
+    Fill {
+        /// First part of the names of the runs' queues
+        #[arg(long)]
+        prefix: String,
+        /// With how many sagas
+        #[arg(long)]
+        sagas: u64,
+        /// Number of the first one
+        #[arg(long)]
+        first: u64,
+        /// Leave one of the commands of each without an answer
+        #[arg(long)]
+        unanswered: bool,
+    },
+    /// Open the store and tell how long it took
+    #[command(hide = true)]
+    Open {
+        /// First part of the names of the runs' queues
+        #[arg(long)]
+        prefix: String,
     },
 }
 

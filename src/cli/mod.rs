@@ -7,6 +7,7 @@ pub mod args;
 pub mod bench;
 pub mod check;
 pub mod client;
+pub mod compact;
 pub mod dead_letters;
 pub mod demo;
 mod error;

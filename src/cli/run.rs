@@ -3,9 +3,11 @@
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
+use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
@@ -20,10 +22,13 @@ use crate::engine::Engine;
 use crate::fault::{self, Point};
 use crate::health::Health;
 use crate::http::{self, ApiState, StoreWindow};
+use crate::retention;
 use crate::runtime::{Clock, Runtime};
 use crate::store::{Store, StoreError};
 use crate::telemetry;
 
+/// Questions to the API that read the store at a time.
+const API_READERS: usize = 16;
 /// Signals within this time of the first count as one.
 const ONE_SIGNAL: Duration = Duration::from_secs(1);
 /// Bytes that must be free before a store whose disk was full is opened again: a few of its log buffers.
@@ -42,7 +47,13 @@ const LETTING_GO: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// One of these cannot be used, or the store failed while running.
-pub async fn run(config: Config) -> Result<Exit, CliError> {
+pub fn run(config: Config) -> Result<Exit, CliError> {
+    let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(API_READERS).build()?;
+    runtime.block_on(beside_api(config))
+}
+
+/// Runs the orchestrator on a thread of its own. This one hears signals and answers the API meanwhile.
+async fn beside_api(config: Config) -> Result<Exit, CliError> {
     let metrics = telemetry::metrics();
     let stop = stop_signals()?;
     let loaded = definitions::load_folder(&config.definitions)?;
@@ -57,7 +68,15 @@ pub async fn run(config: Config) -> Result<Exit, CliError> {
     let api = tokio::spawn(serve(listener, state, async { drop(api_stopped.await) }));
 
     let orchestrator = Orchestrator { config, loaded, health, window, stop };
-    let result = orchestrator.run().await;
+    let (ended, end) = oneshot::channel();
+    let thread = thread::Builder::new().name("orchestrator".to_owned()).spawn(move || {
+        let result = orchestrator.run();
+        // Whoever would hear it is gone only with the process.
+        let _ = ended.send(());
+        result
+    })?;
+    let _ = end.await;
+    let result = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     drop(api_stop);
     if let Err(error) = api.await {
         warn!(%error, "the API ended badly");
@@ -76,8 +95,15 @@ struct Orchestrator {
 }
 
 impl Orchestrator {
-    /// Lives until it is stopped, once more after each full disk.
-    async fn run(self) -> Result<(), CliError> {
+    /// Lives until it is stopped, on this thread alone but for commits and the client library's two
+    /// sockets: to hand a message over to another thread costs more than what is to be done with it.
+    fn run(self) -> Result<(), CliError> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(self.live_on())
+    }
+
+    /// Lives once more after each full disk.
+    async fn live_on(self) -> Result<(), CliError> {
         let mut ready = self.take_up(Store::open(&self.config.store)?)?;
         self.probe(&ready).await?;
         loop {
@@ -114,7 +140,7 @@ impl Orchestrator {
     fn take_up(&self, mut store: Store) -> Result<Ready, CliError> {
         let reader = store.reader();
         let (catalog, batch) = Catalog::adopt(self.loaded.clone(), &reader)?;
-        store.commit(&batch)?;
+        store.commit(batch)?;
         for plan in catalog.starting() {
             info!(saga = plan.saga, version = plan.version, steps = plan.steps.len(), "definition in force");
         }
@@ -149,10 +175,21 @@ impl Orchestrator {
         fault::pass(Point::Recovered);
         let consumer = Consumer::start(broker, topology, deliveries_in, Arc::clone(health));
         let clock = Clock::start(store.latest());
+        let archived = retention::start(&self.config, store.reader(), clock);
         let (store, health) = (Some(store), Arc::clone(health));
         let outbox = broker.outbox;
-        let runtime =
-            Runtime { engine, store, consumer, publisher, deliveries, reports, health, clock, outbox };
+        let runtime = Runtime {
+            engine,
+            store,
+            consumer,
+            publisher,
+            deliveries,
+            reports,
+            archived,
+            health,
+            clock,
+            outbox,
+        };
         Ok(runtime.run(stopped(self.stop.clone())).await?)
     }
 

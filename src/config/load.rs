@@ -318,6 +318,17 @@ mod tests {
     }
 
     #[test]
+    fn instances_are_kept_for_ever_or_as_long_as_is_said() {
+        let yaml = "retention: {completed: 7d, compensated: 30d, archive: /archive}";
+        let set = load(yaml, &[("SAGAMQ_RETENTION__COMPENSATED", "forever")], vec![]).unwrap().retention;
+        assert_eq!((set.completed, set.compensated), (Some(Duration::from_secs(7 * 86_400)), None));
+        assert_eq!(set.archive, Path::new("/archive"));
+        let refused = load("retention: {completed: 0s}", &[], vec![]).unwrap_err();
+        let words = "FILE: retention.completed must be a duration of at least 1s, such as 7d, or forever";
+        assert!(refused.starts_with(words), "{refused}");
+    }
+
+    #[test]
     fn what_is_not_said_is_the_default() {
         assert_eq!(load("", &[("SAGAMQ_DEFINITIONS", "")], Vec::new()), Ok(Config::default()));
         assert_eq!(load("# nothing\n", &[], Vec::new()), Ok(Config::default()));

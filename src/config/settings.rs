@@ -13,7 +13,7 @@ use crate::saga::duration;
 pub(super) type Set = fn(&mut Config, &str) -> Result<(), String>;
 
 /// Every setting.
-pub(super) const SETTINGS: [(&str, Set); 14] = [
+pub(super) const SETTINGS: [(&str, Set); 17] = [
     ("broker.url", |config, text| {
         broker_url::check(text)?;
         config.broker.url = Secret::new(text);
@@ -68,6 +68,9 @@ pub(super) const SETTINGS: [(&str, Set); 14] = [
             number.ok_or_else(|| expected("a whole number of MiB, at least 1", text)),
         )
     }),
+    ("retention.completed", |config, text| put(&mut config.retention.completed, age(text))),
+    ("retention.compensated", |config, text| put(&mut config.retention.compensated, age(text))),
+    ("retention.archive", |config, text| put(&mut config.retention.archive, path(text))),
     ("definitions", |config, text| put(&mut config.definitions, path(text))),
     ("http.bind", |config, text| {
         let form = "an IP address and a port, such as 127.0.0.1:7654";
@@ -101,6 +104,15 @@ fn one_of<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, String> {
 
 fn path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err(expected("a path", text)) } else { Ok(PathBuf::from(text)) }
+}
+
+/// How long something is kept.
+fn age(text: &str) -> Result<Option<Duration>, String> {
+    if text == "forever" {
+        return Ok(None);
+    }
+    let parsed = duration::parse(text).filter(|age| *age >= Duration::from_secs(1));
+    parsed.map(Some).ok_or_else(|| expected("a duration of at least 1s, such as 7d, or forever", text))
 }
 
 /// Names of queues are at most 255 bytes; the longest that is made of the prefix adds eight.

@@ -9,7 +9,7 @@ use crate::saga::fact::{Fact, Failure, HistoryEntry, Ignored, Recorded, Started}
 use crate::saga::id::{InstanceId, Phase};
 use crate::saga::instance::Instance;
 use crate::saga::time::Timestamp;
-use crate::store::{Batch, Before, DeadLetter, Store};
+use crate::store::{Batch, DeadLetter, Store};
 
 const RESERVE: usize = 0;
 const CHARGE: usize = 1;
@@ -102,10 +102,9 @@ pub(crate) fn store(folder: &Path) -> Store {
     for (instance, history) in instances() {
         for revision in 1..=history.len() {
             let mut batch = Batch::default();
-            let before = Instance::replay(instance.id, &history[..revision - 1]);
             let after = Instance::replay(instance.id, &history[..revision]).unwrap();
-            batch.save(before.as_ref().map(Before::of), &after, &history[revision - 1]);
-            store.commit(&batch).unwrap();
+            batch.save(&after, &history[revision - 1]);
+            store.commit(batch).unwrap();
         }
     }
     let mut batch = Batch::default();
@@ -119,7 +118,7 @@ pub(crate) fn store(folder: &Path) -> Store {
         preview: "{oops".to_owned(),
         size: 5,
     });
-    store.commit(&batch).unwrap();
+    store.commit(batch).unwrap();
     store
 }
 

@@ -4,7 +4,7 @@
 use super::error::ApiError;
 use crate::saga::instance::Status;
 use crate::saga::time::Timestamp;
-use crate::store::Query;
+use crate::store::{Order, Query};
 
 /// Items on a page where none are asked for.
 const DEFAULT_LIMIT: usize = 50;
@@ -35,6 +35,7 @@ impl Parameters {
             attribute: self.take("attribute")?.map(|pair| attribute(&pair)).transpose()?,
             started_after: self.time("after")?,
             started_before: self.time("before")?,
+            order: Order::NewestFirst,
             limit: self.limit()?,
             cursor: self.take("cursor")?,
         };

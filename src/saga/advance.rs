@@ -11,6 +11,8 @@
 //! compensating: backwards over the graph -----------> compensated
 //! ```
 
+use serde_json::Value;
+
 use super::command;
 use super::expression::Scope;
 use super::fact::Fact;
@@ -137,10 +139,13 @@ impl Transition<'_> {
     /// Has an event emitted that tells where the instance stands, if the plan names one.
     pub(super) fn notify(&mut self) {
         let Some(emission) = command::emission(self.plan, self.instance.status) else { return };
-        let body = emission.body.evaluate(&Scope::of_notice(self.instance));
         let notice = self.instance.notices.len();
-        self.record(Fact::NoticeDue { body: body.as_ref().ok().cloned().unwrap_or_default() });
-        match body.and_then(|_| command::render(self.plan, self.instance, Part::Notice(notice))) {
+        let (body, failed) = match emission.body.evaluate(&Scope::of_notice(self.instance)) {
+            Ok(body) => (body, Ok(())),
+            Err(error) => (Value::Null, Err(error)),
+        };
+        self.record(Fact::NoticeDue { body });
+        match failed.and_then(|()| command::render(self.plan, self.instance, Part::Notice(notice))) {
             Ok(outgoing) => self.decision.outgoing.extend(outgoing),
             Err(error) => self.record(Fact::NoticeDropped { notice, reason: error.to_string() }),
         }

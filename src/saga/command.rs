@@ -14,6 +14,7 @@ use super::id::{MessageId, Phase};
 use super::instance::{Instance, Notice, Status};
 use super::message::{Origin, Outgoing, Part};
 use super::plan::{Call, Emission, Plan};
+use super::template::to_bytes;
 use super::time::Timestamp;
 use crate::fault::{self, Bug};
 
@@ -62,19 +63,20 @@ fn render_attempt(
     phase: Phase,
     attempt: u32,
 ) -> Result<Outgoing, ExpressionError> {
-    let body = call.body.evaluate(&Scope::of(instance))?;
+    let body = call.body.render(&Scope::of(instance))?;
     let name = &plan.steps[step].name;
     let id_of = |phase, attempt| match fault::planted(Bug::RandomIds) {
         false => MessageId::attempt(instance.id, name, phase, attempt),
         true => MessageId::notice(instance.id, fault::ticket()),
     };
     let message_id = id_of(phase, attempt);
+    let command_id = if attempt == 1 { message_id } else { id_of(phase, 1) };
     let mut headers = headers(plan, instance, message_id);
-    let mut put = |name: &str, value: String| headers.insert(name.to_owned(), value);
+    let mut put = |name, value| headers.insert(name, value);
     put("x-saga-step", name.clone());
-    put("x-saga-phase", phase.to_string());
+    put("x-saga-phase", phase.as_str().to_owned());
     put("x-saga-attempt", attempt.to_string());
-    put("x-saga-command-id", id_of(phase, 1).to_string());
+    put("x-saga-command-id", command_id.to_string());
     if phase == Phase::Compensation {
         put("x-saga-compensates", id_of(Phase::Action, 1).to_string());
     }
@@ -89,7 +91,7 @@ fn render_attempt(
         wants_reply: true,
         timestamp: instance.steps[step].progress(phase).dispatched_at,
         headers,
-        body: to_bytes(&body),
+        body,
         repeated: false,
     })
 }
@@ -115,16 +117,16 @@ fn render_notice(
     }
 }
 
-fn headers(plan: &Plan, instance: &Instance, message_id: MessageId) -> BTreeMap<String, String> {
+fn headers(plan: &Plan, instance: &Instance, message_id: MessageId) -> BTreeMap<&'static str, String> {
     let mut headers = BTreeMap::from([
-        ("x-saga-id".to_owned(), instance.id.to_string()),
-        ("x-saga-name".to_owned(), plan.saga.clone()),
-        ("x-saga-version".to_owned(), plan.version.to_string()),
+        ("x-saga-id", instance.id.to_string()),
+        ("x-saga-name", plan.saga.clone()),
+        ("x-saga-version", plan.version.to_string()),
     ]);
     if let Some(trace) = &instance.trace {
-        headers.insert("traceparent".to_owned(), child_of(trace, message_id));
+        headers.insert("traceparent", child_of(trace, message_id));
         if let Some(state) = &trace.state {
-            headers.insert("tracestate".to_owned(), state.clone());
+            headers.insert("tracestate", state.clone());
         }
     }
     headers
@@ -152,11 +154,6 @@ pub fn trace_of(headers: &serde_json::Map<String, serde_json::Value>) -> Option<
     let printable = |state: &str| state.bytes().all(|byte| matches!(byte, b' '..=b'~'));
     let state = text("tracestate").filter(|state| state.len() <= 512 && printable(state));
     Some(Trace { parent: parent.to_owned(), state: state.map(str::to_owned) })
-}
-
-fn to_bytes(body: &serde_json::Value) -> Vec<u8> {
-    // `Display` of a JSON value is its compact form and cannot fail.
-    body.to_string().into_bytes()
 }
 
 /// When an attempt counts as unanswered that was published, or heard of, at `now`.

@@ -21,25 +21,33 @@ const ATTRIBUTE_PREFIXES: [&str; 4] = ["cloudevents:", "cloudevents_", "ce-", "c
 /// # Errors
 /// The message can never be understood, however often it is delivered.
 pub fn decode(raw: RawMessage, limit: usize) -> Result<Message, Poison> {
+    let body = read(&raw, limit)?;
+    Ok(recognise(raw, body))
+}
+
+/// The first half of [`decode`]: reads the body, if the message can be understood.
+///
+/// # Errors
+/// Those of [`decode`].
+pub fn read(raw: &RawMessage, limit: usize) -> Result<Value, Poison> {
     if raw.body.len() > limit {
         return Err(Poison::TooLarge { size: raw.body.len(), limit });
     }
-    if let Some(excess) = raw.excess {
-        return Err(Poison::Headers(excess));
+    if let Some(excess) = &raw.excess {
+        return Err(Poison::Headers(excess.clone()));
     }
     if let Some(encoding) = &raw.content_encoding
         && !is_plain(encoding)
     {
         return Err(Poison::Encoded(encoding.clone()));
     }
-    let body = parse(&raw.body)?;
-    let is_command = is_command(&raw);
-    let size = raw.body.len();
-    let (exchange, key) = match first_death(&raw) {
-        Some(origin) => origin,
-        None => (raw.exchange.clone(), raw.key.clone()),
-    };
+    parse(&raw.body)
+}
 
+/// The second half of [`decode`]: makes one form of all, with the body that was read.
+pub fn recognise(raw: RawMessage, body: Value) -> Message {
+    let is_command = is_command(&raw);
+    let origin = first_death(&raw);
     let content = match body {
         Value::Object(body) if is_structured_cloud_event(&raw, &body) => cloud_event(body),
         body => match binary_attributes(&raw.headers) {
@@ -50,7 +58,8 @@ pub fn decode(raw: RawMessage, limit: usize) -> Result<Message, Poison> {
             },
         },
     };
-    Ok(Message {
+    let (exchange, key) = origin.unwrap_or((raw.exchange, raw.key));
+    Message {
         id: content.id,
         kind: content.kind,
         source: content.source,
@@ -62,8 +71,8 @@ pub fn decode(raw: RawMessage, limit: usize) -> Result<Message, Poison> {
         key,
         correlation_id: raw.correlation_id,
         is_command,
-        size,
-    })
+        size: raw.body.len(),
+    }
 }
 
 /// Whether it is a command of an orchestrator, which is its own correlation and its own type. An answer

@@ -3,6 +3,8 @@
 //! They are CEL without I/O, clock or randomness, bounded in length, depth and cost. A plain path
 //! (`=input.items`) is looked up directly, without the interpreter.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use super::interpreter::{self, FUNCTIONS, MAX_DEPTH, MAX_SOURCE, Parsed, Program};
@@ -92,7 +94,7 @@ impl Expression {
     /// A field is missing, an operation does not fit its operands, or the values are too large to
     /// compute with.
     pub fn evaluate(&self, scope: &Scope<'_>) -> Result<Value, ExpressionError> {
-        self.value(scope).and_then(bounded)
+        self.value(scope).and_then(bounded).map(Cow::into_owned)
     }
 
     /// Evaluates a condition.
@@ -101,9 +103,9 @@ impl Expression {
     ///
     /// Those of [`Expression::evaluate`], or it is neither true nor false.
     pub fn evaluate_bool(&self, scope: &Scope<'_>) -> Result<bool, ExpressionError> {
-        match self.value(scope)? {
-            Value::Bool(value) => Ok(value),
-            other => Err(ExpressionError::NotABoolean(type_name(&other))),
+        match &*self.value(scope)? {
+            Value::Bool(value) => Ok(*value),
+            other => Err(ExpressionError::NotABoolean(type_name(other))),
         }
     }
 
@@ -113,10 +115,10 @@ impl Expression {
     ///
     /// Those of [`Expression::evaluate`], or it is anything else, empty, or over [`MAX_KEY`] bytes.
     pub fn evaluate_key(&self, scope: &Scope<'_>) -> Result<String, ExpressionError> {
-        let key = match self.value(scope)? {
-            Value::String(text) => text,
+        let key = match &*self.value(scope)? {
+            Value::String(text) => text.clone(),
             Value::Number(number) => number.to_string(),
-            other => return Err(ExpressionError::NotAKey(type_name(&other))),
+            other => return Err(ExpressionError::NotAKey(type_name(other))),
         };
         match key.len() {
             0 => Err(ExpressionError::NotAKey("an empty string")),
@@ -125,13 +127,14 @@ impl Expression {
         }
     }
 
-    pub(super) fn value(&self, scope: &Scope<'_>) -> Result<Value, ExpressionError> {
+    /// Its value, which is not copied where it stands in the scope or in the definition.
+    pub(super) fn value<'a>(&'a self, scope: &Scope<'a>) -> Result<Cow<'a, Value>, ExpressionError> {
         match (&self.form, self.references.as_slice()) {
-            (Form::Literal(value), _) => Ok(value.clone()),
-            (Form::Cel(program), _) => program.run(scope),
+            (Form::Literal(value), _) => Ok(Cow::Borrowed(value)),
+            (Form::Cel(program), _) => program.run(scope).map(Cow::Owned),
             (Form::Path, paths) => match scope.find(&paths[0]) {
-                Found::Value(value) => Ok(value.into_owned()),
-                Found::BehindNull => Ok(Value::Null),
+                Found::Value(value) => Ok(value),
+                Found::BehindNull => Ok(Cow::Owned(Value::Null)),
                 other => Err(ExpressionError::not_found(&paths[0], other)),
             },
         }
@@ -269,7 +272,7 @@ pub(super) fn path_text(path: &[String]) -> String {
 }
 
 /// The value, if it can be kept.
-pub(super) fn bounded(value: Value) -> Result<Value, ExpressionError> {
+pub(super) fn bounded(value: Cow<'_, Value>) -> Result<Cow<'_, Value>, ExpressionError> {
     fn fits(value: &Value, depth: usize) -> bool {
         depth > 0
             && match value {

@@ -61,6 +61,11 @@ impl MessageId {
         Self(derive(&[instance.as_bytes(), b"notice", &(ordinal as u64).to_be_bytes()]))
     }
 
+    /// Reads an id back from the bytes of a store key.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+
     /// Parses what a reply carries as `correlation_id` or `x-saga-command-id`.
     pub fn parse(text: &str) -> Option<Self> {
         Uuid::try_parse(text).ok().map(Self)

@@ -211,13 +211,16 @@ impl Instance {
         let first = history.first()?.facts.first()?;
         let Fact::Started(started) = &first.fact else { return None };
         let mut instance = Self::begin(id, started, first.at);
-        for entry in history {
-            for recorded in &entry.facts {
-                instance.apply(recorded);
-            }
-            instance.revision = entry.revision;
-        }
+        instance.go_on(history);
         Some(instance)
+    }
+
+    /// Changes the instance as entries say that follow on those before.
+    pub fn go_on(&mut self, entries: &[HistoryEntry]) {
+        for entry in entries {
+            entry.facts.iter().for_each(|recorded| self.apply(recorded));
+            self.revision = entry.revision;
+        }
     }
 
     /// Changes the instance as the fact says. Facts that name a step or a notice which is not there

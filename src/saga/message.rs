@@ -110,7 +110,7 @@ pub struct Outgoing {
     /// Property `timestamp`: when the attempt was decided.
     pub timestamp: Timestamp,
     /// Headers, all of them strings.
-    pub headers: BTreeMap<String, String>,
+    pub headers: BTreeMap<&'static str, String>,
     /// JSON.
     pub body: Vec<u8>,
     /// True if a copy may have been published before, by an earlier connection or an earlier

@@ -1,5 +1,7 @@
 //! Templates: the bodies, inputs and outputs of a definition.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use super::expression::{Expression, ExpressionError, bounded};
@@ -49,7 +51,16 @@ impl Template {
     ///
     /// Those of [`Expression::evaluate`]; the first one ends it.
     pub fn evaluate(&self, scope: &Scope<'_>) -> Result<Value, ExpressionError> {
-        self.value(scope).and_then(bounded)
+        self.value(scope).and_then(bounded).map(Cow::into_owned)
+    }
+
+    /// Evaluates it to JSON text, without spaces and with the fields of objects in order.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Template::evaluate`].
+    pub fn render(&self, scope: &Scope<'_>) -> Result<Vec<u8>, ExpressionError> {
+        Ok(to_bytes(&*self.value(scope).and_then(bounded)?))
     }
 
     /// The paths that it names.
@@ -62,20 +73,28 @@ impl Template {
         }
     }
 
-    fn value(&self, scope: &Scope<'_>) -> Result<Value, ExpressionError> {
+    fn value<'a>(&'a self, scope: &Scope<'a>) -> Result<Cow<'a, Value>, ExpressionError> {
         Ok(match self {
-            Template::Literal(value) => value.clone(),
+            Template::Literal(value) => Cow::Borrowed(value),
             Template::Expression(expression) => expression.value(scope)?,
             Template::Map(fields) => {
                 let mut object = Map::new();
                 for (name, field) in fields {
-                    object.insert(name.clone(), field.value(scope)?);
+                    object.insert(name.clone(), field.value(scope)?.into_owned());
                 }
-                Value::Object(object)
+                Cow::Owned(Value::Object(object))
             }
-            Template::List(items) => items.iter().map(|item| item.value(scope)).collect::<Result<_, _>>()?,
+            Template::List(items) => {
+                let items = items.iter().map(|item| item.value(scope).map(Cow::into_owned));
+                Cow::Owned(items.collect::<Result<_, _>>()?)
+            }
         })
     }
+}
+
+/// JSON text, without spaces and with the fields of objects in order.
+pub(super) fn to_bytes(value: &Value) -> Vec<u8> {
+    serde_json::to_vec(value).expect("a JSON value has string keys only")
 }
 
 impl From<Expression> for Template {

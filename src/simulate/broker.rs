@@ -93,7 +93,11 @@ impl Broker {
             message_id: outgoing.message_id.to_string(),
             exchange: outgoing.exchange.clone(),
             key: outgoing.key.clone(),
-            headers: outgoing.headers.clone(),
+            headers: outgoing
+                .headers
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.clone()))
+                .collect(),
             body: String::from_utf8_lossy(&outgoing.body).into_owned(),
             at,
         });

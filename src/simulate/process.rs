@@ -42,7 +42,7 @@ impl Process {
         let mut store = Store::simulated(memory)?;
         let reader = store.reader();
         let (catalog, batch) = Catalog::adopt(definitions.to_vec(), &reader)?;
-        store.commit(&batch)?;
+        store.commit(batch)?;
         let mut engine = Engine::new(reader, catalog);
         let recovered = engine.recover()?;
         let outbox = recovered.outgoing.into();
@@ -71,8 +71,8 @@ impl Process {
     /// Ends the commit, and releases what waited for it: messages to the outbox, settlements to the
     /// caller.
     pub(super) fn end_commit(&mut self) -> Result<Option<Settlement>, ProcessError> {
-        let Some(gathered) = self.committing.take() else { return Ok(None) };
-        self.store.commit(&gathered.batch)?;
+        let Some(mut gathered) = self.committing.take() else { return Ok(None) };
+        self.store.commit(std::mem::take(&mut gathered.batch))?;
         self.engine.committed(&gathered);
         self.outbox.extend(gathered.release.outgoing);
         Ok(Some(gathered.release.settlement))

@@ -1,14 +1,12 @@
 //! What one commit holds: the changes of any number of instances, and what came with them.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::disk::Writes;
-use super::keys::{self, Position};
-use super::record;
-use crate::saga::fact::HistoryEntry;
+use super::{keys, record};
+use crate::saga::fact::{Fact, HistoryEntry};
 use crate::saga::id::{InstanceId, MessageId, Phase};
 use crate::saga::instance::{Instance, Status};
 use crate::saga::message::{Origin, Part};
@@ -17,40 +15,79 @@ use crate::saga::time::Timestamp;
 
 /// Changes that are committed together. Nothing in it survives anything before
 /// [`Store::commit`](super::Store::commit) has returned.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Batch {
-    pub(super) writes: Writes,
-    pub(super) appends: HashMap<InstanceId, Append>,
+    /// Made before the changes: a removed instance may begin anew.
+    pub(super) removals: Vec<Removal>,
+    pub(super) changes: Vec<Change>,
+    pub(super) correlations: Vec<(MessageId, Correlation)>,
+    pub(super) definitions: Writes,
     pub(super) letters: Vec<DeadLetter>,
     /// The latest time that anything in it was recorded at.
     pub(super) latest: Timestamp,
     bytes: usize,
 }
 
-/// The revisions of one instance that a batch appends.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Append {
-    /// The first one: what the store must not have yet.
-    pub(super) first: u64,
-    /// The last one.
-    pub(super) last: u64,
-    /// The first one that does not follow on the one before it.
-    pub(super) astray: Option<u64>,
+/// An entry that is appended to an instance's history.
+#[derive(Clone, Debug)]
+pub(super) struct Change {
+    pub(super) id: InstanceId,
+    pub(super) revision: u64,
+    /// The entry as JSON.
+    pub(super) entry: Vec<u8>,
+    /// The instance after it.
+    pub(super) head: Head,
 }
 
-/// What the store holds of an instance before a change, as far as its views depend on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Before {
-    /// Where it stood.
-    pub status: Status,
-    /// Whether anything was still to be done for it.
-    pub open: bool,
+/// An instance that is to be removed, and what it has left beside its history.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Removal {
+    pub(super) id: InstanceId,
+    /// The revision that it must have.
+    pub(super) revision: u64,
+    pub(super) saga: String,
+    pub(super) started_at: Timestamp,
+    pub(super) attributes: BTreeMap<String, String>,
+    /// The commands that were sent.
+    pub(super) messages: Vec<MessageId>,
 }
 
-impl Before {
-    /// What is to be known of an instance that is about to change.
-    pub fn of(instance: &Instance) -> Self {
-        Self { status: instance.status, open: instance.is_open() }
+/// What is to be known of an instance without reading its history.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Head {
+    pub(super) saga: String,
+    pub(super) version: u32,
+    pub(super) status: Status,
+    pub(super) started_at: Timestamp,
+    /// Whether anything is still to be done for it.
+    pub(super) open: bool,
+    /// When it has to be looked at next.
+    pub(super) due: Option<Timestamp>,
+    /// Whether the broker has yet to confirm a message of it.
+    pub(super) unconfirmed: bool,
+    /// Searchable values, where the tables do not have them yet.
+    pub(super) attributes: BTreeMap<String, String>,
+}
+
+impl Head {
+    /// The head of an instance, which the tables do not have yet if it is `new`.
+    pub(super) fn of(instance: &Instance, new: bool) -> Self {
+        let attributes = if new { instance.attributes.clone() } else { BTreeMap::new() };
+        Self {
+            saga: instance.saga.clone(),
+            version: instance.version,
+            status: instance.status,
+            started_at: instance.started_at,
+            open: instance.is_open(),
+            due: instance.next_due(),
+            unconfirmed: instance.unconfirmed().next().is_some(),
+            attributes,
+        }
+    }
+
+    /// Whether nothing but repeated messages can come for it any more.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.status, Status::Completed | Status::Compensated) && !self.open
     }
 }
 
@@ -99,39 +136,34 @@ impl Batch {
         self.bytes
     }
 
-    /// Adds a change of an instance: `entry` is appended to its history, its record becomes
-    /// `instance`, and the views follow.
+    /// Adds a change of an instance: `entry` is appended to its history, which makes it `instance`.
     ///
-    /// `before` is what the store, or an earlier change in this batch, holds of it; `None` for an
-    /// instance that starts. `entry.revision` must be the next one: the commit fails otherwise.
-    pub fn save(&mut self, before: Option<Before>, instance: &Instance, entry: &HistoryEntry) {
-        let id = instance.id;
+    /// `entry.revision` must be the next one: the commit fails otherwise.
+    pub fn save(&mut self, instance: &Instance, entry: &HistoryEntry) {
         self.latest = self.latest.max(instance.updated_at);
-        self.expect_next(id, entry.revision);
-        self.put(&keys::entry(id, entry.revision), &record::json(entry));
-        self.put(&keys::instance(id), &record::json(instance));
-        let position = Position::of(instance.started_at, id);
-        if before.map(|before| before.status) != Some(instance.status) {
-            if let Some(before) = before {
-                self.unmark(&keys::at(&keys::by_status(&instance.saga, before.status), position));
-            }
-            self.mark(&keys::at(&keys::by_status(&instance.saga, instance.status), position));
-        }
-        match (before.is_some_and(|before| before.open), instance.is_open()) {
-            (false, true) => self.mark(&keys::open(id)),
-            (true, false) => self.unmark(&keys::open(id)),
-            (true, true) | (false, false) => {}
-        }
-        if before.is_none() {
-            for (attribute, value) in &instance.attributes {
-                self.mark(&keys::at(&keys::by_attribute(&instance.saga, attribute, value), position));
-            }
-        }
+        let change = Change {
+            id: instance.id,
+            revision: entry.revision,
+            entry: record::json(entry),
+            head: Head::of(instance, entry.revision == 1),
+        };
+        self.bytes += Change::OVERHEAD + change.entry.len();
+        self.changes.push(change);
+    }
+
+    /// Has an instance removed, with all that is known of it, before anything else of the batch is done. Its
+    /// business key may begin anew.
+    ///
+    /// It must have the revision that it had when the removal was made: the commit fails otherwise.
+    pub fn remove(&mut self, removal: Removal) {
+        self.bytes += removal.bytes();
+        self.removals.push(removal);
     }
 
     /// Adds what a reply to `message` is matched by.
     pub fn correlate(&mut self, message: MessageId, correlation: Correlation) {
-        self.put(&keys::correlation(message), &correlation.to_bytes());
+        self.bytes += Correlation::LENGTH;
+        self.correlations.push((message, correlation));
     }
 
     /// Adds a dead letter. Of all that were ever added, the newest
@@ -145,42 +177,57 @@ impl Batch {
     /// Adds a version of a saga and its source. What is there under the same version or hash is
     /// replaced.
     pub fn define(&mut self, saga: &str, version: u32, hash: &DefinitionHash, source: &str) {
-        self.put(&keys::definition(hash), source.as_bytes());
-        self.put(&keys::version(saga, version), hash.as_bytes());
-    }
-
-    fn expect_next(&mut self, id: InstanceId, revision: u64) {
-        match self.appends.entry(id) {
-            Entry::Vacant(place) => {
-                place.insert(Append { first: revision, last: revision, astray: None });
-            }
-            Entry::Occupied(mut place) => {
-                let append = place.get_mut();
-                if append.last.checked_add(1) != Some(revision) {
-                    append.astray.get_or_insert(revision);
-                }
-                append.last = revision;
-            }
-        }
-    }
-
-    fn put(&mut self, key: &[u8], payload: &[u8]) {
-        self.bytes += record::insert(&mut self.writes, key, payload);
-    }
-
-    fn mark(&mut self, key: &[u8]) {
-        self.bytes += key.len();
-        self.writes.insert(key.to_vec(), Some(Vec::new()));
-    }
-
-    fn unmark(&mut self, key: &[u8]) {
-        self.bytes += key.len();
-        self.writes.insert(key.to_vec(), None);
+        let writes = &mut self.definitions;
+        self.bytes += source.len() + hash.len();
+        record::insert(writes, &keys::definition(hash), source.as_bytes());
+        record::insert(writes, &keys::version(saga, version), hash.as_bytes());
     }
 }
 
+impl Removal {
+    /// The removal of an instance with this history, whole.
+    pub fn of(instance: &Instance, history: &[HistoryEntry]) -> Self {
+        let facts = history.iter().flat_map(|entry| &entry.facts);
+        let messages = facts.filter_map(|recorded| match recorded.fact {
+            Fact::Dispatched { step, phase, attempt } => {
+                let step = instance.steps.get(step)?;
+                Some(MessageId::attempt(instance.id, &step.name, phase, attempt))
+            }
+            _ => None,
+        });
+        Self {
+            id: instance.id,
+            revision: instance.revision,
+            saga: instance.saga.clone(),
+            started_at: instance.started_at,
+            attributes: instance.attributes.clone(),
+            messages: messages.collect(),
+        }
+    }
+
+    /// The instance.
+    pub fn instance(&self) -> InstanceId {
+        self.id
+    }
+
+    /// The revision that it must have.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// About how many bytes of keys it takes.
+    fn bytes(&self) -> usize {
+        512 + 32 * self.messages.len() + 64 * self.attributes.len()
+    }
+}
+
+impl Change {
+    /// About how many bytes it takes beside the entry.
+    const OVERHEAD: usize = 64;
+}
+
 impl Correlation {
-    const LENGTH: usize = 25;
+    pub(super) const LENGTH: usize = 25;
 
     /// What replies to a message are matched by; `None` for one that has no replies.
     pub fn of(origin: Origin) -> Option<Self> {

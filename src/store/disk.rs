@@ -50,14 +50,6 @@ impl Disk {
         }
     }
 
-    /// Whether there is a value.
-    pub(super) fn has(&self, key: &[u8]) -> Result<bool, StoreError> {
-        match self {
-            Disk::Folder(folder) => folder.sled().contains_key(key).map_err(|source| self.unreadable(source)),
-            Disk::Memory(memory) => Ok(memory.get(key).is_some()),
-        }
-    }
-
     /// The keys of a range.
     pub(super) fn keys(&self, range: Range<Vec<u8>>) -> Keys<'_> {
         match self {

@@ -83,6 +83,15 @@ pub enum StoreError {
         /// The latest format that this version reads.
         supported: u8,
     },
+    /// A copy of the store is not the same.
+    #[error(
+        "the compacted copy of store {path} is not the same as the store, which is as it was: check the disk, \
+         then try again"
+    )]
+    Copy {
+        /// Folder of the store.
+        path: PathBuf,
+    },
     /// The history is not where the writer believed it to be: there were two writers. Nothing was
     /// written.
     #[error(

@@ -65,6 +65,14 @@ impl Folder {
         Ok(Self { sled, _release: release, database, high_water, _lock: lock, path })
     }
 
+    /// Closes the database, and returns what keeps the folder locked.
+    pub(super) fn close(self) -> File {
+        let Self { sled, _release: release, _lock: lock, .. } = self;
+        drop(sled);
+        drop(release);
+        lock
+    }
+
     /// The database. Everything is in its default tree.
     pub(super) fn sled(&self) -> &sled::Db {
         &self.sled
@@ -118,8 +126,14 @@ impl Folder {
     }
 }
 
+/// Opens a database by itself, in a folder that the caller keeps locked. It is closed once the database and
+/// then the other value are dropped.
+pub(super) fn open_beside(directory: &Path, cache_mib: u64) -> Result<(Release, sled::Db), sled::Error> {
+    Ok((Release(directory.join("db")), open_sled(directory, cache_mib)?))
+}
+
 /// Makes a folder that nobody else may enter. One that is there keeps the mode that it has.
-fn make_private(path: &Path) -> Result<(), StoreError> {
+pub(super) fn make_private(path: &Path) -> Result<(), StoreError> {
     if path.is_dir() {
         return Ok(());
     }
@@ -177,7 +191,7 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
 ///
 /// After a write that failed, its memory may hold what the disk does not, as clean as if it did: what a
 /// restart then decides on could be gone with the next power cut.
-fn forget_cached(file: &Path) -> Result<(), StoreError> {
+pub(super) fn forget_cached(file: &Path) -> Result<(), StoreError> {
     if !file.exists() {
         return Ok(());
     }
@@ -204,7 +218,7 @@ fn open_sled(directory: &Path, cache_mib: u64) -> Result<sled::Db, sled::Error> 
 
 /// Waits, when dropped, until sled is done with this file, its own. sled is dropped before, but lets
 /// go a moment later, on threads of its own: a folder that is closed has to be closed.
-struct Release(PathBuf);
+pub(super) struct Release(PathBuf);
 
 impl Drop for Release {
     fn drop(&mut self) {

@@ -9,11 +9,13 @@ use super::keys::{self, Position};
 use super::memory::Memory;
 use super::query::Query;
 use super::reader::Reader;
-use super::record;
+use super::shared::Shared;
+use super::{record, table};
 use crate::fuzzing::assert_again;
 use crate::saga::fact::HistoryEntry;
 use crate::saga::id::{InstanceId, MessageId};
 use crate::saga::instance::{Instance, Status};
+use crate::saga::time::Timestamp;
 
 /// Bytes as they may lie on a damaged disk, as a record that is whole but makes no sense, as a key, and as
 /// what a user sends back as a cursor. The first byte says how long the first value is.
@@ -46,11 +48,12 @@ fn damaged((head, chunks): (&[u8], &[u8])) {
 fn senseless(data: &[u8]) {
     let (id, hash) = (InstanceId::new("fuzz", "1"), "hash".to_owned());
     let message = MessageId::notice(id, 0);
-    let position = Position::from_start(crate::saga::time::Timestamp(0));
+    let position = Position::of(Timestamp(0), id);
     let mut writes = Writes::default();
     for key in [
         keys::instance(id),
-        keys::entry(id, 1),
+        keys::block(id, 1),
+        keys::run_block(1, message),
         keys::correlation(message),
         keys::dead_letter(1),
         keys::definition(&hash),
@@ -60,13 +63,19 @@ fn senseless(data: &[u8]) {
     ] {
         record::insert(&mut writes, &key, data);
     }
-    let disk = Arc::new(disk(&writes));
-    let payload = record::read(&disk, &keys::instance(id)).expect("it was written a moment ago");
+    let payload = record::read(&disk(&writes), &keys::instance(id)).expect("it was written a moment ago");
     assert_eq!(payload.as_deref(), Some(data));
-    let reader = Reader::new(Arc::clone(&disk));
-    let _ = (reader.definition(&hash), reader.definition_hash("fuzz", 1), reader.correlation(message));
-    let _ = (reader.instance(id), reader.open_instances().count(), reader.history(id));
-    let _ = (reader.list(&Query::default()), reader.dead_letters(10, None));
+    let mut sensible = writes.clone();
+    record::insert(&mut sensible, &keys::instance(id), &table::place("fuzz", Status::Running));
+    let mut journal = sensible.clone();
+    record::insert(&mut journal, &keys::journal(1), data);
+    for (writes, span) in [(writes, (0, 0)), (sensible, (0, 0)), (journal, (1, 1))] {
+        let Ok(shared) = Shared::over(disk(&writes), span) else { continue };
+        let reader = Reader::new(Arc::new(shared));
+        let _ = (reader.definition(&hash), reader.definition_hash("fuzz", 1), reader.correlation(message));
+        let _ = (reader.instance(id), reader.waiting().count(), reader.history(id));
+        let _ = (reader.list(&Query::default()), reader.dead_letters(10, None));
+    }
     if let Some(correlation) = Correlation::from_bytes(data) {
         assert_eq!(correlation.to_bytes(), data);
     }
@@ -98,7 +107,8 @@ fn named(data: &[u8]) {
 /// The bytes as a place to go on from.
 fn cursor(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let reader = Reader::new(Arc::new(disk(&Writes::default())));
+    let shared = Shared::over(disk(&Writes::default()), (0, 0)).expect("an empty disk can be read");
+    let reader = Reader::new(Arc::new(shared));
     let _ = reader.dead_letters(10, Some(text));
     let page = reader.list(&Query { cursor: Some(text.to_owned()), ..Query::default() });
     match Position::from_cursor(text) {

@@ -3,13 +3,15 @@
 //! | key | value |
 //! |---|---|
 //! | `m` | number of the last commit |
+//! | `j` commit | the journal: what that commit changed |
 //! | `d` hash | source of a definition |
 //! | `v` saga `0` version | hash of that version |
-//! | `i` instance | the instance's record, without its input |
-//! | `h` instance, revision | one entry of its history |
+//! | `i` instance | where the tables have it, and up to which revision |
+//! | `s` saga `0` status, start, instance | its whole history, or a snapshot: the view by status |
+//! | `h` instance, revision | beside a snapshot: entries of its history, from that one on |
 //! | `o` instance | nothing: something is still to be done for it |
 //! | `c` message | the attempt that the message is |
-//! | `s` saga `0` status, start, instance | nothing: view by status |
+//! | `r` run, message | attempts of instances that have ended, sorted, from that message on |
 //! | `a` saga `0` attribute `0` value `0` start, instance | nothing: view by attribute |
 //! | `x` number | a dead letter |
 //! | `k` key, number | a further chunk of the value under that key |
@@ -27,8 +29,12 @@ use crate::saga::time::Timestamp;
 
 /// Key of the store's own record.
 pub(super) const META: &[u8] = b"m";
-/// First byte of the records of instances.
+/// First byte of the journal.
+pub(super) const JOURNAL: u8 = b'j';
+/// First byte of the places of instances.
 pub(super) const INSTANCE: u8 = b'i';
+/// First byte of the runs.
+pub(super) const RUN: u8 = b'r';
 /// First byte of every key in the view by status.
 pub(super) const BY_STATUS: u8 = b's';
 /// First byte of the markers of open instances.
@@ -49,18 +55,23 @@ pub(super) fn version(saga: &str, version: u32) -> Vec<u8> {
     key(b'v', &[saga.as_bytes(), b"\0", &version.to_be_bytes()])
 }
 
-/// Record of an instance.
+/// What a commit changed.
+pub(super) fn journal(commit: u64) -> Vec<u8> {
+    key(JOURNAL, &[&commit.to_be_bytes()])
+}
+
+/// Where the tables have an instance.
 pub(super) fn instance(id: InstanceId) -> Vec<u8> {
     key(INSTANCE, &[id.as_bytes()])
 }
 
-/// First bytes of every entry of an instance's history.
+/// First bytes of every block of an instance's history.
 pub(super) fn history(id: InstanceId) -> Vec<u8> {
     key(b'h', &[id.as_bytes()])
 }
 
-/// One entry of an instance's history.
-pub(super) fn entry(id: InstanceId, revision: u64) -> Vec<u8> {
+/// A block of an instance's history.
+pub(super) fn block(id: InstanceId, revision: u64) -> Vec<u8> {
     key(b'h', &[id.as_bytes(), &revision.to_be_bytes()])
 }
 
@@ -72,6 +83,16 @@ pub(super) fn open(id: InstanceId) -> Vec<u8> {
 /// The attempt that a message is.
 pub(super) fn correlation(message: MessageId) -> Vec<u8> {
     key(b'c', &[message.as_bytes()])
+}
+
+/// First bytes of every block of a run.
+pub(super) fn run(number: u64) -> Vec<u8> {
+    key(RUN, &[&number.to_be_bytes()])
+}
+
+/// A block of a run.
+pub(super) fn run_block(number: u64, first: MessageId) -> Vec<u8> {
+    key(RUN, &[&number.to_be_bytes(), first.as_bytes()])
 }
 
 /// First bytes of a saga's instances of one status.
@@ -94,6 +115,12 @@ pub(super) fn chunk(of: &[u8], number: u32) -> Vec<u8> {
     key(b'k', &[of, &number.to_be_bytes()])
 }
 
+/// The key whose value a chunk belongs to, and the chunk's number; `None` for other keys.
+pub(super) fn chunk_of(key: &[u8]) -> Option<(&[u8], u32)> {
+    let (of, number) = key.strip_prefix(b"k")?.split_last_chunk()?;
+    Some((of, u32::from_be_bytes(*number)))
+}
+
 /// Where an instance stands in a view: by start, then by id. The last 24 bytes of a view's keys.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Position([u8; 24]);
@@ -110,6 +137,17 @@ impl Position {
     /// Before every instance that started at or after `at`.
     pub(super) fn from_start(at: Timestamp) -> Self {
         Self::of(at, InstanceId::from_bytes([0; 16]))
+    }
+
+    /// The position right after it.
+    pub(super) fn next(mut self) -> Self {
+        for byte in self.0.iter_mut().rev() {
+            *byte = byte.wrapping_add(1);
+            if *byte != 0 {
+                break;
+            }
+        }
+        self
     }
 
     /// Reads a position back from a view's key; `None` if the key is too short.
@@ -171,6 +209,11 @@ pub(super) fn number_of(key: &[u8]) -> Option<u64> {
     key.get(1..)?.try_into().ok().map(u64::from_be_bytes)
 }
 
+/// The run that a block belongs to.
+pub(super) fn run_number(key: &[u8]) -> Option<u64> {
+    key.get(1..)?.first_chunk().copied().map(u64::from_be_bytes)
+}
+
 /// The instance after the first byte of a key.
 pub(super) fn instance_of(key: &[u8]) -> Option<InstanceId> {
     key.get(1..)?.first_chunk().copied().map(InstanceId::from_bytes)
@@ -181,6 +224,11 @@ pub(super) fn describe(key: &[u8]) -> String {
     let id = instance_of(key);
     match (key.first(), id) {
         (Some(b'i'), Some(id)) => format!("instance {id}"),
+        (Some(&BY_STATUS), _) => match Position::of_key(key) {
+            Some(position) => format!("instance {}", position.instance()),
+            None => "a view of instances".to_owned(),
+        },
+        (Some(&JOURNAL), _) => format!("journal of commit {}", number_of(key).unwrap_or(0)),
         (Some(b'o'), Some(id)) => format!("marker of open instance {id}"),
         (Some(b'h'), Some(id)) => {
             let revision = key.last_chunk().copied().map_or(0, u64::from_be_bytes);
@@ -202,7 +250,7 @@ fn key(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
 }
 
 /// What stands for a status in keys. Never changes: it is on disk.
-fn status_byte(status: Status) -> u8 {
+pub(super) fn status_byte(status: Status) -> u8 {
     match status {
         Status::Running => b'r',
         Status::Compensating => b'b',
@@ -241,6 +289,7 @@ mod tests {
         for position in positions {
             assert_eq!(position.instance(), id);
             assert_eq!(Position::from_cursor(&position.to_cursor()), Some(position));
+            assert!(position < position.next());
         }
     }
 

@@ -9,8 +9,16 @@
 //! |---|---|
 //! | `writer` | [`Store`]: open, commit |
 //! | `batch` | [`Batch`]: what one commit holds |
+//! | `journal` | what each commit changed |
+//! | `memtable` | the same in memory, until the tables have it |
+//! | `checkpoint` | what moves from the journal to the tables, a little with each commit |
+//! | `table` | histories out of the journal, by status and start |
+//! | `runs` | what late replies to instances that have ended are matched by |
+//! | `shared` | disk and memtable, as the writer and its readers share them |
+//! | `waiting` | [`Waiting`]: what a start has to know of each open instance |
 //! | `reader` | [`Reader`]: everything that is asked of the store |
 //! | `query` | [`Query`]: lists of instances, page by page |
+//! | `compact` | a copy in its place that takes less room |
 //! | `disk` | what it lies on: a folder, or a simulated disk |
 //! | `folder` | the folder: its lock, sled, the sync |
 //! | `memory` | [`Memory`]: a disk that simulations break |
@@ -24,22 +32,32 @@
 //! is a copy of the whole folder while no process uses it.
 
 mod batch;
+mod checkpoint;
+mod compact;
 mod disk;
 mod error;
 mod folder;
 #[cfg(any(test, feature = "faults"))]
 pub(crate) mod fuzzing;
 mod high_water;
+mod journal;
 mod keys;
 mod memory;
+mod memtable;
 mod query;
 mod reader;
 mod record;
+mod runs;
+mod shared;
+mod table;
+mod waiting;
 mod writer;
 
-pub use batch::{Batch, Before, Correlation, DeadLetter};
+pub use batch::{Batch, Correlation, DeadLetter, Removal};
+pub use compact::{Compacted, compact};
 pub use error::StoreError;
 pub use memory::{DiskFault, Memory};
-pub use query::{Page, Query};
+pub use query::{Order, Page, Query};
 pub use reader::Reader;
+pub use waiting::Waiting;
 pub use writer::{MAX_DEAD_LETTERS, Store};

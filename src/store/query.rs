@@ -1,18 +1,20 @@
-//! Lists of instances: ranges of the views, merged newest first, page by page.
+//! Lists of instances: ranges of the views and the memtable, merged in the order of the starts, page by page.
 //!
-//! The views only propose instances; whether one matches is decided by its record.
+//! These only propose instances; whether one matches is decided by the instance.
 
 use super::disk::{Disk, Keys};
 use super::error::StoreError;
 use super::keys::{self, Position};
-use super::record;
+use super::memtable::Recent;
+use super::shared::Shared;
 use crate::saga::id::InstanceId;
 use crate::saga::instance::{Instance, Status};
 use crate::saga::time::Timestamp;
+use std::collections::BTreeSet;
 
 /// Items on a page at most.
 pub(super) const MAX_LIMIT: usize = 1_000;
-/// Records that are read for a page at most; the page is short then.
+/// Instances that are read for a page at most; the page is short then.
 const MAX_READ: usize = 10_000;
 
 /// Which instances to list. What is left out does not restrict.
@@ -30,14 +32,26 @@ pub struct Query {
     pub started_after: Option<Timestamp>,
     /// Started before this time.
     pub started_before: Option<Timestamp>,
+    /// By when they started.
+    pub order: Order,
     /// Where to go on: [`Page::next`] of the page before, of the same query.
     pub cursor: Option<String>,
     /// Items on a page; at least 1, at most 1,000.
     pub limit: usize,
 }
 
+/// In which order instances are listed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// Who started last comes first.
+    #[default]
+    NewestFirst,
+    /// Who started first comes first.
+    OldestFirst,
+}
+
 impl Default for Query {
-    /// Everything, 50 a page.
+    /// Everything, newest first, 50 a page.
     fn default() -> Self {
         Self {
             saga: None,
@@ -46,6 +60,7 @@ impl Default for Query {
             attribute: None,
             started_after: None,
             started_before: None,
+            order: Order::NewestFirst,
             cursor: None,
             limit: 50,
         }
@@ -53,6 +68,14 @@ impl Default for Query {
 }
 
 impl Query {
+    /// Whether it may match, as far as is known without reading its history.
+    fn may_match(&self, recent: &Recent) -> bool {
+        let head = &recent.head;
+        self.saga.as_ref().is_none_or(|saga| *saga == head.saga)
+            && (self.statuses.is_empty() || self.statuses.contains(&head.status))
+            && self.attribute.as_ref().is_none_or(|(name, value)| head.attributes.get(name) == Some(value))
+    }
+
     fn matches(&self, instance: &Instance) -> bool {
         let attribute = |(name, value): &(String, String)| instance.attributes.get(name) == Some(value);
         self.saga.as_ref().is_none_or(|saga| *saga == instance.saga)
@@ -74,26 +97,29 @@ pub struct Page<T> {
 }
 
 /// Reads one page of what matches `query`.
-pub(super) fn list(disk: &Disk, query: &Query) -> Result<Page<Instance>, StoreError> {
+pub(super) fn list(shared: &Shared, query: &Query) -> Result<Page<Instance>, StoreError> {
     let sagas = match &query.saga {
         Some(saga) => vec![saga.clone()],
-        None => sagas(disk)?,
+        None => sagas(shared)?,
     };
-    let from = query.started_after.map(Position::from_start);
-    let to = [cursor(query)?, query.started_before.map(Position::from_start)].into_iter().flatten().min();
+    let (from, to) = range(query)?;
     if let Some(business_key) = &query.business_key {
-        return by_business_key(disk, query, &sagas, business_key, to);
+        return by_business_key(shared, query, &sagas, business_key, (from, to));
     }
-    let mut ranges: Vec<_> =
-        prefixes(query, &sagas).iter().map(|prefix| NewestFirst::new(disk, prefix, from, to)).collect();
+    // The memtable first: what moves to the tables meanwhile is proposed twice, not never.
+    let recent = Proposals::of_memtable(shared, query, from, to);
+    let prefixes = prefixes(query, &sagas);
+    let tables =
+        prefixes.iter().map(|prefix| Proposals::of_view(&shared.disk, prefix, query.order, from, to));
+    let mut ranges: Vec<_> = [recent].into_iter().chain(tables).collect();
     let limit = query.limit.clamp(1, MAX_LIMIT);
     let mut page = Page { items: Vec::new(), next: None };
     let mut read = 0;
-    while let Some(position) = newest(&mut ranges)? {
-        page.items.extend(instance(disk, query, position.instance())?);
+    while let Some(position) = next(&mut ranges, query.order)? {
+        page.items.extend(instance(shared, query, position.instance())?);
         read += 1;
         if page.items.len() == limit || read == MAX_READ {
-            page.next = newest(&mut ranges)?.map(|_| position.to_cursor());
+            page.next = next(&mut ranges, query.order)?.map(|_| position.to_cursor());
             break;
         }
     }
@@ -102,26 +128,42 @@ pub(super) fn list(disk: &Disk, query: &Query) -> Result<Page<Instance>, StoreEr
 
 /// The instances of a business key: one a saga, found by their ids, all on one page.
 fn by_business_key(
-    disk: &Disk,
+    shared: &Shared,
     query: &Query,
     sagas: &[String],
     business_key: &str,
-    to: Option<Position>,
+    (from, to): (Option<Position>, Option<Position>),
 ) -> Result<Page<Instance>, StoreError> {
     let mut items = Vec::new();
     for saga in sagas {
-        items.extend(instance(disk, query, InstanceId::new(saga, business_key))?);
+        items.extend(instance(shared, query, InstanceId::new(saga, business_key))?);
     }
     let position = |instance: &Instance| Position::of(instance.started_at, instance.id);
-    items.retain(|instance| to.is_none_or(|to| position(instance) < to));
-    items.sort_by_key(|instance| std::cmp::Reverse(position(instance)));
+    items.retain(|instance| {
+        let at = position(instance);
+        from.is_none_or(|from| at >= from) && to.is_none_or(|to| at < to)
+    });
+    items.sort_by_key(position);
+    if query.order == Order::NewestFirst {
+        items.reverse();
+    }
     Ok(Page { items, next: None })
 }
 
-/// Reads an instance, if it matches.
-fn instance(disk: &Disk, query: &Query, id: InstanceId) -> Result<Option<Instance>, StoreError> {
-    let instance: Option<Instance> = record::read_json(disk, &keys::instance(id))?;
+/// Reads an instance without its input, if it matches.
+fn instance(shared: &Shared, query: &Query, id: InstanceId) -> Result<Option<Instance>, StoreError> {
+    let instance = shared.without_input(id)?;
     Ok(instance.filter(|instance| query.matches(instance)))
+}
+
+/// The positions from which on and up to which there may be matches that are not on a page before.
+fn range(query: &Query) -> Result<(Option<Position>, Option<Position>), StoreError> {
+    let [from, to] = [query.started_after, query.started_before].map(|at| at.map(Position::from_start));
+    Ok(match (cursor(query)?, query.order) {
+        (None, _) => (from, to),
+        (Some(last), Order::NewestFirst) => (from, Some(to.map_or(last, |to| to.min(last)))),
+        (Some(last), Order::OldestFirst) => (from.max(Some(last.next())), to),
+    })
 }
 
 /// Where the page before ended.
@@ -140,54 +182,86 @@ fn prefixes(query: &Query, sagas: &[String]) -> Vec<Vec<u8>> {
     sagas.iter().flat_map(|saga| statuses.iter().map(|status| keys::by_status(saga, *status))).collect()
 }
 
-/// Every saga that has instances, found by leaping from one to the next.
-fn sagas(disk: &Disk) -> Result<Vec<String>, StoreError> {
-    let mut sagas: Vec<String> = Vec::new();
+/// Every saga that has instances; in the view they are found by leaping from one to the next.
+fn sagas(shared: &Shared) -> Result<Vec<String>, StoreError> {
+    let disk = &shared.disk;
+    let mut sagas: BTreeSet<String> =
+        shared.memtable().iter().map(|(_, recent)| recent.head.saga.clone()).collect();
     let mut start = vec![keys::BY_STATUS];
     while let Some(found) = disk.keys(start..vec![keys::BY_STATUS + 1]).next() {
         let key = found?;
         let saga = keys::saga_of(&key).ok_or_else(|| disk.corrupt(&key, "it names no saga"))?.to_owned();
         // Names end with a zero byte, so this is behind all keys of this saga.
         start = [&[keys::BY_STATUS], saga.as_bytes(), &[1]].concat();
-        sagas.push(saga);
+        sagas.insert(saga);
     }
-    Ok(sagas)
+    Ok(sagas.into_iter().collect())
 }
 
-/// One range of a view, from its end.
-struct NewestFirst<'a> {
-    keys: Option<Keys<'a>>,
+/// Positions in the order of a query.
+struct Proposals<'a> {
+    positions: Box<dyn Iterator<Item = Result<Position, StoreError>> + 'a>,
     head: Option<Position>,
 }
 
-impl<'a> NewestFirst<'a> {
-    fn new(disk: &'a Disk, prefix: &[u8], from: Option<Position>, to: Option<Position>) -> Self {
+impl<'a> Proposals<'a> {
+    /// A range of a view.
+    fn of_view(
+        disk: &'a Disk,
+        prefix: &[u8],
+        order: Order,
+        from: Option<Position>,
+        to: Option<Position>,
+    ) -> Self {
         let range = keys::between(prefix, from, to);
-        let keys = (range.start < range.end).then(|| disk.keys(range));
-        Self { keys, head: None }
+        let keys: Keys<'_> =
+            if range.start < range.end { disk.keys(range) } else { Box::new(std::iter::empty()) };
+        let position = |key: Result<sled::IVec, _>| key.map(|key| Position::of_key(&key)).transpose();
+        let positions: Box<dyn Iterator<Item = _> + 'a> = match order {
+            Order::NewestFirst => Box::new(keys.rev().filter_map(position)),
+            Order::OldestFirst => Box::new(keys.filter_map(position)),
+        };
+        Self { positions, head: None }
     }
 
-    /// The newest position that has not been taken.
+    /// What the memtable proposes.
+    fn of_memtable(shared: &Shared, query: &Query, from: Option<Position>, to: Option<Position>) -> Self {
+        let memtable = shared.memtable();
+        let proposed = memtable.iter().filter(|(_, recent)| query.may_match(recent));
+        let positions = proposed.map(|(id, recent)| Position::of(recent.head.started_at, id));
+        let is_asked_for =
+            |at: &Position| from.is_none_or(|from| *at >= from) && to.is_none_or(|to| *at < to);
+        let mut positions: Vec<_> = positions.filter(is_asked_for).collect();
+        positions.sort_unstable();
+        if query.order == Order::NewestFirst {
+            positions.reverse();
+        }
+        Self { positions: Box::new(positions.into_iter().map(Ok)), head: None }
+    }
+
+    /// The next position that has not been taken.
     fn peek(&mut self) -> Result<Option<Position>, StoreError> {
-        while self.head.is_none() {
-            let Some(found) = self.keys.as_mut().and_then(DoubleEndedIterator::next_back) else {
-                return Ok(None);
-            };
-            self.head = Position::of_key(&found?);
+        if self.head.is_none() {
+            let Some(found) = self.positions.next() else { return Ok(None) };
+            self.head = Some(found?);
         }
         Ok(self.head)
     }
 }
 
-/// Takes the newest position of all ranges, from each that is there. `None` when all are empty.
-fn newest(ranges: &mut [NewestFirst<'_>]) -> Result<Option<Position>, StoreError> {
-    let mut newest = None;
+/// Takes the next position of all ranges, from each that is there. `None` when all are empty.
+fn next(ranges: &mut [Proposals<'_>], order: Order) -> Result<Option<Position>, StoreError> {
+    let mut next: Option<Position> = None;
     for range in ranges.iter_mut() {
-        newest = newest.max(range.peek()?);
+        let Some(head) = range.peek()? else { continue };
+        next = Some(match order {
+            Order::NewestFirst => next.map_or(head, |next| next.max(head)),
+            Order::OldestFirst => next.map_or(head, |next| next.min(head)),
+        });
     }
     // An instance that has just changed its status may be in two ranges.
-    for range in ranges.iter_mut().filter(|range| range.head == newest) {
+    for range in ranges.iter_mut().filter(|range| range.head == next) {
         range.head = None;
     }
-    Ok(newest)
+    Ok(next)
 }

@@ -1,15 +1,15 @@
 //! Everything that is asked of the store.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use super::batch::{Correlation, DeadLetter};
-use super::disk::Disk;
 use super::error::StoreError;
 use super::query::{self, Page, Query};
-use super::{keys, record};
-use crate::saga::fact::{Fact, HistoryEntry};
+use super::shared::Shared;
+use super::waiting::Waiting;
+use super::{keys, record, runs};
+use crate::saga::fact::HistoryEntry;
 use crate::saga::id::{InstanceId, MessageId};
 use crate::saga::instance::Instance;
 use crate::saga::plan::DefinitionHash;
@@ -21,12 +21,12 @@ use crate::saga::plan::DefinitionHash;
 /// and with [`StoreError::Newer`] if a later version of sagamq wrote it.
 #[derive(Clone, Debug)]
 pub struct Reader {
-    disk: Arc<Disk>,
+    shared: Arc<Shared>,
 }
 
 impl Reader {
-    pub(super) fn new(disk: Arc<Disk>) -> Self {
-        Self { disk }
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
     }
 
     /// The instance of this id, whole.
@@ -34,19 +34,30 @@ impl Reader {
     /// # Errors
     /// See [`Reader`].
     pub fn instance(&self, id: InstanceId) -> Result<Option<Instance>, StoreError> {
-        let Some(mut instance) = record::read_json::<Instance>(&self.disk, &keys::instance(id))? else {
-            return Ok(None);
-        };
-        instance.input = Arc::new(self.input(id)?);
-        Ok(Some(instance))
+        self.shared.instance(id)
     }
 
-    /// Every instance, whole, in the order of their ids.
+    /// How many entries the history of this id has; 0 if there is none.
+    ///
+    /// # Errors
+    /// See [`Reader`].
+    pub fn revision(&self, id: InstanceId) -> Result<u64, StoreError> {
+        self.shared.revision(&self.shared.memtable(), id)
+    }
+
+    /// Every instance, whole, in no order.
     ///
     /// # Errors
     /// Each item may be one, see [`Reader`].
     pub fn instances(&self) -> impl Iterator<Item = Result<Instance, StoreError>> {
-        self.named_by(keys::INSTANCE)
+        let recent: HashSet<_> = self.shared.memtable().iter().map(|(id, _)| id).collect();
+        let mut sorted: Vec<_> = recent.iter().copied().collect();
+        sorted.sort_unstable();
+        sorted.into_iter().map(Ok).chain(self.others(keys::INSTANCE, recent)).map(|id| {
+            let id = id?;
+            let missing = || self.shared.disk.corrupt(&keys::instance(id), "there is no such instance");
+            self.instance(id)?.ok_or_else(missing)
+        })
     }
 
     /// Everything that ever became known of an instance, oldest first; empty if there is none.
@@ -54,16 +65,7 @@ impl Reader {
     /// # Errors
     /// See [`Reader`].
     pub fn history(&self, id: InstanceId) -> Result<Vec<HistoryEntry>, StoreError> {
-        let mut entries = Vec::new();
-        for key in self.disk.keys(keys::under(&keys::history(id))) {
-            let key = key?;
-            let entry: HistoryEntry = self.promised(&key)?;
-            if entry.revision != entries.len() as u64 + 1 {
-                return Err(self.disk.corrupt(&key, "an entry before it is missing"));
-            }
-            entries.push(entry);
-        }
-        Ok(entries)
+        self.shared.history(id)
     }
 
     /// The attempt that a message is.
@@ -71,19 +73,40 @@ impl Reader {
     /// # Errors
     /// See [`Reader`].
     pub fn correlation(&self, message: MessageId) -> Result<Option<Correlation>, StoreError> {
+        let (known, runs) = {
+            let memtable = self.shared.memtable();
+            (memtable.correlation(message), memtable.runs.clone())
+        };
+        if known.is_some() {
+            return Ok(known);
+        }
+        let disk = &self.shared.disk;
         let key = keys::correlation(message);
-        let Some(payload) = record::read(&self.disk, &key)? else { return Ok(None) };
+        let Some(payload) = record::read(disk, &key)? else { return runs::find(disk, runs, message) };
         let correlation = Correlation::from_bytes(&payload);
-        correlation.map(Some).ok_or_else(|| self.disk.corrupt(&key, "it is not a correlation"))
+        correlation.map(Some).ok_or_else(|| disk.corrupt(&key, "it is not a correlation"))
     }
 
-    /// Every instance for which something is still to be done, whole, in no order: what recovery
-    /// starts from.
+    /// Every instance for which something is still to be done, in no order: what recovery starts from.
     ///
     /// # Errors
     /// Each item may be one, see [`Reader`].
-    pub fn open_instances(&self) -> impl Iterator<Item = Result<Instance, StoreError>> {
-        self.named_by(keys::OPEN)
+    pub fn waiting(&self) -> impl Iterator<Item = Result<Waiting, StoreError>> {
+        let disk = &self.shared.disk;
+        let mut recent = HashSet::new();
+        let mut waiting = Vec::new();
+        for (id, of) in self.shared.memtable().iter() {
+            recent.insert(id);
+            waiting.extend(of.head.open.then(|| Waiting::of(id, &of.head)));
+        }
+        waiting.sort_unstable_by_key(|one| one.id);
+        let others = self.others(keys::OPEN, recent).map(|id| {
+            let id = id?;
+            let key = keys::open(id);
+            let bytes = record::read(disk, &key)?.ok_or_else(|| disk.corrupt(&key, "it is missing"))?;
+            Waiting::from_bytes(id, &bytes).ok_or_else(|| disk.corrupt(&key, "it makes no sense"))
+        });
+        waiting.into_iter().map(Ok).chain(others)
     }
 
     /// The source of the definition with this hash.
@@ -110,7 +133,7 @@ impl Reader {
     /// # Errors
     /// [`StoreError::Cursor`] if the query's cursor is not one; also see [`Reader`].
     pub fn list(&self, query: &Query) -> Result<Page<Instance>, StoreError> {
-        query::list(&self.disk, query)
+        query::list(&self.shared, query)
     }
 
     /// Dead letters, newest first, page by page.
@@ -125,45 +148,36 @@ impl Reader {
         let limit = limit.clamp(1, query::MAX_LIMIT);
         let mut page = Page { items: Vec::new(), next: None };
         let mut last = before;
-        for key in self.disk.keys(keys::dead_letter(0)..keys::dead_letter(before)).rev() {
+        for key in self.shared.disk.keys(keys::dead_letter(0)..keys::dead_letter(before)).rev() {
             if page.items.len() == limit {
                 page.next = Some(last.to_string());
                 break;
             }
             let key = key?;
             // The writer may have dropped it since, as one of the oldest.
-            page.items.extend(record::read_json::<DeadLetter>(&self.disk, &key)?);
+            page.items.extend(record::read_json::<DeadLetter>(&self.shared.disk, &key)?);
             last = keys::number_of(&key).unwrap_or(last);
         }
         Ok(page)
     }
 
-    /// The instances that keys which begin with `kind` name.
-    fn named_by(&self, kind: u8) -> impl Iterator<Item = Result<Instance, StoreError>> {
-        self.disk.keys(keys::under(&[kind])).map(|key| {
-            let key = key?;
-            let id = keys::instance_of(&key).ok_or_else(|| self.disk.corrupt(&key, "it is cut off"))?;
-            self.instance(id)?.ok_or_else(|| self.disk.corrupt(&key, "there is no such instance"))
+    /// The instances that keys which begin with `kind` name, but for those of the memtable.
+    fn others(
+        &self,
+        kind: u8,
+        recent: HashSet<InstanceId>,
+    ) -> impl Iterator<Item = Result<InstanceId, StoreError>> {
+        let disk = &self.shared.disk;
+        disk.keys(keys::under(&[kind])).filter_map(move |key| {
+            let named = key
+                .and_then(|key| keys::instance_of(&key).ok_or_else(|| disk.corrupt(&key, "it is cut off")));
+            let known = named.as_ref().is_ok_and(|id| recent.contains(id));
+            (!known).then_some(named)
         })
     }
 
-    /// What an instance keeps of its start event: a part of the first entry of its history.
-    fn input(&self, id: InstanceId) -> Result<Value, StoreError> {
-        let key = keys::entry(id, 1);
-        let entry: HistoryEntry = self.promised(&key)?;
-        match entry.facts.into_iter().next().map(|recorded| recorded.fact) {
-            Some(Fact::Started(started)) => Ok(started.input),
-            _ => Err(self.disk.corrupt(&key, "it does not begin with a start")),
-        }
-    }
-
-    /// Reads a record that something else in the store says is there.
-    fn promised<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> Result<T, StoreError> {
-        record::read_json(&self.disk, key)?.ok_or_else(|| self.disk.corrupt(key, "it is missing"))
-    }
-
     fn text(&self, key: &[u8]) -> Result<Option<String>, StoreError> {
-        let Some(payload) = record::read(&self.disk, key)? else { return Ok(None) };
-        String::from_utf8(payload).map(Some).map_err(|error| self.disk.corrupt(key, error))
+        let Some(payload) = record::read(&self.shared.disk, key)? else { return Ok(None) };
+        String::from_utf8(payload).map(Some).map_err(|error| self.shared.disk.corrupt(key, error))
     }
 }

@@ -1,4 +1,4 @@
-//! Values as they lie on disk: format version, checksum, payload; long ones in chunks.
+//! Values as they lie on disk: format version, checksum, payload; long ones compressed and in chunks.
 //!
 //! sled moves a tree node of more than about 128 KiB to a file of its own, which it never syncs.
 //! A node holds up to about 20 values, so no value may be longer than a few KiB: a longer payload
@@ -11,33 +11,90 @@ use super::disk::{Disk, Writes};
 use super::error::StoreError;
 use super::keys;
 
-/// The format that this version writes, and the latest that it reads.
-const FORMAT: u8 = 1;
+/// The format of a payload as it is.
+const PLAIN: u8 = 2;
+/// The format of a payload that is compressed: its length, and an LZ4 block. The latest that this version
+/// reads.
+const COMPRESSED: u8 = 3;
+/// Bytes from which on a payload is compressed. sled writes each byte several times over.
+const WORTHWHILE: usize = 256;
+/// How much longer a payload can be than its LZ4 block.
+const MAX_RATIO: usize = 255;
 /// Bytes of payload in one value.
-const CHUNK: usize = 4 * 1024;
+pub(super) const CHUNK: usize = 4 * 1024;
 /// Bytes before the payload: format, checksum of all that follows, number of further chunks.
 const HEADER: usize = 9;
 /// How often a value that changes while it is read is read again.
 const READS: usize = 100;
 
-/// Adds `payload` under `key` to `writes`, in as many values as it needs; tells how many bytes that
-/// makes.
+/// Adds `payload` under `key` to `writes`, in as many values as it needs; tells how many chunks there are
+/// beside the first.
 ///
-/// Where an earlier value was longer, its last chunks stay behind; they are never read.
-pub(super) fn insert(writes: &mut Writes, key: &[u8], payload: &[u8]) -> usize {
-    let (first, rest) = payload.split_at(payload.len().min(CHUNK));
+/// Where an earlier value had more of them, its last ones stay behind, unless [`replace`] does it.
+pub(super) fn insert(writes: &mut Writes, key: &[u8], payload: &[u8]) -> u32 {
+    let compressed = (payload.len() >= WORTHWHILE).then(|| lz4_flex::block::compress_prepend_size(payload));
+    let (format, stored) = match &compressed {
+        Some(compressed) if compressed.len() < payload.len() => (COMPRESSED, compressed.as_slice()),
+        _ => (PLAIN, payload),
+    };
+    let (first, rest) = stored.split_at(stored.len().min(CHUNK));
     let chunks = rest.chunks(CHUNK);
     let count = u32::try_from(chunks.len()).expect("a payload in memory has fewer than 2^32 chunks");
     for (number, chunk) in (1..).zip(chunks) {
         writes.insert(keys::chunk(key, number), Some(chunk.to_vec()));
     }
     let mut value = Vec::with_capacity(HEADER + first.len());
-    value.push(FORMAT);
-    value.extend_from_slice(&checksum(count, payload).to_be_bytes());
+    value.push(format);
+    value.extend_from_slice(&checksum(count, stored).to_be_bytes());
     value.extend_from_slice(&count.to_be_bytes());
     value.extend_from_slice(first);
     writes.insert(key.to_vec(), Some(value));
-    key.len() + HEADER + payload.len()
+    count
+}
+
+/// Does what [`insert`] does, and removes those chunks that only the earlier value had.
+///
+/// # Errors
+/// As [`Disk::get`].
+pub(super) fn replace(
+    writes: &mut Writes,
+    disk: &Disk,
+    key: &[u8],
+    payload: &[u8],
+) -> Result<(), StoreError> {
+    let before = disk.get(key)?.map_or(0, |value| further_chunks(&value));
+    let count = insert(writes, key, payload);
+    for number in count + 1..=before {
+        writes.insert(keys::chunk(key, number), None);
+    }
+    Ok(())
+}
+
+/// Removes the value under `key` with all its chunks.
+///
+/// # Errors
+/// As [`Disk::get`].
+pub(super) fn remove(writes: &mut Writes, disk: &Disk, key: &[u8]) -> Result<(), StoreError> {
+    if let Some(value) = disk.get(key)? {
+        remove_known(writes, key, further_chunks(&value));
+    }
+    Ok(())
+}
+
+/// Removes a value that has this many chunks beside the first.
+pub(super) fn remove_known(writes: &mut Writes, key: &[u8], further_chunks: u32) {
+    for number in 1..=further_chunks {
+        writes.insert(keys::chunk(key, number), None);
+    }
+    writes.insert(key.to_vec(), None);
+}
+
+/// How many chunks a value has beside the first, as it says.
+pub(super) fn further_chunks(value: &[u8]) -> u32 {
+    match value.first_chunk::<HEADER>() {
+        Some(&[.., a, b, c, d]) => u32::from_be_bytes([a, b, c, d]),
+        None => 0,
+    }
 }
 
 /// The payload of a record that is kept as JSON.
@@ -78,11 +135,12 @@ pub(super) fn read_json<T: DeserializeOwned>(disk: &Disk, key: &[u8]) -> Result<
 
 /// Puts a payload together from its first value and its chunks, and checks it.
 fn assemble(disk: &Disk, key: &[u8], value: &[u8]) -> Result<Vec<u8>, StoreError> {
-    match value.first() {
-        Some(&FORMAT) => {}
-        Some(&found) if found > FORMAT => return Err(disk.newer(key, found, FORMAT)),
+    let format = match value.first() {
+        Some(&format @ (PLAIN | COMPRESSED)) => format,
+        Some(&found) if found > COMPRESSED => return Err(disk.newer(key, found, COMPRESSED)),
+        Some(1) => return Err(disk.corrupt(key, "it is of a format from before the first release")),
         _ => return Err(disk.corrupt(key, "it has no format version")),
-    }
+    };
     let Some((header, first)) = value.split_first_chunk::<HEADER>() else {
         return Err(disk.corrupt(key, "it is cut off"));
     };
@@ -94,11 +152,21 @@ fn assemble(disk: &Disk, key: &[u8], value: &[u8]) -> Result<Vec<u8>, StoreError
         let rest = disk.get(&chunk)?.ok_or_else(|| disk.corrupt(&chunk, "it is missing"))?;
         payload.extend_from_slice(&rest);
     }
-    if checksum(count, &payload) == expected {
-        Ok(payload)
-    } else {
-        Err(disk.corrupt(key, "it does not match its checksum"))
+    if checksum(count, &payload) != expected {
+        return Err(disk.corrupt(key, "it does not match its checksum"));
     }
+    match format {
+        PLAIN => Ok(payload),
+        _ => decompress(&payload).ok_or_else(|| disk.corrupt(key, "it cannot be decompressed")),
+    }
+}
+
+/// The payload of which this is the compressed form.
+fn decompress(stored: &[u8]) -> Option<Vec<u8>> {
+    let (length, block) = lz4_flex::block::uncompressed_size(stored).ok()?;
+    // Whatever the length says, no more memory is taken than there can be bytes.
+    (length <= block.len().saturating_mul(MAX_RATIO))
+        .then(|| lz4_flex::block::decompress(block, length).ok())?
 }
 
 /// CRC-32 over the number of further chunks and the whole payload.
@@ -129,20 +197,39 @@ mod tests {
         disk.persist(&Writes::from([(key.to_vec(), Some(value.to_vec()))]), 1).unwrap();
     }
 
+    /// Bytes that cannot be compressed.
+    fn noise(length: usize) -> Vec<u8> {
+        let mut dice = fastrand::Rng::with_seed(length as u64);
+        (0..length).map(|_| dice.u8(..)).collect()
+    }
+
     #[test]
     fn payloads_of_every_length_come_back() {
         let disk = disk();
-        for length in [3 * CHUNK + 1, 0, 1, CHUNK, CHUNK + 1, 2 * CHUNK, 1 << 20, 5] {
-            let payload: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
-            put(&disk, &payload);
-            assert!(read(&disk, b"key").unwrap() == Some(payload), "length {length}");
+        for length in [3 * CHUNK + 1, 0, 1, WORTHWHILE, CHUNK, CHUNK + 1, 2 * CHUNK, 1 << 20, 5] {
+            for payload in [noise(length), vec![b'x'; length]] {
+                put(&disk, &payload);
+                assert!(read(&disk, b"key").unwrap() == Some(payload), "length {length}");
+            }
         }
+    }
+
+    #[test]
+    fn what_is_long_is_compressed_where_that_makes_it_shorter() {
+        let length = |payload: &[u8]| {
+            let disk = disk();
+            put(&disk, payload);
+            disk.get(b"key").unwrap().unwrap().len() - HEADER
+        };
+        assert!(length(&[b'x'; CHUNK]) < 100);
+        assert_eq!(length(&noise(CHUNK)), CHUNK);
+        assert_eq!(length(&[b'x'; WORTHWHILE - 1]), WORTHWHILE - 1);
     }
 
     #[test]
     fn a_flipped_bit_anywhere_is_found() {
         let disk = disk();
-        put(&disk, &[b'x'; CHUNK + 10]);
+        put(&disk, &noise(CHUNK + 10));
         for (key, at) in
             [(b"key".to_vec(), 1), (b"key".to_vec(), 8), (b"key".to_vec(), 50), (keys::chunk(b"key", 1), 3)]
         {
@@ -159,20 +246,23 @@ mod tests {
     #[test]
     fn a_later_format_is_refused() {
         let disk = disk();
-        put_raw(&disk, b"key", &[FORMAT + 1, 0, 0]);
-        assert!(matches!(read(&disk, b"key"), Err(StoreError::Newer { found, .. }) if found == FORMAT + 1));
+        put_raw(&disk, b"key", &[COMPRESSED + 1, 0, 0]);
+        assert!(
+            matches!(read(&disk, b"key"), Err(StoreError::Newer { found, .. }) if found == COMPRESSED + 1)
+        );
     }
 
     #[test]
     fn a_value_that_changes_while_it_is_read_is_read_whole() {
         let folder = tempfile::tempdir().unwrap();
         let disk = Disk::open(&StoreConfig { path: folder.path().join("store"), cache_mib: 64 }).unwrap();
-        put(&disk, &[0; 10 * CHUNK]);
+        let rounds: Vec<_> = (10 * CHUNK..10 * CHUNK + 100).map(noise).collect();
+        put(&disk, &rounds[0]);
         std::thread::scope(|scope| {
-            let writer = scope.spawn(|| (1..=100).for_each(|round| put(&disk, &[round; 10 * CHUNK])));
+            let writer = scope.spawn(|| rounds.iter().for_each(|round| put(&disk, round)));
             while !writer.is_finished() {
                 let payload = read(&disk, b"key").unwrap().unwrap();
-                assert!(payload.iter().all(|byte| *byte == payload[0]));
+                assert!(payload == rounds[payload.len() - 10 * CHUNK]);
             }
         });
     }

@@ -1,5 +1,6 @@
 //! The store itself: opened once, committed to by one writer.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,13 +8,16 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
-use super::batch::{Batch, DeadLetter};
+use super::batch::{Batch, DeadLetter, Removal};
+use super::checkpoint::{Checkpoints, Limits};
 use super::disk::{Disk, Writes};
 use super::error::StoreError;
 use super::memory::Memory;
 use super::reader::Reader;
-use super::{keys, record};
+use super::shared::Shared;
+use super::{journal, keys, record, table};
 use crate::config::StoreConfig;
+use crate::saga::id::InstanceId;
 use crate::saga::time::Timestamp;
 
 /// How many dead letters are kept: the newest.
@@ -22,13 +26,14 @@ pub const MAX_DEAD_LETTERS: u64 = 10_000;
 /// The one writer of a store folder. Dropping it, and all its readers, closes the folder.
 #[derive(Debug)]
 pub struct Store {
-    disk: Arc<Disk>,
+    shared: Arc<Shared>,
     /// Number of the last commit.
     sequence: u64,
     /// The latest time that anything in it was recorded at.
     latest: Timestamp,
     /// Numbers of the dead letters that are kept.
     letters: Range<u64>,
+    checkpoints: Checkpoints,
     /// How a commit failed, after which none is taken.
     poisoned: Option<String>,
 }
@@ -39,8 +44,9 @@ struct Meta {
     /// Number of the commit that wrote it.
     commit: u64,
     /// The latest time that anything in the store was recorded at.
-    #[serde(default)]
     latest: Timestamp,
+    /// The first and the last commit of which the journal has a record; zeros if it has none.
+    journal: (u64, u64),
 }
 
 impl Store {
@@ -78,20 +84,32 @@ impl Store {
         folder.join("sled").is_dir()
     }
 
+    /// What it lies on.
+    pub(super) fn disk(&self) -> &Disk {
+        &self.shared.disk
+    }
+
+    /// What it shares with its readers.
+    pub(super) fn into_shared(self) -> Arc<Shared> {
+        self.shared
+    }
+
     fn over(disk: Disk) -> Result<Self, StoreError> {
-        let Meta { commit, latest } = record::read_json(&disk, keys::META)?.unwrap_or_default();
+        let Meta { commit, latest, journal } = record::read_json(&disk, keys::META)?.unwrap_or_default();
         let mark = disk.mark();
         if commit < mark {
             return Err(StoreError::LostTail { path: disk.path().to_owned(), mark, found: commit });
         }
         disk.settle(commit)?;
         let letters = kept_letters(&disk)?;
-        Ok(Self { disk: Arc::new(disk), sequence: commit, latest, letters, poisoned: None })
+        let shared = Arc::new(Shared::over(disk, journal)?);
+        let checkpoints = Checkpoints::default();
+        Ok(Self { shared, sequence: commit, latest, letters, checkpoints, poisoned: None })
     }
 
-    /// A reader of this store. It sees a commit once it is applied, a moment before it is durable.
+    /// A reader of this store. It sees a commit once it is durable.
     pub fn reader(&self) -> Reader {
-        Reader::new(self.disk.clone())
+        Reader::new(self.shared.clone())
     }
 
     /// Commits the batch in one atomic write, one flush and one fdatasync. Once this returns,
@@ -101,43 +119,95 @@ impl Store {
     /// [`StoreError::Conflict`] if a history does not go on where the batch believes: nothing is
     /// written. [`StoreError::Full`] and [`StoreError::Commit`] if the disk fails: nobody knows
     /// what is on it, so the store is poisoned, and every later commit is
-    /// [`StoreError::Poisoned`], until it is opened again.
-    pub fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
+    /// [`StoreError::Poisoned`], until it is opened again. [`StoreError::Read`] and
+    /// [`StoreError::Corrupt`] if what is on it cannot be read or makes no sense.
+    pub fn commit(&mut self, batch: Batch) -> Result<(), StoreError> {
         if let Some(reason) = &self.poisoned {
-            return Err(StoreError::Poisoned { path: self.disk.path().to_owned(), reason: reason.clone() });
+            let path = self.shared.disk.path().to_owned();
+            return Err(StoreError::Poisoned { path, reason: reason.clone() });
         }
         if batch.is_empty() {
             return Ok(());
         }
-        self.check_revisions(batch)?;
-        let mut writes = batch.writes.clone();
+        self.check_revisions(&batch)?;
+        let limits = self.shared.limits;
+        self.write(batch, limits)
+    }
+
+    /// Moves everything from the journal to the tables.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub fn checkpoint(&mut self) -> Result<(), StoreError> {
+        while !self.shared.memtable().is_empty() {
+            self.write(Batch::default(), Limits::NONE)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what a batch holds, and what moves to the tables meanwhile.
+    fn write(&mut self, mut batch: Batch, limits: Limits) -> Result<(), StoreError> {
+        let disk = &self.shared.disk;
         let sequence = self.sequence + 1;
         let latest = self.latest.max(batch.latest);
-        put_json(&mut writes, keys::META, &Meta { commit: sequence, latest });
+        let mut writes = std::mem::take(&mut batch.definitions);
         let letters = put_letters(&mut writes, self.letters.clone(), &batch.letters);
-        if let Err(source) = self.disk.persist(&writes, sequence) {
+        for removal in &batch.removals {
+            table::remove(&mut writes, disk, removal)?;
+        }
+        let leaving = batch.removals.iter().map(|removal| removal.id).collect();
+        let chosen = self.checkpoints.choose(&mut self.shared.memtable_mut(), limits);
+        let pace = limits.pace + 2 * batch.changes.len();
+        let moved =
+            self.checkpoints.go_on(&mut writes, disk, &self.shared.memtable(), chosen, leaving, pace)?;
+        let (_, previous) = self.shared.memtable().span(0);
+        let (mut first, mut last) = self.shared.memtable().span(moved.segments);
+        let ids: Vec<_> = moved.instances.iter().copied().collect();
+        let mut written = None;
+        if !batch.changes.is_empty() || !ids.is_empty() {
+            let record = journal::encode(&batch, previous, &ids);
+            written = Some((record.len(), record::insert(&mut writes, &keys::journal(sequence), &record)));
+            last = sequence;
+            first = if first == 0 { sequence } else { first };
+        }
+        put_json(&mut writes, keys::META, &Meta { commit: sequence, latest, journal: (first, last) });
+        if let Err(source) = disk.persist(&writes, sequence) {
             self.poisoned = Some(source.to_string());
-            return Err(StoreError::commit(self.disk.path(), source));
+            return Err(StoreError::commit(disk.path(), source));
         }
         self.sequence = sequence;
         self.latest = latest;
         self.letters = letters;
+        let mut memtable = self.shared.memtable_mut();
+        moved.forget(&mut memtable);
+        if let Some((bytes, further_chunks)) = written {
+            memtable.apply(sequence, batch, bytes, further_chunks);
+        }
         Ok(())
     }
 
-    /// Checks that every history goes on where the batch believes: optimistic locking.
+    /// Checks that every history goes on, or ends, where the batch believes: optimistic locking.
     fn check_revisions(&self, batch: &Batch) -> Result<(), StoreError> {
-        for (&instance, append) in &batch.appends {
-            let has = |revision| self.disk.has(&keys::entry(instance, revision));
-            let follows = match append.first {
-                0 => false,
-                1 => true,
-                first => has(first - 1)?,
-            };
-            let conflict = if !follows || has(append.first)? { Some(append.first) } else { append.astray };
-            if let Some(revision) = conflict {
-                return Err(StoreError::Conflict { path: self.disk.path().to_owned(), instance, revision });
+        let memtable = self.shared.memtable();
+        let conflict = |instance, revision| {
+            let path = self.shared.disk.path().to_owned();
+            Err(StoreError::Conflict { path, instance, revision })
+        };
+        let mut last: HashMap<InstanceId, u64> = HashMap::with_capacity(batch.changes.len());
+        for Removal { id, revision, .. } in &batch.removals {
+            if self.shared.revision(&memtable, *id)? != *revision || last.insert(*id, 0).is_some() {
+                return conflict(*id, *revision);
             }
+        }
+        for change in &batch.changes {
+            let before = match last.get(&change.id) {
+                Some(revision) => *revision,
+                None => self.shared.revision(&memtable, change.id)?,
+            };
+            if before.checked_add(1) != Some(change.revision) {
+                return conflict(change.id, change.revision);
+            }
+            last.insert(change.id, change.revision);
         }
         Ok(())
     }
@@ -187,12 +257,12 @@ mod tests {
     fn a_commit_is_one_sync_however_much_it_holds() {
         let memory = Memory::default();
         let mut store = Store::simulated(&memory).unwrap();
-        store.commit(&Batch::default()).unwrap();
+        store.commit(Batch::default()).unwrap();
         assert_eq!((memory.syncs(), store.sequence), (0, 0));
         let mut large = Batch::default();
         (0..500).for_each(|version| large.define("order", version, &format!("hash-{version}"), "source"));
-        store.commit(&large).unwrap();
-        store.commit(&batch(1)).unwrap();
+        store.commit(large).unwrap();
+        store.commit(batch(1)).unwrap();
         assert_eq!((memory.syncs(), store.sequence, memory.mark()), (2, 2, 2));
     }
 
@@ -201,12 +271,12 @@ mod tests {
         let memory = Memory::default();
         let mut store = Store::simulated(&memory).unwrap();
         memory.fail_next(DiskFault::Write);
-        assert!(matches!(store.commit(&batch(1)), Err(StoreError::Commit { .. })));
+        assert!(matches!(store.commit(batch(1)), Err(StoreError::Commit { .. })));
         assert_eq!((store.sequence, memory.mark()), (0, 0));
-        let error = store.commit(&batch(2)).unwrap_err();
+        let error = store.commit(batch(2)).unwrap_err();
         assert!(matches!(error, StoreError::Poisoned { .. }));
         assert!(error.to_string().ends_with("stop and start again"), "{error}");
         drop(store);
-        Store::simulated(&memory).unwrap().commit(&batch(3)).unwrap();
+        Store::simulated(&memory).unwrap().commit(batch(3)).unwrap();
     }
 }

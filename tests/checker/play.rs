@@ -127,7 +127,7 @@ impl Play {
             message_id: outgoing.message_id.to_string(),
             exchange: outgoing.exchange,
             key: outgoing.key,
-            headers: outgoing.headers,
+            headers: outgoing.headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             body: String::from_utf8(outgoing.body).unwrap(),
             at: self.now,
         });

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use lapin::BasicProperties;
+use sagamq::config::StoreConfig;
+use sagamq::store::{Batch, Store};
 
 use crate::peer::Peer;
 use crate::process::{PATIENCE, Site, eventually};
@@ -137,6 +139,38 @@ fn an_fdatasync_that_fails_ends_the_orchestrator_and_no_order_is_lost() {
     });
     orchestrator.stop();
     assert_eq!(peer.drain("eio.dead").len(), 0);
+}
+
+#[test]
+fn a_store_whose_disk_has_no_room_for_a_copy_stays_as_it_is() {
+    let site = Site::new("");
+    let Some(disk) = SmallDisk::mount(site.path("disk")) else {
+        skip("only root may mount the small disk that it fills");
+        return;
+    };
+    let config = StoreConfig { path: disk.0.join("store"), cache_mib: 16 };
+    let text = |version| {
+        let mut dice = fastrand::Rng::with_seed(version);
+        (0..100_000).map(|_| dice.alphanumeric()).collect::<String>()
+    };
+    let mut store = Store::open(&config).unwrap();
+    for version in 0..40 {
+        let mut batch = Batch::default();
+        batch.define("order", version, &version.to_string(), &text(version.into()));
+        store.commit(batch).unwrap();
+    }
+    drop(store);
+    disk.fill();
+    let filler = File::options().write(true).open(disk.filler()).unwrap();
+    filler.set_len(filler.metadata().unwrap().len() - (1 << 20)).unwrap();
+
+    let path = config.path.to_str().unwrap();
+    site.call(&["compact", "--store", path]).assert_refused(3, &["the disk of store ", "is full: make room"]);
+    assert!(!config.path.join("sled.compact").exists());
+    let reader = Store::open(&config).unwrap().reader();
+    for version in 0..40_u32 {
+        assert_eq!(reader.definition(&version.to_string()).unwrap(), Some(text(version.into())));
+    }
 }
 
 /// A file system in memory that has little room. Unmounted with the value.

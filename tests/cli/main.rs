@@ -12,6 +12,7 @@ mod port;
 mod process;
 mod raw;
 mod refusals;
+mod retention;
 mod secrets;
 #[path = "../support/skip.rs"]
 mod skip;

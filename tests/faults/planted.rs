@@ -16,9 +16,10 @@ fn assert_found(report: &Report, expected: &[Invariant]) {
 /// Deaths in one test: a single one may come when nothing is at stake.
 const DEATHS: usize = 4;
 
-/// Orders, and deaths in the middle of commits whose deliveries may be acked already.
-fn dies_in_a_commit(bugs: &str) -> Report {
-    let mut rig = Rig::start("early-ack", &BROKER.url());
+/// Orders, and deaths in the middle of commits whose deliveries may be acked already. Tests that run at the
+/// same time need names of their own.
+fn dies_in_a_commit(name: &str, bugs: &str) -> Report {
+    let mut rig = Rig::start(name, &BROKER.url());
     rig.end();
     // Nobody answers: every commit is one of starts, which nobody would send a second time.
     rig.set_working(false);
@@ -40,16 +41,16 @@ fn dies_in_a_commit(bugs: &str) -> Report {
 
 #[test]
 fn an_ack_before_its_commit_is_found_by_a_sigkill() {
-    let report = dies_in_a_commit("");
+    let report = dies_in_a_commit("no-bug", "");
     assert!(report.passed(), "{report}");
-    let report = dies_in_a_commit(&format!("{}=return;", Bug::AckBeforeCommit.name()));
+    let report = dies_in_a_commit("early-ack", &format!("{}=return;", Bug::AckBeforeCommit.name()));
     assert_found(&report, &[Invariant::I1, Invariant::I8]);
 }
 
 #[test]
 fn a_publish_before_its_commit_is_found_by_a_sigkill() {
     // What is decided once more has another deadline, and so other bytes under the same id.
-    let report = dies_in_a_commit(&format!("{}=return;", Bug::PublishBeforeCommit.name()));
+    let report = dies_in_a_commit("early-publish", &format!("{}=return;", Bug::PublishBeforeCommit.name()));
     assert_found(&report, &[Invariant::I7]);
 }
 

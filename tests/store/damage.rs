@@ -8,7 +8,7 @@ use sagamq::saga::id::Phase;
 use sagamq::store::{Query, StoreError};
 use serde_json::json;
 
-use crate::{Folder, moved, started};
+use crate::{Folder, moved, noise, started};
 
 #[test]
 fn a_lost_tail_is_refused_until_the_mark_is_removed() {
@@ -16,13 +16,13 @@ fn a_lost_tail_is_refused_until_the_mark_is_removed() {
     let (sled, old) = (folder.path().join("sled"), folder.0.path().join("old"));
     let mut store = folder.open().unwrap();
     let (mut instance, batch) = started("order", "A-1", 1, json!(1));
-    store.commit(&batch).unwrap();
+    store.commit(batch).unwrap();
     drop(store);
     copy(&sled, &old);
     let mut store = folder.open().unwrap();
     for attempt in 1..=2 {
         let fact = Fact::Dispatched { step: 0, phase: Phase::Action, attempt };
-        store.commit(&moved(&mut instance, fact)).unwrap();
+        store.commit(moved(&mut instance, fact)).unwrap();
     }
     drop(store);
     fs::remove_dir_all(&sled).unwrap();
@@ -44,8 +44,8 @@ fn a_lost_write_in_the_middle_of_the_log_is_never_silent() {
     let mut store = folder.open().unwrap();
     let mut ids = Vec::new();
     for number in 0..200 {
-        let (instance, batch) = started("order", &format!("A-{number}"), number, json!("x".repeat(4000)));
-        store.commit(&batch).unwrap();
+        let (instance, batch) = started("order", &format!("A-{number}"), number, json!(noise(4000)));
+        store.commit(batch).unwrap();
         ids.push(instance.id);
     }
     drop(store);
@@ -64,7 +64,9 @@ fn a_lost_write_in_the_middle_of_the_log_is_never_silent() {
                 let reader = store.reader();
                 assert!(ids.iter().all(|id| reader.instance(*id).unwrap().is_some()), "hole at {at}");
             }
-            Err(StoreError::LostTail { mark: 200, .. } | StoreError::Open { .. }) => refused += 1,
+            Err(
+                StoreError::LostTail { mark: 200, .. } | StoreError::Open { .. } | StoreError::Corrupt { .. },
+            ) => refused += 1,
             Err(error) => panic!("hole at {at}: {error}"),
         }
     }
@@ -76,7 +78,7 @@ fn a_snapshot_that_a_crash_left_half_written_is_set_aside() {
     let folder = Folder::new();
     let mut store = folder.open().unwrap();
     let (instance, batch) = started("order", "A-1", 1, json!(1));
-    store.commit(&batch).unwrap();
+    store.commit(batch).unwrap();
     drop(store);
     let leftover = "snap.FFFFFFFFFFFFFFFF.generating";
     fs::write(folder.path().join("sled").join(leftover), "half").unwrap();
@@ -105,10 +107,11 @@ fn a_damaged_record_is_found_and_named() {
     let folder = Folder::new();
     let mut store = folder.open().unwrap();
     let (instance, batch) = started("order", "A-1", 1, json!(1));
-    store.commit(&batch).unwrap();
+    store.commit(batch).unwrap();
+    store.checkpoint().unwrap();
     drop(store);
     let sled = folder.sled();
-    let key = [b"i", instance.id.as_bytes().as_slice()].concat();
+    let key = sled.scan_prefix(b"sorder").keys().next().unwrap().unwrap();
     let mut value = sled.get(&key).unwrap().unwrap().to_vec();
     value[30] ^= 1;
     sled.insert(&key, value).unwrap();
@@ -118,7 +121,7 @@ fn a_damaged_record_is_found_and_named() {
     let errors = [
         reader.instance(instance.id).unwrap_err(),
         reader.list(&Query::default()).unwrap_err(),
-        reader.open_instances().next().unwrap().unwrap_err(),
+        reader.instances().next().unwrap().unwrap_err(),
     ];
     for error in errors {
         assert!(matches!(error, StoreError::Corrupt { .. }));
@@ -127,19 +130,40 @@ fn a_damaged_record_is_found_and_named() {
 }
 
 #[test]
-fn a_missing_entry_of_a_history_is_found() {
+fn a_missing_block_of_a_history_is_found() {
     let folder = Folder::new();
     let mut store = folder.open().unwrap();
-    let (mut instance, batch) = started("order", "A-1", 1, json!(1));
-    store.commit(&batch).unwrap();
-    store.commit(&moved(&mut instance, Fact::DeadlinePassed)).unwrap();
+    let (mut instance, batch) = started("order", "A-1", 1, json!(noise(5000)));
+    store.commit(batch).unwrap();
+    store.checkpoint().unwrap();
+    store.commit(moved(&mut instance, Fact::DeadlinePassed)).unwrap();
+    store.checkpoint().unwrap();
     drop(store);
     let sled = folder.sled();
-    sled.remove([b"h", instance.id.as_bytes().as_slice(), &1_u64.to_be_bytes()].concat()).unwrap();
+    sled.remove([b"h", instance.id.as_bytes().as_slice(), &1_u64.to_be_bytes()].concat()).unwrap().unwrap();
     drop(sled);
     let reader = folder.open().unwrap().reader();
     assert!(matches!(reader.history(instance.id), Err(StoreError::Corrupt { .. })));
     assert!(matches!(reader.instance(instance.id), Err(StoreError::Corrupt { .. })));
+}
+
+#[test]
+fn a_missing_record_of_the_journal_is_found() {
+    let folder = Folder::new();
+    let mut store = folder.open().unwrap();
+    for number in 0..3 {
+        store.commit(started("order", &format!("A-{number}"), number, json!(1)).1).unwrap();
+    }
+    drop(store);
+    for commit in 1..=3_u64 {
+        let broken = Folder::new();
+        copy(&folder.path(), &broken.path());
+        let sled = broken.sled();
+        sled.remove([b"j", commit.to_be_bytes().as_slice()].concat()).unwrap().unwrap();
+        drop(sled);
+        let error = broken.open().unwrap_err();
+        assert!(error.to_string().contains("is damaged at journal of commit"), "{error}");
+    }
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -2,20 +2,23 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod compact;
 mod damage;
+mod removal;
 mod views;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use sagamq::config::StoreConfig;
 use sagamq::saga::fact::{Fact, HistoryEntry, Recorded, Started};
 use sagamq::saga::id::{InstanceId, MessageId, Phase};
 use sagamq::saga::instance::Instance;
 use sagamq::saga::time::Timestamp;
-use sagamq::store::{Batch, Before, Correlation, Store, StoreError};
+use sagamq::store::{Batch, Correlation, Store, StoreError};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -34,10 +37,29 @@ impl Folder {
         Store::open(&StoreConfig { path: self.path(), cache_mib: 64 })
     }
 
+    /// Does something with sled itself, while the store is closed. It is closed again afterwards: sled lets
+    /// go of its file on threads of its own.
+    fn with_sled<T>(&self, act: impl FnOnce(&sled::Db) -> T) -> T {
+        let done = act(&self.sled());
+        let file = fs::File::open(self.path().join("sled/db")).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while file.try_lock().is_err() {
+            assert!(Instant::now() < deadline, "sled does not let go of its file");
+            std::thread::yield_now();
+        }
+        done
+    }
+
     /// Opens sled itself, while the store is closed.
     fn sled(&self) -> sled::Db {
         sled::open(self.path().join("sled")).unwrap()
     }
+}
+
+/// A text that cannot be compressed much.
+fn noise(length: usize) -> String {
+    let mut dice = fastrand::Rng::with_seed(length as u64);
+    (0..length).map(|_| char::from(dice.u8(b'!'..=b'~'))).filter(|c| !matches!(c, '"' | '\\')).collect()
 }
 
 /// An instance of saga `saga` that has just started, and the first entry of its history.
@@ -72,17 +94,16 @@ fn change(instance: &mut Instance, fact: Fact) -> HistoryEntry {
 
 /// Moves a stored instance on, in a batch of its own.
 fn moved(instance: &mut Instance, fact: Fact) -> Batch {
-    let before = Before::of(instance);
     let entry = change(instance, fact);
     let mut batch = Batch::default();
-    batch.save(Some(before), instance, &entry);
+    batch.save(instance, &entry);
     batch
 }
 
 fn started(saga: &str, business_key: &str, at: i64, input: Value) -> (Instance, Batch) {
     let (instance, entry) = start(saga, business_key, at, input);
     let mut batch = Batch::default();
-    batch.save(None, &instance, &entry);
+    batch.save(&instance, &entry);
     (instance, batch)
 }
 
@@ -95,13 +116,13 @@ fn everything_is_there_after_it_is_opened_again() {
     let correlation = Correlation { instance: instance.id, step: 0, phase: Phase::Action, attempt: 1 };
     batch.correlate(message, correlation);
     batch.define("order", 1, &"hash".to_owned(), "saga: order");
-    store.commit(&batch).unwrap();
+    store.commit(batch).unwrap();
     store
-        .commit(&moved(&mut instance, Fact::Dispatched { step: 0, phase: Phase::Action, attempt: 1 }))
+        .commit(moved(&mut instance, Fact::Dispatched { step: 0, phase: Phase::Action, attempt: 1 }))
         .unwrap();
     let due = Timestamp(99);
     let retry = Fact::RetryScheduled { step: 0, phase: Phase::Action, at: due };
-    store.commit(&moved(&mut instance, retry)).unwrap();
+    store.commit(moved(&mut instance, retry)).unwrap();
     drop(store);
 
     let reader = folder.open().unwrap().reader();
@@ -111,7 +132,8 @@ fn everything_is_there_after_it_is_opened_again() {
     assert_eq!(reader.correlation(message).unwrap(), Some(correlation));
     assert_eq!(reader.definition_hash("order", 1).unwrap().as_deref(), Some("hash"));
     assert_eq!(reader.definition(&"hash".to_owned()).unwrap().as_deref(), Some("saga: order"));
-    assert_eq!(reader.open_instances().map(Result::unwrap).collect::<Vec<_>>(), [instance]);
+    let waiting: Vec<_> = reader.waiting().map(Result::unwrap).collect();
+    assert_eq!(waiting.iter().map(|one| (one.id, one.due)).collect::<Vec<_>>(), [(instance.id, Some(due))]);
 
     let nobody = InstanceId::new("order", "A-2");
     assert_eq!(reader.instance(nobody).unwrap(), None);
@@ -149,15 +171,15 @@ fn nobody_else_may_read_the_folder() {
 fn an_append_that_does_not_go_on_is_refused_and_writes_nothing() {
     let folder = Folder::new();
     let mut store = folder.open().unwrap();
-    let (instance, batch) = started("order", "A-1", 1, json!(1));
-    store.commit(&batch).unwrap();
-    let (twice, mut gap) = (&batch, instance.clone());
+    let (instance, twice) = started("order", "A-1", 1, json!(1));
+    store.commit(twice.clone()).unwrap();
+    let mut gap = instance.clone();
     gap.revision += 1;
     let gap = moved(&mut gap, Fact::DeadlinePassed);
     let mut repeat = moved(&mut instance.clone(), Fact::DeadlinePassed);
     let entry = HistoryEntry { revision: 2, causation_id: None, facts: Vec::new() };
-    repeat.save(Some(Before::of(&instance)), &instance, &entry);
-    for (batch, revision) in [(twice, 1), (&gap, 3), (&repeat, 2)] {
+    repeat.save(&instance, &entry);
+    for (batch, revision) in [(twice, 1), (gap, 3), (repeat, 2)] {
         let error = store.commit(batch).unwrap_err();
         assert!(
             matches!(error, StoreError::Conflict { revision: found, .. } if found == revision),
@@ -168,10 +190,9 @@ fn an_append_that_does_not_go_on_is_refused_and_writes_nothing() {
     // It is not the disk's fault, so the store goes on; several changes may share a batch.
     let mut instance = instance;
     let mut batch = moved(&mut instance, Fact::DeadlinePassed);
-    let before = Before::of(&instance);
     let entry = change(&mut instance, Fact::CompensationStarted);
-    batch.save(Some(before), &instance, &entry);
-    store.commit(&batch).unwrap();
+    batch.save(&instance, &entry);
+    store.commit(batch).unwrap();
     assert_eq!(store.reader().history(instance.id).unwrap().len(), 3);
 }
 
@@ -179,21 +200,22 @@ fn an_append_that_does_not_go_on_is_refused_and_writes_nothing() {
 fn large_values_never_leave_the_log() {
     let folder = Folder::new();
     let mut store = folder.open().unwrap();
-    let input = json!({"body": "x".repeat(1 << 20)});
+    let input = json!({"body": noise(1 << 20)});
     let (first, batch) = started("order", "A-0", 0, input.clone());
-    store.commit(&batch).unwrap();
+    store.commit(batch).unwrap();
     // Many values of the greatest length that a single key holds are the worst for sled's nodes.
     let mut instances = Vec::new();
     for number in 1..100 {
-        let (instance, batch) = started("order", &format!("A-{number}"), number, json!("y".repeat(3_800)));
-        store.commit(&batch).unwrap();
+        let (instance, batch) = started("order", &format!("A-{number}"), number, json!(noise(3_800)));
+        store.commit(batch).unwrap();
         instances.push(instance);
     }
     for length in [3_800, 20_000, 3_600] {
         for instance in &mut instances {
-            let output = json!("z".repeat(length));
-            store.commit(&moved(instance, Fact::Succeeded { step: 0, output })).unwrap();
+            let output = json!(noise(length));
+            store.commit(moved(instance, Fact::Succeeded { step: 0, output })).unwrap();
         }
+        store.checkpoint().unwrap();
     }
     drop(store);
     let reader = folder.open().unwrap().reader();

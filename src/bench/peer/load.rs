@@ -1,36 +1,28 @@
 //! The load generator: start events go out, end events come in, and the time between them is kept.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use lapin::message::Delivery;
-use lapin::types::ShortString;
 use serde::Deserialize;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use uuid::Uuid;
 
 use super::relay::delivered;
 use super::wire::{Inflow, Link, Message, ack, headers, properties, publish};
-use super::{Counts, GO, Loaded, Pace, Word, tell};
+use super::{Counts, GO, Loaded, Pace, TELL, Word, tell};
 use crate::bench::BenchError;
 use crate::bench::latency::Latency;
-use crate::bench::names::{BODY_BYTES, Names, START_KEY};
+use crate::bench::names::{Names, START_KEY};
+use crate::bench::starts::Starts;
 
 /// End events that are out at a time.
 const PREFETCH: u16 = 1000;
-/// How often is told how far it is.
-const TELL: Duration = Duration::from_millis(200);
 /// How long no saga may end before the load is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The start events, which are all of one size.
-struct Starts {
-    exchange: ShortString,
-    payload: String,
-}
 
 /// The part of an end event that counts; the rest is the payload of its start.
 #[derive(Deserialize)]
@@ -40,23 +32,25 @@ struct Order {
 
 /// What is known of all sagas.
 struct Sagas {
+    /// Number of the first one.
+    first: u64,
     /// When each was to start; `None` before, and after its end.
     started: Vec<Option<Instant>>,
     micros: Vec<u64>,
     counts: Counts,
 }
 
-/// Starts as many sagas as are asked for once it is told to, and returns when all have ended.
+/// Starts the sagas with these numbers once it is told to, and returns when all have ended.
 pub(super) async fn load(
     link: &Link,
     names: &Names,
-    number: u64,
+    numbers: Range<u64>,
     pace: Pace,
     orders: &mut UnboundedReceiver<String>,
 ) -> Result<Loaded, BenchError> {
     let queue = names.ends_queue();
     let publishing = link.publishing().await?;
-    let Inflow { channel, mut deliveries } = link.consume(&queue, PREFETCH).await?;
+    let Inflow { channel, prefetch, mut deliveries } = link.consume(&queue, PREFETCH).await?;
     let starts = Starts::of(names);
     tell(&Word::Ready)?;
     match orders.recv().await {
@@ -64,10 +58,12 @@ pub(super) async fn load(
         _ => return Err(BenchError::Interrupted),
     }
 
-    let mut sagas = Sagas { started: Vec::new(), micros: Vec::new(), counts: Counts::default() };
+    let number = numbers.end - numbers.start;
+    let mut sagas =
+        Sagas { first: numbers.start, started: Vec::new(), micros: Vec::new(), counts: Counts::default() };
     let mut unconfirmed = FuturesUnordered::new();
     let (received, tags) = watch::channel(0);
-    let acking = ack(&channel, tags);
+    let acking = ack(&channel, prefetch, tags);
     tokio::pin!(acking);
     let begin = Instant::now();
     let mut latest = begin;
@@ -78,7 +74,7 @@ pub(super) async fn load(
         while let Some(at) = due
             && at <= Instant::now()
         {
-            unconfirmed.push(publish(&publishing, starts.event(sagas.counts.sent)));
+            unconfirmed.push(publish(&publishing, event(&starts, numbers.start + sagas.counts.sent)));
             sagas.start(at);
             due = sagas.next_due(number, begin, pace);
         }
@@ -137,8 +133,10 @@ impl Sagas {
     fn end(&mut self, delivery: &Delivery) -> Result<(), &'static str> {
         self.counts.received += 1;
         let order: Order = serde_json::from_slice(&delivery.data).map_err(|_| "not an end event")?;
-        let number: usize = order.order_id.parse().map_err(|_| "an end event of another saga")?;
-        let started = self.started.get_mut(number).ok_or("an end event of another run")?;
+        let number: u64 = order.order_id.parse().map_err(|_| "an end event of another saga")?;
+        let index = number.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
+        let started =
+            index.and_then(|index| self.started.get_mut(index)).ok_or("an end event of another run")?;
         if let Some(started) = started.take() {
             self.micros.push(started.elapsed().as_micros() as u64);
         }
@@ -146,37 +144,9 @@ impl Sagas {
     }
 }
 
-impl Starts {
-    fn of(names: &Names) -> Self {
-        let mut starts = Self { exchange: names.exchange().into(), payload: String::new() };
-        starts.payload = "x".repeat(BODY_BYTES - starts.body(0).len());
-        starts
-    }
-
-    fn event(&self, number: u64) -> Message {
-        let id = Uuid::from_u128(number.into()).to_string();
-        let properties = properties(headers([])).with_message_id(id.into()).with_type(START_KEY.into());
-        let body = self.body(number).into_bytes();
-        Message { exchange: self.exchange.clone(), key: START_KEY.into(), properties, body }
-    }
-
-    fn body(&self, number: u64) -> String {
-        format!(r#"{{"order_id":"{number:010}","payload":"{}"}}"#, self.payload)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn start_events_are_of_one_size_and_tell_their_number() {
-        let starts = Starts::of(&Names { prefix: "bench-1".to_owned() });
-        for number in [0, 9_999_999_999] {
-            let event = starts.event(number);
-            assert_eq!(event.body.len(), BODY_BYTES);
-            let order: Order = serde_json::from_slice(&event.body).unwrap();
-            assert_eq!(order.order_id.parse(), Ok(number));
-        }
-    }
+fn event(starts: &Starts, number: u64) -> Message {
+    let properties =
+        properties(headers([])).with_message_id(Starts::id(number).into()).with_type(START_KEY.into());
+    let (exchange, body) = (starts.exchange().into(), starts.body(number).into_bytes());
+    Message { exchange, key: START_KEY.into(), properties, body }
 }

@@ -22,7 +22,7 @@ pub(super) async fn relay(
     counts: &Cell<Counts>,
     answer: impl Fn(Delivery) -> Result<Message, &'static str>,
 ) -> BenchError {
-    let Inflow { channel, mut deliveries } = inflow;
+    let Inflow { channel, prefetch, mut deliveries } = inflow;
     let (confirmed, tags) = watch::channel(0);
     let relaying = async {
         let mut unconfirmed = FuturesOrdered::new();
@@ -53,7 +53,7 @@ pub(super) async fn relay(
     };
     tokio::select! {
         error = relaying => error,
-        error = ack(&channel, tags) => error,
+        error = ack(&channel, prefetch, tags) => error,
     }
 }
 

@@ -1,6 +1,8 @@
 //! AMQP, as well as the orchestrator itself speaks it: connections apart for what comes in and what goes
 //! out, confirms that are awaited while more is published, one ack for many deliveries.
 
+use std::time::Duration;
+
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
@@ -8,6 +10,7 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::amqp::AmqpError;
 use crate::amqp::session::{answered, open_channel, open_once};
@@ -24,6 +27,8 @@ pub(super) struct Link {
 pub(super) struct Inflow {
     /// Where its deliveries are acked.
     pub(super) channel: Channel,
+    /// How many deliveries may be out.
+    pub(super) prefetch: u16,
     /// What it delivers.
     pub(super) deliveries: lapin::Consumer,
 }
@@ -49,7 +54,7 @@ impl Link {
         let options = BasicConsumeOptions::default();
         let consuming = channel.basic_consume(queue.into(), "bench".into(), options, FieldTable::default());
         let deliveries = answered("consume from a queue", consuming).await?;
-        Ok(Inflow { channel, deliveries })
+        Ok(Inflow { channel, prefetch, deliveries })
     }
 
     /// A channel with confirms.
@@ -99,14 +104,20 @@ pub(super) async fn publish(channel: &Channel, message: Message) -> Result<(), B
     Err(BenchError::Undelivered { verdict, exchange: exchange.to_string(), key: key.to_string() })
 }
 
-/// Acks all deliveries up to the tag that was told last: one ack for all that are told of while the one
-/// before is written. Ends only by an error.
-pub(super) async fn ack(channel: &Channel, mut tags: watch::Receiver<u64>) -> BenchError {
+/// Acks all deliveries up to the tag that was told last: one ack for all that are told of within a moment,
+/// or for half of what may be out. Ends only by an error.
+pub(super) async fn ack(channel: &Channel, prefetch: u16, mut tags: watch::Receiver<u64>) -> BenchError {
+    /// Each ack is work for the broker, and a commit of sagamq has one as well.
+    const MOMENT: Duration = Duration::from_millis(5);
+    let many = u64::from(prefetch / 2).max(1);
+    let mut acked = 0;
     // Without a sender there is nothing more to ack.
     while tags.changed().await.is_ok() {
-        let tag = *tags.borrow_and_update();
+        // What is told of when the moment is over is acked in any case.
+        let _ = timeout(MOMENT, tags.wait_for(|tag| *tag >= acked + many)).await;
+        acked = *tags.borrow_and_update();
         let options = BasicAckOptions { multiple: true };
-        if let Err(error) = answered("ack deliveries", channel.basic_ack(tag, options)).await {
+        if let Err(error) = answered("ack deliveries", channel.basic_ack(acked, options)).await {
             return error.into();
         }
     }

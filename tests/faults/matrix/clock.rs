@@ -31,6 +31,8 @@ fn rig(name: &str, timeout: &str) -> Option<Rig> {
         ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap()),
         ("FAKETIME_NO_CACHE", "1"),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        // So that each saga has a line, which tells the time.
+        ("SAGAMQ_LOG__LEVEL", "debug"),
     ] {
         rig.site.set(name, value);
     }

@@ -15,9 +15,10 @@ use crate::{BROKER, CONSUMER, PUBLISHER, eventually, peer};
 #[test]
 fn a_lost_confirm_has_the_same_bytes_published_again() {
     let rig = Rig::start("confirm-lost", &BROKER.url());
-    rig.proxy.inject(PUBLISHER, Fault::SwallowConfirms(3));
+    // All of this connection: a later one may confirm what those before it did.
+    rig.proxy.inject(PUBLISHER, Fault::SwallowConfirms(u32::MAX));
     rig.place_all(&keys("A", 10), &[]);
-    eventually("confirms are lost", || rig.proxy.count("confirm_swallowed") == 3);
+    eventually("confirms are lost", || rig.proxy.count("confirm_swallowed") > 0);
     eventually("it takes another connection", || {
         rig.site.log().contains("no answer to published messages within 5s")
     });

@@ -38,7 +38,8 @@ pub(crate) enum Fault {
     /// Nothing gets through any more, heartbeats included, and the connection stays open: what a half-open
     /// TCP connection looks like.
     Stall,
-    /// The next confirms get lost; one frame can confirm several messages.
+    /// The next confirms get lost; one frame can confirm several messages, those before a lost one among
+    /// them.
     SwallowConfirms(u32),
     /// The next confirms say that the broker did not take the messages.
     NackConfirms(u32),

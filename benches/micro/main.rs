@@ -1,0 +1,28 @@
+//! What a part of the way of a delivery costs, each by itself: `make micro`.
+//!
+//! The order of the modules is that of ARCHITECTURE.md. The disk under `commit` and `saga` is the one that
+//! `target/` lies on; everything else is computed.
+
+mod order;
+
+mod decode;
+
+mod expression;
+
+mod transition;
+
+mod command;
+
+mod record;
+
+mod commit;
+
+mod timers;
+
+mod definition;
+
+mod saga;
+
+fn main() {
+    divan::main();
+}

@@ -1,0 +1,199 @@
+//! The memtable: what the journal holds and the tables do not have yet, in memory.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::ops::Range;
+
+use super::batch::{Batch, Correlation, Head};
+use crate::saga::id::{InstanceId, MessageId};
+
+/// What the journal holds and the tables do not have yet.
+#[derive(Debug, Default)]
+pub(super) struct Memtable {
+    instances: HashMap<InstanceId, Recent>,
+    correlations: HashMap<MessageId, Correlation>,
+    /// The journal's records, the oldest first.
+    segments: VecDeque<Segment>,
+    /// Instances that have ended, in the order in which they did.
+    ended: VecDeque<InstanceId>,
+    /// Bytes in the journal.
+    bytes: usize,
+    /// Numbers of the runs that there are.
+    pub(super) runs: Range<u64>,
+}
+
+/// What there is of an instance.
+#[derive(Debug)]
+pub(super) struct Recent {
+    pub(super) head: Head,
+    /// Revision of the first entry.
+    pub(super) first: u64,
+    /// Entries as JSON, without a gap.
+    pub(super) entries: Vec<Vec<u8>>,
+    /// The commands that were sent in these entries.
+    pub(super) messages: Vec<MessageId>,
+    /// The commit of the first entry.
+    since: u64,
+}
+
+/// A record of the journal.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) commit: u64,
+    /// How many chunks beside the first its record has.
+    pub(super) further_chunks: u32,
+    /// Bytes of its payload.
+    bytes: usize,
+    /// Instances whose first entry is in it, unless they went on to the tables since.
+    firsts: Vec<InstanceId>,
+}
+
+impl Recent {
+    /// Revision of the last entry.
+    pub(super) fn revision(&self) -> u64 {
+        self.first + self.entries.len() as u64 - 1
+    }
+
+    /// Bytes in its entries.
+    pub(super) fn bytes(&self) -> usize {
+        self.entries.iter().map(Vec::len).sum()
+    }
+}
+
+impl Memtable {
+    /// An empty one beside these runs.
+    pub(super) fn new(runs: Range<u64>) -> Self {
+        Self { runs, ..Self::default() }
+    }
+
+    pub(super) fn get(&self, id: InstanceId) -> Option<&Recent> {
+        self.instances.get(&id)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (InstanceId, &Recent)> {
+        self.instances.iter().map(|(id, recent)| (*id, recent))
+    }
+
+    pub(super) fn correlation(&self, message: MessageId) -> Option<Correlation> {
+        self.correlations.get(&message).copied()
+    }
+
+    /// Correlations of commands that were sent in an instance's entries.
+    pub(super) fn correlations_of(&self, recent: &Recent) -> impl Iterator<Item = (MessageId, Correlation)> {
+        recent.messages.iter().filter_map(|message| Some((*message, self.correlation(*message)?)))
+    }
+
+    /// Whether nothing is in the journal.
+    pub(super) fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
+    /// The commits of the first and the last record that the journal has without its `dropped` oldest ones;
+    /// zeros where it has none.
+    pub(super) fn span(&self, dropped: usize) -> (u64, u64) {
+        let commit = |segment: Option<&Segment>| segment.map_or(0, |segment| segment.commit);
+        (
+            commit(self.segments.get(dropped)),
+            commit(self.segments.back().filter(|_| dropped < self.segments.len())),
+        )
+    }
+
+    /// Bytes in the journal.
+    pub(super) fn journal_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many instances have ended.
+    pub(super) fn ended(&self) -> usize {
+        self.ended.len()
+    }
+
+    /// Takes in a record of the journal as it is written.
+    pub(super) fn apply(&mut self, commit: u64, batch: Batch, bytes: usize, further_chunks: u32) {
+        self.begin_segment(commit, bytes, further_chunks);
+        for change in batch.changes {
+            self.append(change.id, change.revision, change.entry, change.head);
+        }
+        self.correlate(batch.correlations);
+    }
+
+    /// Takes in a record's size; what is [appended](Self::append) next is in it.
+    pub(super) fn begin_segment(&mut self, commit: u64, bytes: usize, further_chunks: u32) {
+        self.bytes += bytes;
+        self.segments.push_back(Segment { commit, further_chunks, bytes, firsts: Vec::new() });
+    }
+
+    /// Takes in an entry of the last record.
+    pub(super) fn append(&mut self, id: InstanceId, revision: u64, entry: Vec<u8>, head: Head) {
+        let segment = self.segments.back_mut().expect("a segment was begun before");
+        let ended = head.has_ended();
+        let recent = self.instances.entry(id).or_insert_with(|| {
+            segment.firsts.push(id);
+            Recent {
+                head: head.clone(),
+                first: revision,
+                entries: Vec::new(),
+                messages: Vec::new(),
+                since: segment.commit,
+            }
+        });
+        let had_ended = !recent.entries.is_empty() && recent.head.has_ended();
+        recent.entries.push(entry);
+        let attributes = std::mem::take(&mut recent.head.attributes);
+        recent.head = Head { attributes, ..head };
+        if ended && !had_ended {
+            self.ended.push_back(id);
+        }
+    }
+
+    /// Takes in what replies are matched by.
+    pub(super) fn correlate(&mut self, correlations: Vec<(MessageId, Correlation)>) {
+        for (message, correlation) in correlations {
+            if let Some(recent) = self.instances.get_mut(&correlation.instance) {
+                recent.messages.push(message);
+                self.correlations.insert(message, correlation);
+            }
+        }
+    }
+
+    /// Forgets an instance that the tables have.
+    pub(super) fn remove(&mut self, id: InstanceId) {
+        for message in self.instances.remove(&id).iter().flat_map(|recent| &recent.messages) {
+            self.correlations.remove(message);
+        }
+    }
+
+    /// Takes the instances out of the queue that ended first.
+    pub(super) fn take_ended(&mut self, count: usize) -> Vec<InstanceId> {
+        self.ended.drain(..count.min(self.ended.len())).collect()
+    }
+
+    /// The instances for which the oldest records are kept, about `count`.
+    pub(super) fn oldest(&self, count: usize) -> Vec<InstanceId> {
+        let mut oldest = Vec::new();
+        for segment in &self.segments {
+            oldest.extend(segment.firsts.iter().filter(|id| self.is_first_in(**id, segment)));
+            if oldest.len() >= count {
+                break;
+            }
+        }
+        oldest
+    }
+
+    /// The oldest records of which everything is in the tables, once `settled` is.
+    pub(super) fn superfluous(&self, settled: &BTreeSet<InstanceId>) -> impl Iterator<Item = &Segment> {
+        self.segments.iter().take_while(|segment| {
+            !segment.firsts.iter().any(|id| self.is_first_in(*id, segment) && !settled.contains(id))
+        })
+    }
+
+    /// Forgets the oldest records.
+    pub(super) fn drop_segments(&mut self, count: usize) {
+        for segment in self.segments.drain(..count) {
+            self.bytes -= segment.bytes;
+        }
+    }
+
+    fn is_first_in(&self, id: InstanceId, segment: &Segment) -> bool {
+        self.get(id).is_some_and(|recent| recent.since == segment.commit)
+    }
+}
