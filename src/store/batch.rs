@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::disk::Writes;
+use super::index::Place;
 use super::{keys, record};
 use crate::saga::fact::{Fact, HistoryEntry};
 use crate::saga::id::{InstanceId, MessageId, Phase};
@@ -83,6 +84,11 @@ impl Head {
             unconfirmed: instance.unconfirmed().next().is_some(),
             attributes,
         }
+    }
+
+    /// Where the tables are to have it.
+    pub(super) fn place(&self) -> Place {
+        Place { saga: self.saga.clone(), started_at: self.started_at }
     }
 
     /// Whether nothing but repeated messages can come for it any more.

@@ -5,16 +5,21 @@
 //! journal, and with it the memtable and the time of a start, stays bounded.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::ops::Range;
+use std::sync::Arc;
 
+use super::batch::Removal;
 use super::disk::{Disk, Writes};
 use super::error::StoreError;
-use super::memtable::{Memtable, Recent};
-use super::{keys, record, runs, table};
+use super::index::{Index, Indexer, State};
+use super::memtable::Memtable;
+use super::table::Tables;
+use super::{keys, record};
 use crate::saga::id::InstanceId;
 
 /// Instances that move together, in one run.
 const TOGETHER: usize = 1024;
+/// Entries of the index that are merged for each instance that may move.
+const MERGED: usize = 2;
 /// Bytes that move in a commit at most, but for the last instance.
 const BYTES: usize = 512 * 1024;
 
@@ -39,10 +44,11 @@ impl Limits {
     pub(super) const NONE: Self = Self { ended: 1, bytes: 0, pace: TOGETHER };
 }
 
-/// The instances that move next.
-#[derive(Debug, Default)]
+/// The instances that move next, and what finds those that have.
+#[derive(Debug)]
 pub(super) struct Checkpoints {
     due: VecDeque<Due>,
+    indexer: Indexer,
 }
 
 #[derive(Debug)]
@@ -59,10 +65,21 @@ pub(super) struct Moved {
     pub(super) instances: BTreeSet<InstanceId>,
     /// How many of the oldest records of the journal are removed.
     pub(super) segments: usize,
-    runs: Range<u64>,
+    /// The index, if it has changed.
+    index: Option<Arc<Index>>,
 }
 
 impl Checkpoints {
+    /// With nothing to move yet.
+    pub(super) fn new(indexer: Indexer) -> Self {
+        Self { due: VecDeque::new(), indexer }
+    }
+
+    /// The state of the index, once all that was added to a commit is durable.
+    pub(super) fn index_state(&self) -> State {
+        self.indexer.state()
+    }
+
     /// The instances that a checkpoint is to begin with, if it is time for one.
     pub(super) fn choose(&self, memtable: &mut Memtable, limits: Limits) -> Vec<InstanceId> {
         if !self.due.is_empty() {
@@ -76,9 +93,8 @@ impl Checkpoints {
         }
     }
 
-    /// Adds to `writes` what moves in a commit, as many instances as `pace` says, and begins with what was
-    /// chosen. Those that are `leaving`, because the commit removes them, move nowhere. Once all is durable,
-    /// the memtable has to [forget](Moved::forget) both.
+    /// Adds to `writes` what is removed and what moves in a commit, as many instances as `pace` says, and
+    /// begins with what was chosen. Once all is durable, the memtable has to [forget](Moved::forget) both.
     ///
     /// # Errors
     /// The disk fails, or the tables are damaged.
@@ -87,20 +103,29 @@ impl Checkpoints {
         writes: &mut Writes,
         disk: &Disk,
         memtable: &Memtable,
+        removals: &[Removal],
         chosen: Vec<InstanceId>,
-        leaving: BTreeSet<InstanceId>,
         pace: usize,
     ) -> Result<Moved, StoreError> {
-        let chosen = chosen.into_iter().filter(|id| !leaving.contains(id));
-        let runs = self.begin(writes, disk, memtable, chosen)?;
-        let mut moved = Moved { runs, instances: leaving, segments: 0 };
+        let tables = Tables { disk, index: &memtable.index };
+        self.indexer.go_on(writes, disk, MERGED * pace)?;
+        self.remove(writes, tables, removals)?;
+        let mut moved =
+            Moved { instances: removals.iter().map(Removal::instance).collect(), segments: 0, index: None };
+        let chosen = chosen.into_iter().filter(|id| !moved.instances.contains(id));
+        self.begin(writes, memtable, chosen);
         let (mut bytes, room) = (0, moved.instances.len() + pace);
         while moved.instances.len() < room
             && bytes < BYTES
             && let Some(Due { id, in_run }) = self.due.pop_front()
         {
             let Some(recent) = memtable.get(id).filter(|_| !moved.instances.contains(&id)) else { continue };
-            move_instance(writes, disk, memtable, id, recent, in_run)?;
+            tables.put(writes, id, &recent.head, recent.first, &recent.entries)?;
+            if !in_run {
+                for (message, correlation) in memtable.correlations_of(recent) {
+                    record::insert(writes, &keys::correlation(message), &correlation.to_bytes());
+                }
+            }
             moved.instances.insert(id);
             bytes += recent.bytes();
         }
@@ -108,27 +133,44 @@ impl Checkpoints {
             record::remove_known(writes, &keys::journal(segment.commit), segment.further_chunks);
             moved.segments += 1;
         }
+        moved.index = self.indexer.take_changed();
         Ok(moved)
     }
 
-    /// Has these instances move next; writes the run of those that have ended.
-    fn begin(
+    /// Removes instances from the tables. Where the journal alone has one, nothing else does.
+    fn remove(
         &mut self,
         writes: &mut Writes,
-        disk: &Disk,
-        memtable: &Memtable,
-        chosen: impl Iterator<Item = InstanceId>,
-    ) -> Result<Range<u64>, StoreError> {
-        let mut ended = Vec::new();
+        tables: Tables<'_>,
+        removals: &[Removal],
+    ) -> Result<(), StoreError> {
+        let mut gone = Vec::new();
+        for removal in removals {
+            if let Some(place) = tables.index.place(tables.disk, removal.id)? {
+                tables.remove(writes, removal, &place)?;
+                gone.push((removal.id, None));
+            }
+        }
+        self.indexer.place(writes, gone);
+        Ok(())
+    }
+
+    /// Has these instances move next; writes where they will be, and the messages of those that have ended.
+    fn begin(&mut self, writes: &mut Writes, memtable: &Memtable, chosen: impl Iterator<Item = InstanceId>) {
+        let (mut places, mut ended) = (Vec::new(), Vec::new());
         for id in chosen {
             let Some(recent) = memtable.get(id) else { continue };
+            if recent.first == 1 {
+                places.push((id, Some(recent.head.place())));
+            }
             let in_run = recent.head.has_ended();
             if in_run {
                 ended.extend(memtable.correlations_of(recent));
             }
             self.due.push_back(Due { id, in_run });
         }
-        runs::put(writes, disk, memtable.runs.clone(), ended)
+        self.indexer.place(writes, places);
+        self.indexer.correlate(writes, ended);
     }
 }
 
@@ -137,23 +179,8 @@ impl Moved {
     pub(super) fn forget(self, memtable: &mut Memtable) {
         self.instances.into_iter().for_each(|id| memtable.remove(id));
         memtable.drop_segments(self.segments);
-        memtable.runs = self.runs;
-    }
-}
-
-fn move_instance(
-    writes: &mut Writes,
-    disk: &Disk,
-    memtable: &Memtable,
-    id: InstanceId,
-    recent: &Recent,
-    in_run: bool,
-) -> Result<(), StoreError> {
-    table::put(writes, disk, id, &recent.head, recent.first, &recent.entries)?;
-    if !in_run {
-        for (message, correlation) in memtable.correlations_of(recent) {
-            record::insert(writes, &keys::correlation(message), &correlation.to_bytes());
+        if let Some(index) = self.index {
+            memtable.index = index;
         }
     }
-    Ok(())
 }

@@ -10,6 +10,7 @@ use super::folder::Folder;
 use super::keys;
 use super::memory::Memory;
 use crate::config::StoreConfig;
+use crate::saga::id::InstanceId;
 
 /// Changes that are made together: what each key holds afterwards, nothing where it is removed.
 pub(super) type Writes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
@@ -87,6 +88,12 @@ impl Disk {
     /// The error of a record that makes no sense.
     pub(super) fn corrupt(&self, key: &[u8], reason: impl ToString) -> StoreError {
         let (path, key) = (self.path().to_owned(), keys::describe(key));
+        StoreError::Corrupt { path, key, reason: reason.to_string() }
+    }
+
+    /// The error of an instance whose records do not fit together.
+    pub(super) fn contradiction(&self, id: InstanceId, reason: impl ToString) -> StoreError {
+        let (path, key) = (self.path().to_owned(), format!("instance {id}"));
         StoreError::Corrupt { path, key, reason: reason.to_string() }
     }
 

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use super::batch::Correlation;
 use super::disk::{Disk, Writes};
 use super::error::StoreError;
+use super::index::{Index, Indexer, Place};
 use super::keys::{self, Position};
 use super::memory::Memory;
 use super::query::Query;
 use super::reader::Reader;
+use super::record;
 use super::shared::Shared;
-use super::{record, table};
 use crate::fuzzing::assert_again;
 use crate::saga::fact::HistoryEntry;
-use crate::saga::id::{InstanceId, MessageId};
+use crate::saga::id::{InstanceId, MessageId, Phase};
 use crate::saga::instance::{Instance, Status};
 use crate::saga::time::Timestamp;
 
@@ -51,9 +52,12 @@ fn senseless(data: &[u8]) {
     let position = Position::of(Timestamp(0), id);
     let mut writes = Writes::default();
     for key in [
-        keys::instance(id),
+        keys::META.to_vec(),
         keys::block(id, 1),
-        keys::run_block(1, message),
+        keys::block_of_run(keys::PLACES, 0, &[0; 16]),
+        keys::block_of_run(keys::ATTEMPTS, 0, &[0; 16]),
+        keys::manifest(keys::PLACES),
+        keys::manifest(keys::ATTEMPTS),
         keys::correlation(message),
         keys::dead_letter(1),
         keys::definition(&hash),
@@ -63,18 +67,30 @@ fn senseless(data: &[u8]) {
     ] {
         record::insert(&mut writes, &key, data);
     }
-    let payload = record::read(&disk(&writes), &keys::instance(id)).expect("it was written a moment ago");
+    let payload = record::read(&disk(&writes), keys::META).expect("it was written a moment ago");
     assert_eq!(payload.as_deref(), Some(data));
-    let mut sensible = writes.clone();
-    record::insert(&mut sensible, &keys::instance(id), &table::place("fuzz", Status::Running));
-    let mut journal = sensible.clone();
+    let mut journal = writes.clone();
     record::insert(&mut journal, &keys::journal(1), data);
-    for (writes, span) in [(writes, (0, 0)), (sensible, (0, 0)), (journal, (1, 1))] {
-        let Ok(shared) = Shared::over(disk(&writes), span) else { continue };
+    let index = indexed(id, message);
+    let manifests = [keys::PLACES, keys::ATTEMPTS].map(keys::manifest);
+    let manifests = index.iter().filter(|(key, _)| manifests.contains(key));
+    let manifests = manifests.map(|(key, value)| (key.clone(), value.clone())).collect();
+    let mut disks = Vec::new();
+    // What makes sense of the index, and what else there is.
+    for sensible in [Writes::default(), manifests, index] {
+        for (writes, span) in [(&writes, (0, 0)), (&journal, (1, 1))] {
+            let mut writes = writes.clone();
+            writes.extend(sensible.clone());
+            disks.push((writes, span));
+        }
+    }
+    for (writes, span) in disks {
+        let Ok(shared) = Shared::over(disk(&writes), span, (1, 1)) else { continue };
         let reader = Reader::new(Arc::new(shared));
         let _ = (reader.definition(&hash), reader.definition_hash("fuzz", 1), reader.correlation(message));
         let _ = (reader.instance(id), reader.waiting().count(), reader.history(id));
         let _ = (reader.list(&Query::default()), reader.dead_letters(10, None));
+        let _ = (reader.revision(id), reader.instances().count());
     }
     if let Some(correlation) = Correlation::from_bytes(data) {
         assert_eq!(correlation.to_bytes(), data);
@@ -86,6 +102,20 @@ fn senseless(data: &[u8]) {
     if let Ok(instance) = serde_json::from_slice::<Instance>(data) {
         look_at(&assert_again(&instance));
     }
+}
+
+/// An index that has an instance and a message.
+fn indexed(id: InstanceId, message: MessageId) -> Writes {
+    let empty = disk(&Writes::default());
+    let index = Index::open(&empty, (0, 0)).expect("an empty disk can be read");
+    let mut indexer = Indexer::over(&empty, &index, (0, 0)).expect("an empty disk can be read");
+    let mut writes = Writes::default();
+    let place = Place { saga: "fuzz".to_owned(), started_at: Timestamp(0) };
+    indexer.place(&mut writes, vec![(id, Some(place))]);
+    let attempt = Correlation { instance: id, step: 0, phase: Phase::Action, attempt: 1 };
+    indexer.correlate(&mut writes, vec![(message, attempt)]);
+    assert_eq!(indexer.state(), (1, 1));
+    writes
 }
 
 /// Does with an instance what recovery and the API do with one that they have read.
@@ -107,7 +137,7 @@ fn named(data: &[u8]) {
 /// The bytes as a place to go on from.
 fn cursor(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let shared = Shared::over(disk(&Writes::default()), (0, 0)).expect("an empty disk can be read");
+    let shared = Shared::over(disk(&Writes::default()), (0, 0), (0, 0)).expect("an empty disk can be read");
     let reader = Reader::new(Arc::new(shared));
     let _ = reader.dead_letters(10, Some(text));
     let page = reader.list(&Query { cursor: Some(text.to_owned()), ..Query::default() });

@@ -6,12 +6,13 @@
 //! | `j` commit | the journal: what that commit changed |
 //! | `d` hash | source of a definition |
 //! | `v` saga `0` version | hash of that version |
-//! | `i` instance | where the tables have it, and up to which revision |
+//! | `i` run, instance | where the tables have instances, sorted, from that instance on |
 //! | `s` saga `0` status, start, instance | its whole history, or a snapshot: the view by status |
 //! | `h` instance, revision | beside a snapshot: entries of its history, from that one on |
-//! | `o` instance | nothing: something is still to be done for it |
+//! | `o` instance | when something is still to be done for it: when, and of which saga it is |
 //! | `c` message | the attempt that the message is |
 //! | `r` run, message | attempts of instances that have ended, sorted, from that message on |
+//! | `n` `i` or `r` | which runs of these there are |
 //! | `a` saga `0` attribute `0` value `0` start, instance | nothing: view by attribute |
 //! | `x` number | a dead letter |
 //! | `k` key, number | a further chunk of the value under that key |
@@ -31,10 +32,10 @@ use crate::saga::time::Timestamp;
 pub(super) const META: &[u8] = b"m";
 /// First byte of the journal.
 pub(super) const JOURNAL: u8 = b'j';
-/// First byte of the places of instances.
-pub(super) const INSTANCE: u8 = b'i';
-/// First byte of the runs.
-pub(super) const RUN: u8 = b'r';
+/// First byte of the runs that say where instances are.
+pub(super) const PLACES: u8 = b'i';
+/// First byte of the runs that say what messages are.
+pub(super) const ATTEMPTS: u8 = b'r';
 /// First byte of every key in the view by status.
 pub(super) const BY_STATUS: u8 = b's';
 /// First byte of the markers of open instances.
@@ -60,11 +61,6 @@ pub(super) fn journal(commit: u64) -> Vec<u8> {
     key(JOURNAL, &[&commit.to_be_bytes()])
 }
 
-/// Where the tables have an instance.
-pub(super) fn instance(id: InstanceId) -> Vec<u8> {
-    key(INSTANCE, &[id.as_bytes()])
-}
-
 /// First bytes of every block of an instance's history.
 pub(super) fn history(id: InstanceId) -> Vec<u8> {
     key(b'h', &[id.as_bytes()])
@@ -85,14 +81,19 @@ pub(super) fn correlation(message: MessageId) -> Vec<u8> {
     key(b'c', &[message.as_bytes()])
 }
 
+/// Which runs of a kind there are.
+pub(super) fn manifest(kind: u8) -> Vec<u8> {
+    key(b'n', &[&[kind]])
+}
+
 /// First bytes of every block of a run.
-pub(super) fn run(number: u64) -> Vec<u8> {
-    key(RUN, &[&number.to_be_bytes()])
+pub(super) fn run(kind: u8, number: u64) -> Vec<u8> {
+    key(kind, &[&number.to_be_bytes()])
 }
 
 /// A block of a run.
-pub(super) fn run_block(number: u64, first: MessageId) -> Vec<u8> {
-    key(RUN, &[&number.to_be_bytes(), first.as_bytes()])
+pub(super) fn block_of_run(kind: u8, number: u64, first: &[u8; 16]) -> Vec<u8> {
+    key(kind, &[&number.to_be_bytes(), first])
 }
 
 /// First bytes of a saga's instances of one status.
@@ -223,7 +224,8 @@ pub(super) fn instance_of(key: &[u8]) -> Option<InstanceId> {
 pub(super) fn describe(key: &[u8]) -> String {
     let id = instance_of(key);
     match (key.first(), id) {
-        (Some(b'i'), Some(id)) => format!("instance {id}"),
+        (Some(&PLACES), _) => format!("run {} of instances", run_number(key).unwrap_or(0)),
+        (Some(&ATTEMPTS), _) => format!("run {} of messages", run_number(key).unwrap_or(0)),
         (Some(&BY_STATUS), _) => match Position::of_key(key) {
             Some(position) => format!("instance {}", position.instance()),
             None => "a view of instances".to_owned(),

@@ -1,13 +1,14 @@
 //! The memtable: what the journal holds and the tables do not have yet, in memory.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::ops::Range;
+use std::sync::Arc;
 
 use super::batch::{Batch, Correlation, Head};
+use super::index::Index;
 use crate::saga::id::{InstanceId, MessageId};
 
 /// What the journal holds and the tables do not have yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Memtable {
     instances: HashMap<InstanceId, Recent>,
     correlations: HashMap<MessageId, Correlation>,
@@ -17,8 +18,8 @@ pub(super) struct Memtable {
     ended: VecDeque<InstanceId>,
     /// Bytes in the journal.
     bytes: usize,
-    /// Numbers of the runs that there are.
-    pub(super) runs: Range<u64>,
+    /// What finds the rest.
+    pub(super) index: Arc<Index>,
 }
 
 /// What there is of an instance.
@@ -60,9 +61,16 @@ impl Recent {
 }
 
 impl Memtable {
-    /// An empty one beside these runs.
-    pub(super) fn new(runs: Range<u64>) -> Self {
-        Self { runs, ..Self::default() }
+    /// An empty one beside this index.
+    pub(super) fn new(index: Arc<Index>) -> Self {
+        Self {
+            instances: HashMap::new(),
+            correlations: HashMap::new(),
+            segments: VecDeque::new(),
+            ended: VecDeque::new(),
+            bytes: 0,
+            index,
+        }
     }
 
     pub(super) fn get(&self, id: InstanceId) -> Option<&Recent> {

@@ -13,7 +13,8 @@
 //! | `memtable` | the same in memory, until the tables have it |
 //! | `checkpoint` | what moves from the journal to the tables, a little with each commit |
 //! | `table` | histories out of the journal, by status and start |
-//! | `runs` | what late replies to instances that have ended are matched by |
+//! | `index` | what is found by the id of an instance or of a message |
+//! | `sorted`, `sorted/merge` | sorted runs, which the index lies in |
 //! | `shared` | disk and memtable, as the writer and its readers share them |
 //! | `waiting` | [`Waiting`]: what a start has to know of each open instance |
 //! | `reader` | [`Reader`]: everything that is asked of the store |
@@ -40,6 +41,7 @@ mod folder;
 #[cfg(any(test, feature = "faults"))]
 pub(crate) mod fuzzing;
 mod high_water;
+mod index;
 mod journal;
 mod keys;
 mod memory;
@@ -47,8 +49,8 @@ mod memtable;
 mod query;
 mod reader;
 mod record;
-mod runs;
 mod shared;
+mod sorted;
 mod table;
 mod waiting;
 mod writer;

@@ -8,7 +8,7 @@ use super::error::StoreError;
 use super::query::{self, Page, Query};
 use super::shared::Shared;
 use super::waiting::Waiting;
-use super::{keys, record, runs};
+use super::{keys, record};
 use crate::saga::fact::HistoryEntry;
 use crate::saga::id::{InstanceId, MessageId};
 use crate::saga::instance::Instance;
@@ -42,7 +42,7 @@ impl Reader {
     /// # Errors
     /// See [`Reader`].
     pub fn revision(&self, id: InstanceId) -> Result<u64, StoreError> {
-        self.shared.revision(&self.shared.memtable(), id)
+        self.shared.revision(id)
     }
 
     /// Every instance, whole, in no order.
@@ -50,12 +50,17 @@ impl Reader {
     /// # Errors
     /// Each item may be one, see [`Reader`].
     pub fn instances(&self) -> impl Iterator<Item = Result<Instance, StoreError>> {
-        let recent: HashSet<_> = self.shared.memtable().iter().map(|(id, _)| id).collect();
-        let mut sorted: Vec<_> = recent.iter().copied().collect();
-        sorted.sort_unstable();
-        sorted.into_iter().map(Ok).chain(self.others(keys::INSTANCE, recent)).map(|id| {
+        let (mut recent, index): (Vec<_>, _) = {
+            let memtable = self.shared.memtable();
+            (memtable.iter().map(|(id, _)| id).collect(), Arc::clone(&memtable.index))
+        };
+        recent.sort_unstable();
+        let known: HashSet<_> = recent.iter().copied().collect();
+        let others = index.instances(&self.shared.disk);
+        let others = others.filter(move |id| !id.as_ref().is_ok_and(|id| known.contains(id)));
+        recent.into_iter().map(Ok).chain(others).map(|id| {
             let id = id?;
-            let missing = || self.shared.disk.corrupt(&keys::instance(id), "there is no such instance");
+            let missing = || self.shared.disk.contradiction(id, "there is no such instance");
             self.instance(id)?.ok_or_else(missing)
         })
     }
@@ -73,18 +78,7 @@ impl Reader {
     /// # Errors
     /// See [`Reader`].
     pub fn correlation(&self, message: MessageId) -> Result<Option<Correlation>, StoreError> {
-        let (known, runs) = {
-            let memtable = self.shared.memtable();
-            (memtable.correlation(message), memtable.runs.clone())
-        };
-        if known.is_some() {
-            return Ok(known);
-        }
-        let disk = &self.shared.disk;
-        let key = keys::correlation(message);
-        let Some(payload) = record::read(disk, &key)? else { return runs::find(disk, runs, message) };
-        let correlation = Correlation::from_bytes(&payload);
-        correlation.map(Some).ok_or_else(|| disk.corrupt(&key, "it is not a correlation"))
+        self.shared.correlation(message)
     }
 
     /// Every instance for which something is still to be done, in no order: what recovery starts from.
@@ -100,11 +94,17 @@ impl Reader {
             waiting.extend(of.head.open.then(|| Waiting::of(id, &of.head)));
         }
         waiting.sort_unstable_by_key(|one| one.id);
-        let others = self.others(keys::OPEN, recent).map(|id| {
-            let id = id?;
-            let key = keys::open(id);
-            let bytes = record::read(disk, &key)?.ok_or_else(|| disk.corrupt(&key, "it is missing"))?;
-            Waiting::from_bytes(id, &bytes).ok_or_else(|| disk.corrupt(&key, "it makes no sense"))
+        let others = disk.keys(keys::under(&[keys::OPEN])).filter_map(move |key| {
+            let waiting = key.and_then(|key| {
+                let id = keys::instance_of(&key).ok_or_else(|| disk.corrupt(&key, "it is cut off"))?;
+                if recent.contains(&id) {
+                    return Ok(None);
+                }
+                let bytes = record::read(disk, &key)?.ok_or_else(|| disk.corrupt(&key, "it is missing"))?;
+                let waiting = Waiting::from_bytes(id, &bytes);
+                waiting.map(Some).ok_or_else(|| disk.corrupt(&key, "it makes no sense"))
+            });
+            waiting.transpose()
         });
         waiting.into_iter().map(Ok).chain(others)
     }
@@ -159,21 +159,6 @@ impl Reader {
             last = keys::number_of(&key).unwrap_or(last);
         }
         Ok(page)
-    }
-
-    /// The instances that keys which begin with `kind` name, but for those of the memtable.
-    fn others(
-        &self,
-        kind: u8,
-        recent: HashSet<InstanceId>,
-    ) -> impl Iterator<Item = Result<InstanceId, StoreError>> {
-        let disk = &self.shared.disk;
-        disk.keys(keys::under(&[kind])).filter_map(move |key| {
-            let named = key
-                .and_then(|key| keys::instance_of(&key).ok_or_else(|| disk.corrupt(&key, "it is cut off")));
-            let known = named.as_ref().is_ok_and(|id| recent.contains(id));
-            (!known).then_some(named)
-        })
     }
 
     fn text(&self, key: &[u8]) -> Result<Option<String>, StoreError> {

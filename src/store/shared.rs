@@ -1,18 +1,19 @@
 //! What the writer and its readers share: the disk, and the memtable over it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::batch::Head;
+use super::batch::{Correlation, Head};
 use super::checkpoint::Limits;
 use super::disk::Disk;
 use super::error::StoreError;
+use super::index::{Index, State};
 use super::journal::{self, Changes};
 use super::memtable::Memtable;
-use super::table::Stored;
-use super::{keys, record, runs, table};
+use super::table::{self, Stored, Tables};
+use super::{keys, record};
 use crate::saga::fact::HistoryEntry;
-use crate::saga::id::InstanceId;
+use crate::saga::id::{InstanceId, MessageId};
 use crate::saga::instance::Instance;
 
 /// The disk, and the memtable over it.
@@ -24,20 +25,40 @@ pub(super) struct Shared {
     pub(super) disk: Disk,
     pub(super) limits: Limits,
     memtable: RwLock<Memtable>,
+    /// Held while a commit changes the disk and then the memtable.
+    committing: Mutex<()>,
 }
 
 impl Shared {
-    /// Reads the journal of a disk, which has records from one commit to another.
+    /// Reads the index of a disk, which is in a state, and the journal, which has records from one commit to
+    /// another.
     ///
     /// # Errors
     /// It cannot be read, or makes no sense.
-    pub(super) fn over(disk: Disk, journal: (u64, u64)) -> Result<Self, StoreError> {
+    pub(super) fn over(disk: Disk, journal: (u64, u64), index: State) -> Result<Self, StoreError> {
         let limits = match &disk {
             Disk::Folder(_) => Limits::DISK,
             Disk::Memory(_) => Limits::SIMULATED,
         };
-        let memtable = RwLock::new(read_journal(&disk, journal)?);
-        Ok(Self { disk, limits, memtable })
+        let index = Index::open(&disk, index)?;
+        let memtable = RwLock::new(read_journal(&disk, journal, index)?);
+        Ok(Self { disk, limits, memtable, committing: Mutex::new(()) })
+    }
+
+    /// Keeps readers that have to be sure from reading until it is dropped.
+    pub(super) fn committing(&self) -> MutexGuard<'_, ()> {
+        self.committing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads; where what is read makes no sense, once more, without a commit that changes it meanwhile.
+    fn steadily<T>(&self, read: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        match read() {
+            Err(StoreError::Corrupt { .. }) => {
+                let _committing = self.committing();
+                read()
+            }
+            read => read,
+        }
     }
 
     pub(super) fn memtable(&self) -> RwLockReadGuard<'_, Memtable> {
@@ -52,90 +73,119 @@ impl Shared {
     /// Reads an instance, whole.
     ///
     /// # Errors
-    /// As [`table::read`].
+    /// As [`Tables::read`], but for what a commit can bring about.
     pub(super) fn instance(&self, id: InstanceId) -> Result<Option<Instance>, StoreError> {
-        let Some((mut instance, stored)) = self.found(id)? else { return Ok(None) };
-        if let Stored::Blocks = stored {
-            match self.unless_removed(id, table::input(&self.disk, id).map(Some))? {
-                Some(input) => instance.input = input.into(),
-                None => return Ok(None),
+        self.steadily(|| {
+            let Some((mut instance, stored)) = self.found(id)? else { return Ok(None) };
+            if let Stored::Blocks = stored {
+                instance.input = table::input(&self.disk, id)?.into();
             }
-        }
-        Ok(Some(instance))
-    }
-
-    /// The revision of an instance, with the memtable as it is now; 0 if there is none.
-    ///
-    /// # Errors
-    /// As [`record::read`].
-    pub(super) fn revision(&self, memtable: &Memtable, id: InstanceId) -> Result<u64, StoreError> {
-        match memtable.get(id) {
-            Some(recent) => Ok(recent.revision()),
-            None => Ok(table::Place::of(&self.disk, id)?.map_or(0, |place| place.revision)),
-        }
+            Ok(Some(instance))
+        })
     }
 
     /// Reads an instance, without its input.
     ///
     /// # Errors
-    /// As [`table::read`].
+    /// As [`Shared::instance`].
     pub(super) fn without_input(&self, id: InstanceId) -> Result<Option<Instance>, StoreError> {
-        let found = self.found(id)?;
+        let found = self.steadily(|| self.found(id))?;
         Ok(found.map(|(instance, _)| Instance { input: Arc::default(), ..instance }))
     }
 
-    /// Reads an instance, without its input where it lies in blocks.
-    fn found(&self, id: InstanceId) -> Result<Option<(Instance, Stored)>, StoreError> {
-        let recent = self.recent(id)?;
-        if recent.first().is_some_and(|entry| entry.revision == 1) {
-            let instance = Instance::replay(id, &recent);
-            return Ok(instance.map(|instance| (instance, Stored::Whole(recent))));
-        }
-        let Some((mut instance, stored)) = table::read(&self.disk, id)? else { return Ok(None) };
-        go_on(&mut instance, &recent);
-        Ok(Some((instance, stored)))
+    /// The revision of an instance; 0 if there is none.
+    ///
+    /// # Errors
+    /// As [`Shared::instance`].
+    pub(super) fn revision(&self, id: InstanceId) -> Result<u64, StoreError> {
+        self.steadily(|| {
+            let index = {
+                let memtable = self.memtable();
+                if let Some(recent) = memtable.get(id) {
+                    return Ok(recent.revision());
+                }
+                Arc::clone(&memtable.index)
+            };
+            self.tables(&index).revision(id)
+        })
     }
 
     /// Reads a whole history.
     ///
     /// # Errors
-    /// As [`table::read`].
+    /// As [`Shared::instance`].
     pub(super) fn history(&self, id: InstanceId) -> Result<Vec<HistoryEntry>, StoreError> {
-        let recent = self.recent(id)?;
-        if recent.first().is_some_and(|entry| entry.revision == 1) {
-            return Ok(recent);
-        }
-        let Some((_, stored)) = table::read(&self.disk, id)? else { return Ok(Vec::new()) };
-        let mut entries = self.unless_removed(id, table::history(&self.disk, id, stored))?;
-        let known = recent.partition_point(|entry| entry.revision <= entries.len() as u64);
-        entries.extend(recent.into_iter().skip(known));
-        Ok(entries)
+        self.steadily(|| {
+            let (recent, index) = self.recent(id)?;
+            if is_whole(&recent) {
+                return Ok(recent);
+            }
+            let Some((_, stored)) = self.tables(&index).read(id)? else { return Ok(Vec::new()) };
+            let mut entries = table::history(&self.disk, id, stored)?;
+            let known = recent.partition_point(|entry| entry.revision <= entries.len() as u64);
+            entries.extend(recent.into_iter().skip(known));
+            Ok(entries)
+        })
     }
 
-    /// What was read of an instance; nothing where it was removed while it was read.
-    fn unless_removed<T: Default>(
-        &self,
-        id: InstanceId,
-        read: Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        match read {
-            Err(StoreError::Corrupt { .. }) if self.revision(&self.memtable(), id)? == 0 => Ok(T::default()),
-            read => read,
-        }
+    /// The attempt that a message is.
+    ///
+    /// # Errors
+    /// As [`Shared::instance`].
+    pub(super) fn correlation(&self, message: MessageId) -> Result<Option<Correlation>, StoreError> {
+        self.steadily(|| {
+            let (known, index) = {
+                let memtable = self.memtable();
+                (memtable.correlation(message), Arc::clone(&memtable.index))
+            };
+            if known.is_some() {
+                return Ok(known);
+            }
+            let key = keys::correlation(message);
+            let Some(payload) = record::read(&self.disk, &key)? else {
+                return index.attempt(&self.disk, message);
+            };
+            let correlation = Correlation::from_bytes(&payload);
+            correlation.map(Some).ok_or_else(|| self.disk.corrupt(&key, "it is not a correlation"))
+        })
     }
 
-    /// The entries of an instance that are in the memtable.
-    fn recent(&self, id: InstanceId) -> Result<Vec<HistoryEntry>, StoreError> {
-        let Some(entries) = self.memtable().get(id).map(|recent| recent.entries.clone()) else {
-            return Ok(Vec::new());
+    /// Reads an instance, without its input where it lies in blocks.
+    fn found(&self, id: InstanceId) -> Result<Option<(Instance, Stored)>, StoreError> {
+        let (recent, index) = self.recent(id)?;
+        if is_whole(&recent) {
+            let instance = Instance::replay(id, &recent);
+            return Ok(instance.map(|instance| (instance, Stored::Whole(recent))));
+        }
+        let Some((mut instance, stored)) = self.tables(&index).read(id)? else { return Ok(None) };
+        go_on(&mut instance, &recent);
+        Ok(Some((instance, stored)))
+    }
+
+    fn tables<'a>(&'a self, index: &'a Index) -> Tables<'a> {
+        Tables { disk: &self.disk, index }
+    }
+
+    /// The entries of an instance that are in the memtable, and what finds the others.
+    fn recent(&self, id: InstanceId) -> Result<(Vec<HistoryEntry>, Arc<Index>), StoreError> {
+        let (entries, index) = {
+            let memtable = self.memtable();
+            let entries = memtable.get(id).map(|recent| recent.entries.clone());
+            (entries.unwrap_or_default(), Arc::clone(&memtable.index))
         };
-        entries.iter().map(|entry| parse(&self.disk, id, entry)).collect()
+        let entries: Result<_, _> = entries.iter().map(|entry| parse(&self.disk, id, entry)).collect();
+        Ok((entries?, index))
     }
 }
 
+/// Whether entries of the memtable are all that there are.
+fn is_whole(recent: &[HistoryEntry]) -> bool {
+    recent.first().is_some_and(|entry| entry.revision == 1)
+}
+
 /// What the journal holds and the tables do not have.
-fn read_journal(disk: &Disk, span: (u64, u64)) -> Result<Memtable, StoreError> {
-    let mut memtable = Memtable::new(runs::numbers(disk)?);
+fn read_journal(disk: &Disk, span: (u64, u64), index: Index) -> Result<Memtable, StoreError> {
+    let mut memtable = Memtable::new(Arc::new(index));
     let records = read_records(disk, span)?;
     let moves = records.iter().flat_map(|record| record.changes.moved.iter().map(|id| (*id, record.commit)));
     let moved: HashMap<InstanceId, u64> = moves.collect();
@@ -149,7 +199,10 @@ fn read_journal(disk: &Disk, span: (u64, u64)) -> Result<Memtable, StoreError> {
             }
             let parsed = [parse(disk, id, &entry)?];
             let known = match instances.remove(&id) {
-                None if revision > 1 => table::read(disk, id)?.map(|(instance, _)| instance),
+                None if revision > 1 => {
+                    let tables = Tables { disk, index: &memtable.index };
+                    tables.read(id)?.map(|(instance, _)| instance)
+                }
                 known => known,
             };
             let instance = match known {
@@ -211,5 +264,5 @@ fn go_on(instance: &mut Instance, entries: &[HistoryEntry]) {
 }
 
 fn parse(disk: &Disk, id: InstanceId, entry: &[u8]) -> Result<HistoryEntry, StoreError> {
-    serde_json::from_slice(entry).map_err(|error| disk.corrupt(&keys::instance(id), error))
+    serde_json::from_slice(entry).map_err(|error| disk.contradiction(id, error))
 }

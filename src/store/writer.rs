@@ -12,10 +12,11 @@ use super::batch::{Batch, DeadLetter, Removal};
 use super::checkpoint::{Checkpoints, Limits};
 use super::disk::{Disk, Writes};
 use super::error::StoreError;
+use super::index::{Indexer, State};
 use super::memory::Memory;
 use super::reader::Reader;
 use super::shared::Shared;
-use super::{journal, keys, record, table};
+use super::{journal, keys, record};
 use crate::config::StoreConfig;
 use crate::saga::id::InstanceId;
 use crate::saga::time::Timestamp;
@@ -47,6 +48,8 @@ struct Meta {
     latest: Timestamp,
     /// The first and the last commit of which the journal has a record; zeros if it has none.
     journal: (u64, u64),
+    /// Which state of the index belongs to it.
+    index: State,
 }
 
 impl Store {
@@ -95,15 +98,17 @@ impl Store {
     }
 
     fn over(disk: Disk) -> Result<Self, StoreError> {
-        let Meta { commit, latest, journal } = record::read_json(&disk, keys::META)?.unwrap_or_default();
+        let Meta { commit, latest, journal, index } =
+            record::read_json(&disk, keys::META)?.unwrap_or_default();
         let mark = disk.mark();
         if commit < mark {
             return Err(StoreError::LostTail { path: disk.path().to_owned(), mark, found: commit });
         }
         disk.settle(commit)?;
         let letters = kept_letters(&disk)?;
-        let shared = Arc::new(Shared::over(disk, journal)?);
-        let checkpoints = Checkpoints::default();
+        let shared = Arc::new(Shared::over(disk, journal, index)?);
+        let indexer = Indexer::over(&shared.disk, &shared.memtable().index, index)?;
+        let checkpoints = Checkpoints::new(indexer);
         Ok(Self { shared, sequence: commit, latest, letters, checkpoints, poisoned: None })
     }
 
@@ -147,19 +152,21 @@ impl Store {
 
     /// Writes what a batch holds, and what moves to the tables meanwhile.
     fn write(&mut self, mut batch: Batch, limits: Limits) -> Result<(), StoreError> {
-        let disk = &self.shared.disk;
+        let (disk, _committing) = (&self.shared.disk, self.shared.committing());
         let sequence = self.sequence + 1;
         let latest = self.latest.max(batch.latest);
         let mut writes = std::mem::take(&mut batch.definitions);
         let letters = put_letters(&mut writes, self.letters.clone(), &batch.letters);
-        for removal in &batch.removals {
-            table::remove(&mut writes, disk, removal)?;
-        }
-        let leaving = batch.removals.iter().map(|removal| removal.id).collect();
         let chosen = self.checkpoints.choose(&mut self.shared.memtable_mut(), limits);
         let pace = limits.pace + 2 * batch.changes.len();
-        let moved =
-            self.checkpoints.go_on(&mut writes, disk, &self.shared.memtable(), chosen, leaving, pace)?;
+        let moved = self.checkpoints.go_on(
+            &mut writes,
+            disk,
+            &self.shared.memtable(),
+            &batch.removals,
+            chosen,
+            pace,
+        )?;
         let (_, previous) = self.shared.memtable().span(0);
         let (mut first, mut last) = self.shared.memtable().span(moved.segments);
         let ids: Vec<_> = moved.instances.iter().copied().collect();
@@ -170,7 +177,8 @@ impl Store {
             last = sequence;
             first = if first == 0 { sequence } else { first };
         }
-        put_json(&mut writes, keys::META, &Meta { commit: sequence, latest, journal: (first, last) });
+        let index = self.checkpoints.index_state();
+        put_json(&mut writes, keys::META, &Meta { commit: sequence, latest, journal: (first, last), index });
         if let Err(source) = disk.persist(&writes, sequence) {
             self.poisoned = Some(source.to_string());
             return Err(StoreError::commit(disk.path(), source));
@@ -188,21 +196,20 @@ impl Store {
 
     /// Checks that every history goes on, or ends, where the batch believes: optimistic locking.
     fn check_revisions(&self, batch: &Batch) -> Result<(), StoreError> {
-        let memtable = self.shared.memtable();
         let conflict = |instance, revision| {
             let path = self.shared.disk.path().to_owned();
             Err(StoreError::Conflict { path, instance, revision })
         };
         let mut last: HashMap<InstanceId, u64> = HashMap::with_capacity(batch.changes.len());
         for Removal { id, revision, .. } in &batch.removals {
-            if self.shared.revision(&memtable, *id)? != *revision || last.insert(*id, 0).is_some() {
+            if self.shared.revision(*id)? != *revision || last.insert(*id, 0).is_some() {
                 return conflict(*id, *revision);
             }
         }
         for change in &batch.changes {
             let before = match last.get(&change.id) {
                 Some(revision) => *revision,
-                None => self.shared.revision(&memtable, change.id)?,
+                None => self.shared.revision(change.id)?,
             };
             if before.checked_add(1) != Some(change.revision) {
                 return conflict(change.id, change.revision);

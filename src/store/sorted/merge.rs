@@ -1,0 +1,266 @@
+//! Writes runs, and merges them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use fastbloom::BloomFilter;
+
+use super::{BEGIN, Cursor, END, Family, Id, Manifest, Run, Runs, filter, hash};
+use crate::store::disk::{Disk, Writes};
+use crate::store::error::StoreError;
+use crate::store::{keys, record};
+
+/// Runs of about the same size that are merged.
+const MERGED: usize = 8;
+/// How much larger than the largest before it a run may be, to be merged with these.
+const SIMILAR: u64 = 2;
+/// Bytes of a block, beyond which it is closed.
+const BLOCK: usize = record::CHUNK - 300;
+
+/// What writes the runs of a family: one for each store.
+#[derive(Debug)]
+pub(in crate::store) struct Writer {
+    runs: Runs,
+    /// How often the manifest has changed.
+    change: u64,
+    /// Number of the next run.
+    next: u64,
+    merge: Option<Merge>,
+    /// Runs that do not count any more, and whose blocks are still there.
+    dropped: VecDeque<u64>,
+}
+
+/// A merge under way.
+#[derive(Debug)]
+struct Merge {
+    /// Numbers of the runs that are merged, the newest first.
+    from: Vec<u64>,
+    /// Their next entries, and what follows on these.
+    heads: Vec<(Option<(Id, Vec<u8>)>, Cursor)>,
+    /// Whether there is nothing older, of which it matters that it was removed.
+    oldest: bool,
+    output: Output,
+}
+
+/// A run that is being written.
+#[derive(Debug)]
+struct Output {
+    kind: u8,
+    number: u64,
+    entries: u64,
+    filter: BloomFilter,
+    /// From which id on the open block is.
+    begin: Id,
+    /// Entries of the open block.
+    block: Vec<u8>,
+}
+
+impl Writer {
+    /// Goes on where a store ended that has these runs.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub(in crate::store) fn over(disk: &Disk, runs: Runs, change: u64) -> Result<Self, StoreError> {
+        let kind = runs.family.kind;
+        let (mut next, mut dropped) = (0, VecDeque::new());
+        let mut rest = keys::under(&[kind]);
+        while let Some(key) = disk.keys(rest.clone()).next().transpose()? {
+            let number = keys::run_number(&key).ok_or_else(|| disk.corrupt(&key, "it is cut off"))?;
+            if runs.runs.iter().all(|run| run.number != number) {
+                dropped.push_back(number);
+            }
+            next = number + 1;
+            rest.start = keys::run(kind, next);
+        }
+        Ok(Self { runs, change, next, merge: None, dropped })
+    }
+
+    /// The runs, once all that was added to a commit is durable.
+    pub(in crate::store) fn runs(&self) -> &Runs {
+        &self.runs
+    }
+
+    /// How often the manifest has changed by then.
+    pub(in crate::store) fn change(&self) -> u64 {
+        self.change
+    }
+
+    /// Adds a run. An id with an empty value has none any more.
+    pub(in crate::store) fn put(&mut self, writes: &mut Writes, mut entries: Vec<(Id, Vec<u8>)>) {
+        if entries.is_empty() {
+            return;
+        }
+        entries.sort_unstable();
+        let mut output = Output::new(self.runs.family, self.take_number(), entries.len() as u64);
+        for (id, value) in entries {
+            output.push(writes, id, &value);
+        }
+        self.runs.runs.insert(0, output.close(writes));
+        self.drop_oldest();
+        self.put_manifest(writes);
+    }
+
+    /// Goes on merging, as far as `entries` says, and removes a few blocks that do not count any more. This
+    /// reads what is on the disk: nothing may have been put in the same commit before.
+    ///
+    /// # Errors
+    /// As [`Runs::find`].
+    pub(in crate::store) fn go_on(
+        &mut self,
+        writes: &mut Writes,
+        disk: &Disk,
+        entries: usize,
+    ) -> Result<(), StoreError> {
+        self.remove_blocks(writes, disk, 1 + entries / 32)?;
+        if self.merge.is_none() {
+            self.merge = self.begin_merge(disk)?;
+        }
+        let Some(merge) = &mut self.merge else { return Ok(()) };
+        for _ in 0..entries {
+            if !merge.step(writes, disk)? {
+                self.end_merge(writes);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes blocks of runs that do not count any more.
+    fn remove_blocks(
+        &mut self,
+        writes: &mut Writes,
+        disk: &Disk,
+        mut blocks: usize,
+    ) -> Result<(), StoreError> {
+        while let Some(number) = self.dropped.front() {
+            for key in disk.keys(keys::under(&keys::run(self.runs.family.kind, *number))) {
+                if blocks == 0 {
+                    return Ok(());
+                }
+                writes.insert(key?.to_vec(), None);
+                blocks -= 1;
+            }
+            self.dropped.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Begins to merge the newest runs that are enough and of about the same size.
+    fn begin_merge(&mut self, disk: &Disk) -> Result<Option<Merge>, StoreError> {
+        let family = self.runs.family;
+        let sizes: Vec<_> = self.runs.runs.iter().map(|run| run.entries).collect();
+        let found = (0..sizes.len()).map(|at| at..at + similar(&sizes[at..], family.largest));
+        let Some(range) = found.into_iter().find(|range| range.len() >= MERGED) else { return Ok(None) };
+        let oldest = range.end == sizes.len();
+        let total = sizes[range.clone()].iter().sum();
+        let output = Output::new(family, self.take_number(), total);
+        let (mut from, mut heads) = (Vec::new(), Vec::new());
+        for run in &self.runs.runs[range] {
+            let mut cursor = Cursor::of(family, run.number);
+            from.push(run.number);
+            heads.push((cursor.next(disk)?, cursor));
+        }
+        Ok(Some(Merge { from, heads, oldest, output }))
+    }
+
+    /// Has the merged run count, in the place of those that it was made of.
+    fn end_merge(&mut self, writes: &mut Writes) {
+        let Some(Merge { from, output, .. }) = self.merge.take() else { return };
+        let runs = &mut self.runs.runs;
+        let at = runs.iter().position(|run| from.contains(&run.number)).unwrap_or(0);
+        runs.retain(|run| !from.contains(&run.number));
+        if output.entries > 0 {
+            runs.insert(at, output.close(writes));
+        }
+        self.dropped.extend(from);
+        self.drop_oldest();
+        self.put_manifest(writes);
+    }
+
+    /// Drops the oldest runs, but for those that are being merged, as far as there are enough others.
+    fn drop_oldest(&mut self) {
+        let Runs { family, .. } = self.runs;
+        while let Some(oldest) = self.runs.runs.last()
+            && self.runs.entries() - oldest.entries >= family.kept
+            && self.merge.as_ref().is_none_or(|merge| !merge.from.contains(&oldest.number))
+        {
+            self.dropped.push_back(oldest.number);
+            self.runs.runs.pop();
+        }
+    }
+
+    fn put_manifest(&mut self, writes: &mut Writes) {
+        self.change += 1;
+        let runs = self.runs.runs.iter().map(|run| (run.number, run.entries)).collect();
+        let manifest = Manifest { change: self.change, runs };
+        record::insert(writes, &keys::manifest(self.runs.family.kind), &record::json(&manifest));
+    }
+
+    fn take_number(&mut self) -> u64 {
+        self.next += 1;
+        self.next - 1
+    }
+}
+
+impl Merge {
+    /// Takes the next id over; false if there is none.
+    fn step(&mut self, writes: &mut Writes, disk: &Disk) -> Result<bool, StoreError> {
+        let ids = self.heads.iter().filter_map(|(head, _)| head.as_ref().map(|(id, _)| *id));
+        let Some(next) = ids.min() else { return Ok(false) };
+        let mut newest = None;
+        for (head, cursor) in &mut self.heads {
+            if head.as_ref().is_some_and(|(id, _)| *id == next) {
+                let entry = std::mem::replace(head, cursor.next(disk)?);
+                newest = newest.or(entry);
+            }
+        }
+        if let Some((id, value)) = newest.filter(|(_, value)| !(self.oldest && value.is_empty())) {
+            self.output.push(writes, id, &value);
+        }
+        Ok(true)
+    }
+}
+
+impl Output {
+    fn new(family: &Family, number: u64, entries: u64) -> Self {
+        let (kind, filter) = (family.kind, filter(entries));
+        Self { kind, number, entries: 0, filter, begin: BEGIN, block: Vec::new() }
+    }
+
+    /// Adds an entry behind those before.
+    fn push(&mut self, writes: &mut Writes, id: Id, value: &[u8]) {
+        if self.block.len() + id.len() + 1 + value.len() > BLOCK {
+            self.close_block(writes, id);
+        }
+        let length = u8::try_from(value.len()).expect("values of runs are short");
+        self.block.extend_from_slice(&id);
+        self.block.push(length);
+        self.block.extend_from_slice(value);
+        self.filter.insert_hash(hash(&id));
+        self.entries += 1;
+    }
+
+    fn close_block(&mut self, writes: &mut Writes, next: Id) {
+        let payload = [&next[..], &self.block].concat();
+        record::insert(writes, &keys::block_of_run(self.kind, self.number, &self.begin), &payload);
+        self.block.clear();
+        self.begin = next;
+    }
+
+    fn close(mut self, writes: &mut Writes) -> Arc<Run> {
+        self.close_block(writes, END);
+        Arc::new(Run { number: self.number, entries: self.entries, filter: self.filter })
+    }
+}
+
+/// How many of these runs, from the first on, are of about the same size, and not too large together.
+fn similar(sizes: &[u64], largest: u64) -> usize {
+    let (mut sum, mut greatest) = (0, 0);
+    let fits = |size: &&u64| {
+        let is_similar = greatest == 0 || **size <= SIMILAR * greatest;
+        sum += **size;
+        greatest = greatest.max(**size);
+        is_similar && sum <= largest
+    };
+    sizes.iter().take_while(fits).count()
+}
