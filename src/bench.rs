@@ -20,6 +20,7 @@ mod offline;
 mod peer;
 mod picture;
 mod process;
+mod questions;
 mod report;
 mod run;
 mod scale;
@@ -44,9 +45,10 @@ pub use picture::picture;
 pub use report::{HalfLoad, Pair, Report, Setting, Sides, Spread, Summary, Throughput};
 pub use run::{Orchestrator, Run};
 pub use scale::{Scale, measure_scale};
-pub use scale_report::{Asked, Finished, InFlight, ScaleReport, StorePair};
+pub use scale_report::{Asked, Finished, InFlight, Questioned, ScaleReport, StorePair};
 pub use table::{scale_table, table};
 
+use names::Names;
 use run::{Place, Task};
 use screen::Screen;
 
@@ -94,6 +96,8 @@ struct Bench<'a> {
     url: String,
     folder: tempfile::TempDir,
     runs: usize,
+    /// The definition that sagamq runs.
+    definition: fn(&Names) -> String,
     /// Who is to be first in the next pair.
     turn: bool,
 }
@@ -111,7 +115,8 @@ impl<'a> Bench<'a> {
         }
         screen.say("getting a broker ready");
         let broker = throwaway::find().start()?;
-        Ok(Self { options, screen, url: broker.url(), broker, folder, runs: 0, turn: false })
+        let (url, definition) = (broker.url(), Names::definition);
+        Ok(Self { options, screen, url, broker, folder, runs: 0, definition, turn: false })
     }
 
     fn measure(&mut self) -> Result<Report, BenchError> {
@@ -168,7 +173,10 @@ impl<'a> Bench<'a> {
     fn run(&mut self, what: &str, task: Task<'_>) -> Result<Run, BenchError> {
         self.screen.begin(&format!("{what}: {}", task.orchestrator.name()), task.sagas);
         let number = self.next_run();
-        self.place().run(task, number, |ended| self.screen.advance(ended))
+        self.place().run(task, number, |_, ended| {
+            self.screen.advance(ended);
+            Ok(())
+        })
     }
 
     /// True and false in turn.
@@ -183,7 +191,8 @@ impl<'a> Bench<'a> {
     }
 
     fn place(&self) -> Place<'_> {
-        Place { options: self.options, url: &self.url, folder: self.folder.path() }
+        let Self { options, url, folder, definition, .. } = self;
+        Place { options, url, folder: folder.path(), definition: *definition }
     }
 }
 

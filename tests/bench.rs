@@ -14,7 +14,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use sagamq::bench::{Latency, Report, Run, ScaleReport};
+use sagamq::bench::{Asked, Latency, Questioned, Report, Run, ScaleReport};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -236,7 +236,12 @@ fn a_store_that_has_grown_is_compared_taken_up_and_asked() {
     // Nothing was sent for the instances that wait for an answer.
     assert_eq!(in_flight.busy.messages_per_saga, 8.0);
     assert!(in_flight.ready_ms.min > in_flight.open_ms.min, "{in_flight:?}");
-    assert!(report.asked.iter().all(|asked| asked.latency.p50_ms > 0.0), "{:?}", report.asked);
+    let Questioned { asked, rounds, rounds_at_half_load, beside } = report.questioned;
+    assert!(rounds > 0 && rounds_at_half_load > 0, "{rounds} and {rounds_at_half_load}");
+    let answered = |asked: &Asked| asked.idle.p50_ms > 0.0 && asked.half_load.p50_ms > 0.0;
+    assert!(asked.len() == 6 && asked.iter().all(answered), "{asked:?}");
+    // At half load over a broker whose traffic can be read, which tells what the questions cost the sagas.
+    assert!(beside.sagas == 40 && beside.held.is_some(), "{beside:?}");
 }
 
 #[test]

@@ -17,6 +17,9 @@ pub(super) const COMPLETED_KEY: &str = "completed";
 /// Bytes of the body of every message.
 pub(super) const BODY_BYTES: usize = 500;
 
+/// An attribute that one in a hundred sagas has over a store that has grown, and its value.
+pub(super) const ATTRIBUTE: (&str, &str) = ("hundredth", "yes");
+
 /// The definition, but for the exchange.
 const DEFINITION: &str = include_str!("bench.yaml");
 
@@ -45,6 +48,14 @@ impl Names {
     /// The definition that sagamq runs.
     pub(super) fn definition(&self) -> String {
         DEFINITION.replace("EXCHANGE", &self.exchange())
+    }
+
+    /// The same with the [attribute](ATTRIBUTE). It costs every saga a moment to find out whether it has it,
+    /// so the comparison with the null orchestrator is without.
+    pub(super) fn definition_with_attribute(&self) -> String {
+        let (name, value) = ATTRIBUTE;
+        let has_it = format!(r#"=event.data.order_id.endsWith("00") ? "{value}" : null"#);
+        format!("{}attributes: {{{name}: '{has_it}'}}\n", self.definition())
     }
 
     /// The orchestrator's own queues: the same for both orchestrators.
@@ -83,5 +94,6 @@ mod tests {
             assert_eq!((&action.exchange, &action.key), (&names.exchange(), &step_key(name)));
         }
         assert_eq!(plan.on_completed.map(|emission| emission.key).as_deref(), Some(COMPLETED_KEY));
+        assert!(plan.attributes.is_empty(), "the null orchestrator has none");
     }
 }

@@ -213,8 +213,31 @@ fn is_last(origin: Origin) -> bool {
 }
 
 fn definition(names: &Names) -> Result<Loaded, BenchError> {
-    let source = names.definition();
+    let source = names.definition_with_attribute();
     let file = "bench.yaml".to_owned();
     let plan = compile::load(&file, &source).map_err(DefinitionsError)?;
     Ok(Loaded { file, source, plan: plan.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::names::ATTRIBUTE;
+    use crate::saga::instance::Status;
+    use crate::store::Query;
+
+    #[test]
+    fn one_in_a_hundred_sagas_has_the_attribute_and_is_found_by_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = StoreConfig { path: folder.path().join("store"), cache_mib: 1 };
+        let mut offline = Offline::open(&config, "bench").unwrap();
+        offline.run(0..250, Until::Completed, |_| Ok(())).unwrap();
+        let (name, value) = ATTRIBUTE;
+        let attribute = Some((name.to_owned(), value.to_owned()));
+        let found = offline.store.reader().list(&Query { attribute, ..Query::default() }).unwrap();
+        let mut keys: Vec<_> = found.items.iter().map(|instance| instance.business_key.as_str()).collect();
+        keys.sort_unstable();
+        assert_eq!(keys, [0, 100, 200].map(Starts::business_key));
+        assert!(found.items.iter().all(|instance| instance.status == Status::Completed));
+    }
 }

@@ -92,6 +92,8 @@ pub(super) struct Place<'a> {
     pub(super) url: &'a str,
     /// For stores and logs.
     pub(super) folder: &'a Path,
+    /// The definition that sagamq runs.
+    pub(super) definition: fn(&Names) -> String,
 }
 
 /// Everything that runs. It is dropped from top to bottom: processes first, then the queues.
@@ -111,19 +113,20 @@ pub(super) struct Alone {
 }
 
 impl Place<'_> {
-    /// Runs sagas through an orchestrator. `number` tells this run from the others; `progress` is told how
-    /// many sagas have ended. Everything has ended when this returns.
+    /// Runs sagas through an orchestrator. `number` tells this run from the others; `beside` is called again
+    /// and again under load, with the orchestrator and how many sagas have ended. Everything has ended when
+    /// this returns.
     pub(super) fn run(
         &self,
         task: Task<'_>,
         number: usize,
-        mut progress: impl FnMut(u64),
+        mut beside: impl FnMut(&Process, u64) -> Result<(), BenchError>,
     ) -> Result<Run, BenchError> {
         let folder = self.room(number)?;
         let mut cast = self.assemble(task, number, &folder)?;
         let before = cast.measure()?;
         cast.load.say(GO);
-        let loaded = self.await_load(&mut cast, &mut progress)?;
+        let loaded = self.await_load(&mut cast, &mut beside)?;
         let after = cast.measure()?;
         let counts = cast.finish()?;
         let held = cast.held()?;
@@ -224,7 +227,7 @@ impl Place<'_> {
 
     fn sagamq(&self, names: &Names, folder: &Path, store: &Path, url: &str) -> Result<Process, BenchError> {
         let definitions = folder.join("bench.yaml");
-        fs::write(&definitions, names.definition())
+        fs::write(&definitions, (self.definition)(names))
             .map_err(|source| BenchError::File { path: definitions.clone(), source })?;
         // The orchestrator binds it a moment later.
         let api = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
@@ -275,18 +278,23 @@ impl Place<'_> {
         }
     }
 
-    fn await_load(&self, cast: &mut Cast, progress: &mut impl FnMut(u64)) -> Result<Loaded, BenchError> {
-        let mut heard = Instant::now();
+    fn await_load(
+        &self,
+        cast: &mut Cast,
+        beside: &mut impl FnMut(&Process, u64) -> Result<(), BenchError>,
+    ) -> Result<Loaded, BenchError> {
+        let (mut heard, mut ended) = (Instant::now(), 0);
         loop {
             check_interrupt(self.options)?;
             for process in cast.participants.iter_mut().chain([&mut cast.orchestrator]) {
                 process.check_alive()?;
             }
+            beside(&cast.orchestrator, ended)?;
             match cast.load.word(LOOK)? {
                 Some(Word::Loaded(loaded)) => return Ok(loaded),
                 Some(Word::Completed(sagas)) => {
                     heard = Instant::now();
-                    progress(sagas);
+                    ended = sagas;
                 }
                 _ if heard.elapsed() > SILENCE_TIMEOUT => {
                     return Err(cast.load.late("say how far it is", SILENCE_TIMEOUT));

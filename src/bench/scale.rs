@@ -7,23 +7,19 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Instant;
 
-use super::latency::Latency;
-use super::names::SAGA;
+use super::names::Names;
 use super::offline::Opening;
 use super::peer::Word;
+use super::questions::{self, Questions};
 use super::report::{Setting, Spread};
 use super::run::{Kept, Orchestrator, Task};
-use super::scale_report::{Asked, Finished, InFlight, ScaleReport, StorePair};
+use super::scale_report::{Asked, Finished, InFlight, Questioned, ScaleReport, StorePair};
 use super::screen::Screen;
-use super::starts::Starts;
 use super::usage::Usage;
-use super::{Bench, BenchError, Options, Pace, Run, is_in_memory};
-use crate::saga::id::InstanceId;
+use super::{Bench, BenchError, Options, Pace, Run, check_interrupt, is_in_memory};
 
 /// Starts over instances in flight.
 const STARTS: u64 = 5;
-/// How often a question is asked.
-const QUESTIONS: u64 = 1000;
 
 /// How far a store has grown.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +44,10 @@ impl Scale {
 /// Something could not be started, or sagas do not end.
 pub fn measure_scale(options: &Options, scale: Scale) -> Result<ScaleReport, BenchError> {
     let screen = Screen::new();
-    let report = Bench::new(options, &screen).and_then(|mut bench| bench.measure_scale(scale));
+    let report = Bench::new(options, &screen).and_then(|mut bench| {
+        bench.definition = Names::definition_with_attribute;
+        bench.measure_scale(scale)
+    });
     screen.clear();
     report
 }
@@ -66,8 +65,10 @@ impl Bench<'_> {
             0 => None,
             number => Some(self.in_flight(&mut kept, number)?),
         };
-        let asked = self.ask(&kept)?;
-        Ok(ScaleReport { setting, finished, in_flight, asked })
+        let full = finished.iter().map(|finished: &Finished| finished.filled.sagas_per_s.median);
+        let full = full.chain(in_flight.iter().map(|in_flight: &InFlight| in_flight.busy.sagas_per_s));
+        let questioned = self.question(&kept, full.fold(f64::INFINITY, f64::min) / 2.0)?;
+        Ok(ScaleReport { setting, finished, in_flight, questioned })
     }
 
     /// Fills the store, and compares it with an empty one.
@@ -145,32 +146,34 @@ impl Bench<'_> {
         })
     }
 
-    /// Asks sagamq over this store, which has nothing else to do.
-    fn ask(&mut self, kept: &Kept) -> Result<Vec<Asked>, BenchError> {
+    /// Asks sagamq over this store while it has nothing else to do, and beside a load of so many sagas a
+    /// second.
+    fn question(&mut self, kept: &Kept, sagas_per_s: f64) -> Result<Questioned, BenchError> {
+        let mut idle = Questions::over(kept.sagas);
         let run = self.next_run();
-        let (alone, _) = self.place().start(kept, run)?;
-        // Evenly spread over the store, and each time another one.
-        let one = |question: u64| Starts::business_key(kept.sagas * question / QUESTIONS);
-        let questions: [(&str, &dyn Fn(u64) -> String); 5] = [
-            ("list: the newest 50", &|_| "/api/v1/sagas".to_owned()),
-            ("list: the newest 50 that have completed", &|_| "/api/v1/sagas?status=completed".to_owned()),
-            ("list: the newest 50 in flight", &|_| "/api/v1/sagas?status=running".to_owned()),
-            ("list: the one with a business key", &|question| {
-                format!("/api/v1/sagas?saga={SAGA}&business_key={}", one(question))
-            }),
-            ("show: any one", &|question| format!("/api/v1/sagas/{}", InstanceId::new(SAGA, &one(question)))),
-        ];
-        let mut asked = Vec::new();
-        for (what, path) in questions {
-            self.screen.begin(what, QUESTIONS);
-            let took = (0..QUESTIONS).map(|question| {
-                self.screen.advance(question);
-                alone.orchestrator.ask(&path(question)).map(|took| took.as_micros() as u64)
-            });
-            let micros = took.collect::<Result<_, _>>()?;
-            asked.push(Asked { what: what.to_owned(), latency: Latency::of(micros).percentiles });
+        let (mut alone, _) = self.place().start(kept, run)?;
+        self.screen.begin("questions", questions::ROUNDS);
+        while idle.rounds() < questions::ROUNDS {
+            check_interrupt(self.options)?;
+            idle.ask(&alone.orchestrator)?;
+            self.screen.advance(idle.rounds());
         }
-        Ok(asked)
+        alone.orchestrator.stop()?;
+        drop(alone);
+
+        let sagas = self.options.sagas;
+        self.screen.begin("questions at half load", sagas);
+        let mut loaded = Questions::over(kept.sagas);
+        let (run, pace) = (self.next_run(), Pace::PerSecond(sagas_per_s));
+        let task = Task { orchestrator: Orchestrator::Sagamq, sagas, pace, kept: Some(kept) };
+        let beside = self.place().run(task, run, |orchestrator, ended| {
+            self.screen.advance(ended);
+            loaded.ask(orchestrator)
+        })?;
+        let rounds_at_half_load = loaded.rounds();
+        let asked = Questions::words().zip(idle.answered().zip(loaded.answered()));
+        let asked = asked.map(|(what, (idle, half_load))| Asked { what: what.to_owned(), idle, half_load });
+        Ok(Questioned { asked: asked.collect(), rounds: questions::ROUNDS, rounds_at_half_load, beside })
     }
 
     /// Adds instances to the store without a broker.

@@ -15,8 +15,8 @@ pub struct ScaleReport {
     pub finished: Option<Finished>,
     /// With instances in flight; `None` if that was not asked for.
     pub in_flight: Option<InFlight>,
-    /// How long the API took to answer in the end, with all of these in the store and nothing else to do.
-    pub asked: Vec<Asked>,
+    /// How long the API took to answer in the end, with all of these in the store.
+    pub questioned: Questioned,
 }
 
 /// What finished instances cost.
@@ -64,13 +64,28 @@ pub struct InFlight {
     pub busy: Run,
 }
 
-/// A question to the API.
+/// Questions to the API, one after the other, in rounds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Questioned {
+    /// Each question.
+    pub asked: Vec<Asked>,
+    /// How often each was asked while sagamq had nothing else to do.
+    pub rounds: u64,
+    /// How often each was asked at half load, for as long as that lasted.
+    pub rounds_at_half_load: u64,
+    /// The run at half load, beside which they were asked.
+    pub beside: Run,
+}
+
+/// A question to the API. Times are from the connection to the last byte of the answer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Asked {
     /// In words.
     pub what: String,
-    /// From the connection to the last byte of the answer.
-    pub latency: Percentiles,
+    /// While sagamq had nothing else to do.
+    pub idle: Percentiles,
+    /// Beside sagas that are started at half the rate that passes over this store.
+    pub half_load: Percentiles,
 }
 
 impl StorePair {

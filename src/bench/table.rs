@@ -4,7 +4,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use super::latency::Percentiles;
 use super::report::{Report, Setting, Sides, Spread, Summary};
-use super::scale_report::{Asked, Finished, InFlight, ScaleReport};
+use super::scale_report::{Asked, Finished, InFlight, Questioned, ScaleReport};
 
 /// KiB.
 const MIB: f64 = 1024.0;
@@ -37,7 +37,7 @@ pub fn table(report: &Report) -> String {
 
 /// The report on a store that has grown, for people.
 pub fn scale_table(report: &ScaleReport) -> String {
-    let ScaleReport { setting, finished, in_flight, asked } = report;
+    let ScaleReport { setting, finished, in_flight, questioned } = report;
     let mut text = format!("\n{}\n", conditions(setting));
     if let Some(finished) = finished {
         let Finished { instances, fill_secs, bytes_per_instance, empty, filled, pairs, .. } = finished;
@@ -52,7 +52,13 @@ pub fn scale_table(report: &ScaleReport) -> String {
     if let Some(in_flight) = in_flight {
         text += &format!("\n{} instances in flight:\n\n{}\n", in_flight.instances, starts(in_flight));
     }
-    text += &format!("\nanswers of the API with all of these in the store:\n\n{}\n", answers(asked));
+    let Questioned { asked, rounds, rounds_at_half_load, beside } = questioned;
+    text += &format!(
+        "\nanswers of the API with all of these in the store, idle ({rounds} of each) and beside {:.0} sagas/s \
+         ({rounds_at_half_load} of each):\n\n{}\n",
+        beside.sagas_per_s,
+        answers(asked)
+    );
     for warning in warnings(setting) {
         text += &format!("\nNOTE: {warning}\n");
     }
@@ -76,9 +82,12 @@ fn starts(in_flight: &InFlight) -> Table {
 }
 
 fn answers(asked: &[Asked]) -> Table {
-    let mut table = empty(["ms", "p50", "p99", "longest"]);
-    for Asked { what, latency: Percentiles { p50_ms, p99_ms, max_ms, .. } } in asked {
-        let cells = [p50_ms, p99_ms, max_ms].map(|ms| right(format!("{ms:.2}")));
+    let mut table = empty(["ms", "idle: p50", "p99", "longest", "half load: p50", "p99", "longest"]);
+    for Asked { what, idle, half_load } in asked {
+        let cells =
+            [idle, half_load].into_iter().flat_map(|Percentiles { p50_ms, p99_ms, max_ms, .. }| {
+                [p50_ms, p99_ms, max_ms].map(|ms| right(format!("{ms:.2}")))
+            });
         table.add_row([Cell::new(what)].into_iter().chain(cells));
     }
     table
