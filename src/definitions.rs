@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::saga::code::Code;
 use crate::saga::compile;
 use crate::saga::definition::MAX_SOURCE;
 use crate::saga::plan::Plan;
@@ -23,16 +24,14 @@ pub struct Loaded {
     pub plan: Arc<Plan>,
 }
 
-/// Definitions that cannot be used; shows every problem, as `sagamq check` does, and is to be read after
-/// `error: `.
+/// Definitions that cannot be used; shows every problem, as `sagamq check` does.
 #[derive(Debug)]
 pub struct DefinitionsError(pub Vec<Problem>);
 
 impl fmt::Display for DefinitionsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let problems: Vec<_> = self.0.iter().map(Problem::to_string).collect();
-        let text = problems.join("\n\n");
-        f.write_str(text.strip_prefix("error: ").unwrap_or(&text))
+        write!(f, "the definitions cannot be used\n\n{}", problems.join("\n\n"))
     }
 }
 
@@ -60,7 +59,8 @@ pub fn load_paths(paths: &[PathBuf]) -> (Vec<Loaded>, Vec<Problem>) {
             Ok(()) if files.len() == before => {
                 let hint = "definitions are files that end in .yaml or .yml";
                 let message = "there is no saga definition";
-                problems.push(Problem::of_file(&path.to_string_lossy(), message, Some(hint.to_owned())));
+                let file = path.to_string_lossy();
+                problems.push(Problem::of_file(Code::NoDefinition, &file, message, Some(hint.to_owned())));
             }
             Ok(()) => {}
         }
@@ -130,7 +130,7 @@ fn repeats(loaded: &[Loaded]) -> Vec<Problem> {
         let Some(other) = first.insert((&plan.saga, plan.version), file) else { continue };
         let message = format!("saga {} v{} is already defined in {}", plan.saga, plan.version, other);
         let hint = "raise the version of one of them, or rename the saga".to_owned();
-        problems.push(Problem::of_file(file, message, Some(hint)));
+        problems.push(Problem::of_file(Code::RepeatedVersion, file, &message, Some(hint)));
     }
     problems
 }
@@ -138,5 +138,6 @@ fn repeats(loaded: &[Loaded]) -> Vec<Problem> {
 fn unreadable(path: &Path, error: &io::Error) -> Problem {
     let hint = "check the path and its permissions; `run` takes it from --definitions, else from the setting \
                 `definitions`";
-    Problem::of_file(&path.to_string_lossy(), format!("cannot be read: {error}"), Some(hint.to_owned()))
+    let message = format!("cannot be read: {error}");
+    Problem::of_file(Code::Unreadable, &path.to_string_lossy(), &message, Some(hint.to_owned()))
 }

@@ -55,8 +55,12 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
             telemetry::init(&config.log)?;
             run::run(config)
         }
-        Command::Check(args) if !args.paths.is_empty() => check::check(&args.paths),
-        Command::Check(_) => check::check(&[load(Vec::new())?.definitions]),
+        Command::Check(mut args) => {
+            if args.paths.is_empty() {
+                args.paths.push(load(Vec::new())?.definitions);
+            }
+            check::check(&args)
+        }
         Command::List(args) => list::list(&args, &api()?),
         Command::Show(args) => show::show(&args, &api()?),
         Command::DeadLetters(args) => dead_letters::dead_letters(&args, &api()?),

@@ -9,11 +9,15 @@ use std::fs;
 use clap::{CommandFactory, Parser};
 use sagamq::cli::args::{Cli, Command};
 use sagamq::config::Config;
+use sagamq::definitions;
+use sagamq::saga::code::Code;
 use sagamq::saga::compile;
 use sagamq::saga::expression::{Expression, Scope};
+use sagamq::saga::problem::Problem;
 use serde_json::Value;
 
 const README: &str = include_str!("../README.md");
+const CHECK: &str = include_str!("../docs/check.md");
 const DEFINITIONS: &str = include_str!("../docs/definitions.md");
 const OPERATIONS: &str = include_str!("../docs/operations.md");
 const GUARANTEES: &str = include_str!("../docs/guarantees.md");
@@ -74,6 +78,90 @@ fn every_example_of_an_expression_gives_what_the_page_says() {
             (_, outcome) => panic!("{text}: {outcome:?}"),
         }
     }
+}
+
+/// The sections of the page on problems, one for each code: what stands below `### S0101`.
+fn sections() -> Vec<(&'static str, &'static str)> {
+    let sections = CHECK.split("\n### S").skip(1).map(|section| section.split("\n## ").next().unwrap());
+    sections.map(|section| section.split_once('\n').unwrap()).collect()
+}
+
+/// An example as the page says that it is to be read: before the frame, without the fields that it has.
+fn framed(example: &str) -> String {
+    let frame = blocks(CHECK, "yaml").into_iter().find(|block| block.starts_with("saga: parcel")).unwrap();
+    if example.starts_with("saga:") {
+        return example.to_owned();
+    }
+    let field = |line: &str| line.split(':').next().unwrap_or_default().to_owned();
+    let own: Vec<_> = example.lines().map(field).collect();
+    let mut source = example.to_owned();
+    let mut kept = true;
+    for line in frame.lines() {
+        kept = if line.starts_with(' ') { kept } else { !own.contains(&field(line)) };
+        if kept {
+            source += &format!("\n{line}");
+        }
+    }
+    source
+}
+
+fn shown(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n\n")
+}
+
+#[test]
+fn every_code_of_the_checker_is_explained_under_its_title() {
+    let explained: Vec<_> = sections().iter().map(|(number, _)| format!("S{number}")).collect();
+    let codes: Vec<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+    assert_eq!(explained, codes);
+    for (code, (number, text)) in Code::ALL.iter().zip(sections()) {
+        let (_, title) = code.title().split_at(1);
+        assert!(text[..text.find(".**").unwrap()].ends_with(title), "S{number}: {title}");
+        assert_eq!(code.help(), format!("docs/check.md#s{number}"));
+    }
+}
+
+#[test]
+fn every_example_of_a_problem_is_refused_as_the_page_says_and_mended_by_what_follows() {
+    let mut in_files = Vec::new();
+    for (code, (_, text)) in Code::ALL.iter().zip(sections()) {
+        let (says, examples) = (blocks(text, "text"), blocks(text, "yaml"));
+        let [refused, mended] = examples.as_slice() else {
+            in_files.push(*code);
+            continue;
+        };
+        let problems = compile::load("parcel.yaml", &framed(refused)).expect_err(code.as_str());
+        assert_eq!(problems.iter().map(|problem| problem.code).collect::<Vec<_>>(), [*code]);
+        assert_eq!(says, [shown(&problems)], "{code}");
+        if let Err(problems) = compile::load("parcel.yaml", &framed(mended)) {
+            panic!("{code}: {}", shown(&problems));
+        }
+    }
+    // What is about files and folders is shown below.
+    assert_eq!(in_files, [Code::Unreadable, Code::NoDefinition, Code::RepeatedVersion]);
+}
+
+#[test]
+fn every_problem_of_files_and_folders_is_told_as_the_page_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let sagas = folder.path().join("sagas");
+    fs::create_dir(&sagas).unwrap();
+    let assert_told = |path: &str, code: Code| {
+        let (_, problems) = definitions::load_paths(&[folder.path().join(path)]);
+        assert_eq!(problems.iter().map(|problem| problem.code).collect::<Vec<_>>(), [code]);
+        let said = shown(&problems).replace(&format!("{}/", folder.path().display()), "");
+        let section = sections().into_iter().find(|(number, _)| format!("S{number}") == code.as_str());
+        assert_eq!(blocks(section.unwrap().1, "text"), [said], "{code}");
+    };
+    assert_told("nowhere.yaml", Code::Unreadable);
+    assert_told("sagas", Code::NoDefinition);
+    for name in ["first.yaml", "second.yaml"] {
+        fs::write(sagas.join(name), framed("")).unwrap();
+    }
+    assert_told("sagas", Code::RepeatedVersion);
+    fs::write(sagas.join("second.yaml"), framed("version: 2")).unwrap();
+    let (loaded, problems) = definitions::load_paths(&[sagas]);
+    assert_eq!((loaded.len(), problems.len()), (2, 0), "{}", shown(&problems));
 }
 
 #[test]

@@ -109,6 +109,9 @@ impl RunArgs {
 pub struct CheckArgs {
     /// Files or folders of definitions [default: the setting `definitions`]
     pub paths: Vec<PathBuf>,
+    /// Print what was found as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `list`.

@@ -1,35 +1,67 @@
 //! `sagamq check`: tells what is wrong with definitions before they are run.
 
-use std::io::{self, Write};
-use std::path::PathBuf;
+use serde_json::{Value, json};
 
+use super::args::CheckArgs;
 use super::error::{CliError, Exit};
 use super::output;
 use crate::definitions::{self, Loaded};
 use crate::saga::plan::{Kind, Plan, Step};
+use crate::saga::problem::Problem;
 
-/// Checks every definition under `paths`, and prints one line for each that holds and each problem
-/// with its line of the file.
+/// Checks every definition under the paths, and prints one line for each that holds and each problem
+/// with its line of the file; or all of it as one JSON document.
 ///
 /// # Errors
 /// The output cannot be written.
-pub fn check(paths: &[PathBuf]) -> Result<Exit, CliError> {
-    let mut text = Vec::new();
-    let fine = write_report(paths, &mut text)?;
-    output::print(&String::from_utf8_lossy(&text))?;
+pub fn check(args: &CheckArgs) -> Result<Exit, CliError> {
+    let (loaded, problems) = definitions::load_paths(&args.paths);
+    output::print(&if args.json { document(&loaded, &problems) } else { report(&loaded, &problems) })?;
+    // Without any definition nothing was checked.
+    let fine = problems.is_empty() && !loaded.is_empty();
     Ok(if fine { Exit::Fine } else { Exit::Failed })
 }
 
-/// Returns whether all is well; without any definition it is not.
-fn write_report(paths: &[PathBuf], out: &mut impl Write) -> io::Result<bool> {
-    let (loaded, problems) = definitions::load_paths(paths);
-    for Loaded { file, plan, .. } in &loaded {
-        writeln!(out, "{file}: {}", summary(plan))?;
+fn report(loaded: &[Loaded], problems: &[Problem]) -> String {
+    let fine = loaded.iter().map(|Loaded { file, plan, .. }| format!("{file}: {}\n", summary(plan)));
+    fine.chain(problems.iter().map(|problem| format!("{problem}\n\n"))).collect()
+}
+
+fn document(loaded: &[Loaded], problems: &[Problem]) -> String {
+    let definitions: Vec<_> = loaded.iter().map(definition).collect();
+    let problems: Vec<_> = problems.iter().map(problem).collect();
+    format!("{:#}\n", json!({"definitions": definitions, "problems": problems}))
+}
+
+fn definition(Loaded { file, plan, .. }: &Loaded) -> Value {
+    let step = |step: &Step| json!({"name": step.name, "kind": kind(step)});
+    let steps: Vec<_> = plan.steps.iter().map(step).collect();
+    json!({"file": file, "saga": plan.saga, "version": plan.version, "hash": plan.hash, "steps": steps})
+}
+
+fn kind(step: &Step) -> &'static str {
+    match step.kind {
+        Kind::Compensatable => "compensatable",
+        Kind::Pivot => "pivot",
+        Kind::Retriable => "retriable",
     }
-    for problem in &problems {
-        writeln!(out, "{problem}\n")?;
-    }
-    Ok(problems.is_empty() && !loaded.is_empty())
+}
+
+/// A problem of a file as a whole has no line, no column and no snippet.
+fn problem(problem: &Problem) -> Value {
+    let in_file = problem.line > 0;
+    json!({
+        "code": problem.code.as_str(),
+        "title": problem.code.title(),
+        "file": problem.file,
+        "line": in_file.then_some(problem.line),
+        "column": in_file.then_some(problem.column),
+        "end_column": problem.end_column(),
+        "snippet": in_file.then_some(&problem.snippet),
+        "message": problem.message,
+        "hint": problem.hint,
+        "help": problem.code.help(),
+    })
 }
 
 fn summary(plan: &Plan) -> String {
@@ -45,27 +77,26 @@ fn summary(plan: &Plan) -> String {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::PathBuf;
 
     use super::*;
 
     const ORDER: &str = include_str!("../../sagas/order.yaml");
 
-    fn checked(paths: &[PathBuf]) -> (bool, String) {
-        let mut out = Vec::new();
-        let fine = write_report(paths, &mut out).unwrap();
-        (fine, String::from_utf8(out).unwrap())
+    fn reported(paths: &[PathBuf]) -> String {
+        let (loaded, problems) = definitions::load_paths(paths);
+        report(&loaded, &problems)
     }
 
     #[test]
     fn a_fine_definition_is_summed_up_in_a_line() {
-        let (fine, text) = checked(&["sagas/order.yaml".into()]);
         let expected =
             "sagas/order.yaml: order v1, 3 steps: reserve_stock -> charge_payment -> ship (pivot)\n";
-        assert_eq!((fine, text.as_str()), (true, expected));
+        assert_eq!(reported(&["sagas/order.yaml".into()]), expected);
     }
 
     #[test]
-    fn problems_of_all_files_are_shown_and_fail_the_check() {
+    fn problems_of_all_files_are_shown() {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
         fs::create_dir(folder.path().join("deeper")).unwrap();
@@ -74,20 +105,65 @@ mod tests {
         file("c.yaml", "saga: c\nversoin: 1\n");
         file("d.test.yaml", "not a definition");
         file(".hidden.yaml", "not a definition");
-        let (fine, text) = checked(&[folder.path().into(), "nowhere".into()]);
-        assert!(!fine);
+        let text = reported(&[folder.path().into(), "nowhere".into()]);
         assert!(text.contains("a.yaml: order v1"), "{text}");
         assert!(text.contains("order v1 is already defined in"), "{text}");
         assert!(text.contains("c.yaml:2:1\n  |\n2 | versoin: 1\n  | ^^^^^^^\n"), "{text}");
         assert!(text.contains("did you mean `version`?"), "{text}");
         assert!(text.contains("cannot be read"), "{text}");
-        assert_eq!(text.matches("error: ").count(), 3, "{text}");
+        assert_eq!(text.matches("error[S").count(), 3, "{text}");
     }
 
     #[test]
     fn a_folder_without_definitions_fails_the_check() {
         let folder = tempfile::tempdir().unwrap();
-        let (fine, text) = checked(&[folder.path().into()]);
-        assert!(!fine && text.contains("there is no saga definition"), "{text}");
+        let args = CheckArgs { paths: vec![folder.path().into()], json: false };
+        assert!(matches!(check(&args), Ok(Exit::Failed)));
+        assert!(reported(&args.paths).contains("there is no saga definition"));
+    }
+
+    #[test]
+    fn json_has_what_the_text_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let broken = folder.path().join("broken.yaml");
+        fs::write(&broken, ORDER.replace("retry: normal", "retry: nromal")).unwrap();
+        let (loaded, problems) =
+            definitions::load_paths(&["sagas/order.yaml".into(), broken.clone(), "nowhere".into()]);
+        let document: Value = serde_json::from_str(&document(&loaded, &problems)).unwrap();
+        assert_eq!(
+            document["definitions"],
+            json!([{
+                "file": "sagas/order.yaml",
+                "saga": "order",
+                "version": 1,
+                "hash": loaded[0].plan.hash,
+                "steps": [
+                    {"name": "reserve_stock", "kind": "compensatable"},
+                    {"name": "charge_payment", "kind": "compensatable"},
+                    {"name": "ship", "kind": "pivot"},
+                ],
+            }])
+        );
+        assert_eq!(document["problems"].as_array().map(Vec::len), Some(4));
+        let [whole, at_place] = [&document["problems"][0], &document["problems"][1]];
+        assert_eq!(
+            *at_place,
+            json!({
+                "code": "S0203",
+                "title": "an unknown retry policy",
+                "file": broken,
+                "line": 56,
+                "column": 12,
+                "end_column": 18,
+                "snippet": "    retry: nromal",
+                "message": "unknown retry policy \"nromal\"",
+                "hint": "did you mean `normal`?",
+                "help": "docs/check.md#s0203",
+            })
+        );
+        assert_eq!(
+            (&whole["code"], &whole["line"], &whole["snippet"]),
+            (&json!("S0101"), &json!(null), &json!(null))
+        );
     }
 }

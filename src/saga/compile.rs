@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::code::Code;
 use super::definition::{self, Attempts, Compensate, Definition, Located, Node, Place, Retry, Rule, Step};
 use super::expression::{Expression, ExpressionError, Template};
-use super::lint::{self, Finding};
+use super::lint;
 use super::names::Names;
 use super::plan::{self, Plan};
-use super::problem::Problem;
+use super::problem::{Finding, Findings, Problem};
 use super::retry::{Jitter, RetryPolicy};
 use super::scope::{LASTING_SAGA_FIELDS, SAGA_FIELDS};
 
@@ -23,7 +24,7 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Everything that is wrong with it, in the order of the file; where it does not have the form of
 /// a definition, only the first thing.
 pub fn load(file: &str, source: &str) -> Result<Plan, Vec<Problem>> {
-    let definition = definition::parse(file, source).map_err(|problem| vec![problem])?;
+    let definition = definition::parse(file, source).map_err(|problem| vec![*problem])?;
     let findings = lint::lint(&definition);
     compiled(file, source, &definition, findings)
 }
@@ -35,26 +36,23 @@ pub fn load(file: &str, source: &str) -> Result<Plan, Vec<Problem>> {
 ///
 /// Those of [`load`], without what is only a refusal of style or prudence.
 pub fn reload(file: &str, source: &str) -> Result<Plan, Vec<Problem>> {
-    let definition = definition::parse(file, source).map_err(|problem| vec![problem])?;
-    compiled(file, source, &definition, Vec::new())
+    let definition = definition::parse(file, source).map_err(|problem| vec![*problem])?;
+    compiled(file, source, &definition, Findings::default())
 }
 
 fn compiled(
     file: &str,
     source: &str,
     definition: &Definition,
-    findings: Vec<Finding>,
+    findings: Findings,
 ) -> Result<Plan, Vec<Problem>> {
     let mut compiler = Compiler { definition, findings };
     let plan = compiler.plan();
-    let mut findings = compiler.findings;
+    let findings = compiler.findings.sorted();
     if findings.is_empty() {
         return Ok(plan);
     }
-    findings.sort_by(|a, b| (a.at, &a.message).cmp(&(b.at, &b.message)));
-    findings.dedup();
-    let problem = |finding: Finding| Problem::at(file, source, finding.at, finding.message, finding.hint);
-    Err(findings.into_iter().map(problem).collect())
+    Err(findings.into_iter().map(|finding| Problem::at(file, source, finding)).collect())
 }
 
 /// The policy that a step or a compensation asks for. One that is not known counts as none.
@@ -89,7 +87,7 @@ pub(super) fn retry_policy(definition: &Definition, retry: Option<&Located<Retry
 /// Compiles on after a problem, so that all problems are found; what did not compile is null.
 struct Compiler<'a> {
     definition: &'a Definition,
-    findings: Vec<Finding>,
+    findings: Findings,
 }
 
 impl Compiler<'_> {
@@ -239,7 +237,12 @@ impl Compiler<'_> {
         let expression = self.expression(node, names);
         if expression.constant().is_some_and(|value| !value.is_null()) {
             let hint = "write a path of the event, such as `=event.data.order_id`";
-            self.refuse(node.at, "this key is the same for every event".to_owned(), Some(hint.to_owned()));
+            self.refuse(
+                Code::ConstantKey,
+                node.at,
+                "this key is the same for every event".to_owned(),
+                Some(hint.to_owned()),
+            );
         }
         expression
     }
@@ -249,7 +252,12 @@ impl Compiler<'_> {
         let expression = self.expression(node, names);
         if expression.constant().is_some_and(|value| !value.is_boolean() && !value.is_null()) {
             let hint = "write an expression, such as `=input.total_amount > 0`";
-            self.refuse(node.at, "a condition must be true or false".to_owned(), Some(hint.to_owned()));
+            self.refuse(
+                Code::NotACondition,
+                node.at,
+                "a condition must be true or false".to_owned(),
+                Some(hint.to_owned()),
+            );
         }
         expression
     }
@@ -260,7 +268,12 @@ impl Compiler<'_> {
             Node::Scalar(value) => Expression::literal(value.clone()),
             Node::List(_) | Node::Map(_) => {
                 let hint = "a single value, such as `=input.customer_id`";
-                self.refuse(node.at, "expected an expression".to_owned(), Some(hint.to_owned()));
+                self.refuse(
+                    Code::NotAnExpression,
+                    node.at,
+                    "expected an expression".to_owned(),
+                    Some(hint.to_owned()),
+                );
                 Expression::literal(Value::Null)
             }
         }
@@ -289,24 +302,27 @@ impl Compiler<'_> {
     }
 
     fn text(&mut self, text: &str, at: Place, names: &Names<'_>) -> Expression {
+        if self.findings.are_enough() {
+            return Expression::literal(Value::Null);
+        }
         match Expression::from_text(text) {
             Ok(expression) => {
                 for path in expression.references() {
-                    if let Err((message, hint)) = names.check(path) {
-                        self.refuse(at, message, hint);
+                    if let Err((code, message, hint)) = names.check(path) {
+                        self.refuse(code, at, message, hint);
                     }
                 }
                 expression
             }
             Err(error) => {
-                self.refuse(within(at, text, &error), error.to_string(), error.hint());
+                self.refuse(error.code(), within(at, text, &error), error.to_string(), error.hint());
                 Expression::literal(Value::Null)
             }
         }
     }
 
-    fn refuse(&mut self, at: Place, message: String, hint: Option<String>) {
-        self.findings.push(Finding { at, message, hint });
+    fn refuse(&mut self, code: Code, at: Place, message: String, hint: Option<String>) {
+        self.findings.push(Finding { code, at, message, hint });
     }
 }
 

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
+use super::code::Code;
 use super::interpreter::{self, FUNCTIONS, MAX_DEPTH, MAX_SOURCE, Parsed, Program};
 use super::problem::closest;
 use super::scope::{Found, ROOTS, type_name};
@@ -217,6 +218,24 @@ pub enum ExpressionError {
 }
 
 impl ExpressionError {
+    /// What kind of problem it is where a definition is checked.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Syntax { .. } => Code::Syntax,
+            Self::TooLong(_) | Self::TooDeep | Self::TooMuch | Self::ResultTooDeep => Code::BeyondBound,
+            Self::UnknownName(_) => Code::UnknownName,
+            Self::UnknownFunction(_) => Code::UnknownFunction,
+            Self::NestedLoop | Self::NoStructs => Code::LeftOutOfCel,
+            Self::Unavailable { .. } => Code::NotInScope,
+            Self::Missing { .. }
+            | Self::NoFields { .. }
+            | Self::NotABoolean(_)
+            | Self::NotAKey(_)
+            | Self::NotJson(_)
+            | Self::Failed(_) => Code::AlwaysFails,
+        }
+    }
+
     /// What to do about it, where that can be told.
     pub fn hint(&self) -> Option<String> {
         let roots = || format!("the names are {}", ROOTS.join(", "));

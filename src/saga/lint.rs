@@ -6,32 +6,23 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::code::Code;
 use super::compile::{DEFAULT_TIMEOUT, retry_policy};
 use super::definition::{
     Attempts, Command, Compensate, Definition, Ending, Kind, Located, OnTimeout, Outcome, Period, Place,
     Policy, Retry, Rule, Step,
 };
 use super::plan::Subscription;
-use super::problem::closest;
+use super::problem::{Finding, Findings, MAX_NAME, closest};
 
-/// Longest name, in characters.
-const MAX_NAME: usize = 64;
 /// Longest name of an exchange and longest routing key, in bytes: the limit of AMQP.
 const MAX_SHORT_STRING: usize = 255;
 /// Most attempts that may be counted.
 const MAX_ATTEMPTS: u32 = 10_000;
 
-/// Something that is wrong at a place of a definition.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Finding {
-    pub(super) at: Place,
-    pub(super) message: String,
-    pub(super) hint: Option<String>,
-}
-
 /// Everything that is wrong, in no particular order.
-pub(super) fn lint(definition: &Definition) -> Vec<Finding> {
-    let mut lint = Lint { definition, findings: Vec::new() };
+pub(super) fn lint(definition: &Definition) -> Findings {
+    let mut lint = Lint { definition, findings: Findings::default() };
     lint.saga();
     lint.order_of_kinds();
     lint.own_messages();
@@ -40,7 +31,7 @@ pub(super) fn lint(definition: &Definition) -> Vec<Finding> {
 
 struct Lint<'a> {
     definition: &'a Definition,
-    findings: Vec<Finding>,
+    findings: Findings,
 }
 
 impl<'a> Lint<'a> {
@@ -48,7 +39,7 @@ impl<'a> Lint<'a> {
         let definition = self.definition;
         self.name("saga", &definition.saga);
         if definition.version.value == 0 {
-            self.refuse(definition.version.at, "versions count from 1", None);
+            self.refuse(Code::VersionZero, definition.version.at, "versions count from 1", None);
         }
         for (name, _) in &definition.attributes.0 {
             self.name("attribute", name);
@@ -65,13 +56,18 @@ impl<'a> Lint<'a> {
             self.subscription(&cancel.on);
         }
         if definition.steps.is_empty() {
-            self.refuse(definition.steps.at, "a saga needs at least one step", None);
+            self.refuse(Code::NoSteps, definition.steps.at, "a saga needs at least one step", None);
         }
         let mut seen = BTreeSet::new();
         for step in definition.steps.iter() {
             if !seen.insert(step.step.as_str()) {
                 let message = format!("there is another step {:?}", step.step.value);
-                self.refuse(step.step.at, message, Some("the name of a step is unique in its saga"));
+                self.refuse(
+                    Code::RepeatedStep,
+                    step.step.at,
+                    message,
+                    Some("the name of a step is unique in its saga"),
+                );
             }
             self.step(step);
         }
@@ -109,7 +105,7 @@ impl<'a> Lint<'a> {
                 self.subscription(on);
             }
             if let (Outcome::Success, Some(error)) = (rule.outcome, &rule.error) {
-                self.refuse(error.at, "a success has no error code", None);
+                self.refuse(Code::ErrorOfSuccess, error.at, "a success has no error code", None);
             }
         }
         match retry.map(|retry| (retry.at, &retry.value)) {
@@ -119,7 +115,7 @@ impl<'a> Lint<'a> {
                     Some(known) => format!("did you mean `{known}`?"),
                     None => "the policies are listed under `retry:` at the top level".to_owned(),
                 };
-                self.refuse(at, format!("unknown retry policy {name:?}"), Some(&hint));
+                self.refuse(Code::UnknownPolicy, at, format!("unknown retry policy {name:?}"), Some(&hint));
             }
             _ => {}
         }
@@ -135,16 +131,19 @@ impl<'a> Lint<'a> {
             let after_pivot = pivot.is_some_and(|pivot| index > pivot);
             match (kind(step), after_pivot) {
                 (Kind::Pivot, true) => self.refuse(
+                    Code::SecondPivot,
                     at,
                     format!("step {name:?} is a second pivot"),
                     Some("after the first pivot there is no way back; say `kind: retriable`"),
                 ),
                 (Kind::Compensatable, true) => self.refuse(
+                    Code::NoWayBack,
                     at,
                     format!("step {name:?} comes after the pivot and cannot be undone"),
                     Some("say `kind: retriable`, or move the step before the pivot"),
                 ),
                 (Kind::Retriable, false) => self.refuse(
+                    Code::NoPivotBefore,
                     at,
                     format!("step {name:?} is retriable but comes before any pivot"),
                     Some("only steps after a pivot are retriable"),
@@ -161,36 +160,50 @@ impl<'a> Lint<'a> {
             if step.compensate.is_none() && !after_pivot {
                 let hint =
                     "say `compensate:` with a command, or `compensate: none` where nothing has to be undone";
-                self.refuse(step.step.at, format!("step {name:?} does not say how it is undone"), Some(hint));
+                self.refuse(
+                    Code::NoCompensation,
+                    step.step.at,
+                    format!("step {name:?} does not say how it is undone"),
+                    Some(hint),
+                );
             }
             return;
         }
         if let Some(compensate) = &step.compensate {
             let message = format!("step {name:?} is the pivot or comes after it, it is never undone");
-            self.refuse(compensate.at, message, Some("leave out `compensate`"));
+            self.refuse(Code::NeverUndone, compensate.at, message, Some("leave out `compensate`"));
         }
         if let Some(on_timeout) = &step.on_timeout
             && on_timeout.value == OnTimeout::Compensate
         {
             let message =
                 format!("step {name:?} may have taken effect, so there is no way back from its timeout");
-            self.refuse(on_timeout.at, message, Some("say `on_timeout: retry` or `on_timeout: park`"));
+            self.refuse(
+                Code::NoWayBackFromTimeout,
+                on_timeout.at,
+                message,
+                Some("say `on_timeout: retry` or `on_timeout: park`"),
+            );
         }
     }
 
     /// The time that a step may take up must fit into the deadline.
     fn budget(&mut self, step: &Step) {
         let policy = retry_policy(self.definition, step.retry.as_ref());
-        let at = step.retry.as_ref().map_or(step.step.at, |retry| retry.at);
+        let timeout_at = || step.timeout.as_ref().map_or(step.step.at, |timeout| timeout.at);
+        let at = step.retry.as_ref().map_or_else(timeout_at, |retry| retry.at);
         let deadline = self.definition.deadline.as_ref().map(|deadline| deadline.after.value);
         let (attempts, deadline) = match (policy.attempts, deadline) {
             (None, None) => {
                 let message =
                     format!("step {:?} is tried without end, and the saga has no deadline", step.step.value);
                 let hint = "give the saga a `deadline`, or the policy a number of attempts";
-                return self.refuse(at, message, Some(hint));
+                return self.refuse(Code::WithoutEnd, at, message, Some(hint));
             }
-            (Some(attempts), Some(deadline)) => (attempts.min(MAX_ATTEMPTS), deadline),
+            // A deadline of zero is refused by itself.
+            (Some(attempts), Some(deadline)) if !deadline.0.is_zero() => {
+                (attempts.min(MAX_ATTEMPTS), deadline)
+            }
             _ => return,
         };
         let timeout = step.timeout.as_ref().map_or(DEFAULT_TIMEOUT, |timeout| timeout.value.0);
@@ -202,7 +215,12 @@ impl<'a> Lint<'a> {
                 step.step.value,
                 Period(budget)
             );
-            self.refuse(at, message, Some("lower attempts, delays or timeout, or allow the saga more time"));
+            self.refuse(
+                Code::OverDeadline,
+                at,
+                message,
+                Some("lower attempts, delays or timeout, or allow the saga more time"),
+            );
         }
     }
 
@@ -211,12 +229,17 @@ impl<'a> Lint<'a> {
             && !(1..=MAX_ATTEMPTS).contains(&count)
         {
             let message = format!("attempts must be 1 to {MAX_ATTEMPTS}, or `unlimited`");
-            self.refuse(policy.attempts.at, message, None);
+            self.refuse(Code::AttemptsOutOfRange, policy.attempts.at, message, None);
         }
         if let Some(factor) = &policy.factor
             && !(factor.value >= 1.0 && factor.value.is_finite())
         {
-            self.refuse(factor.at, "the factor must be at least 1, delays never shrink", None);
+            self.refuse(
+                Code::ShrinkingDelays,
+                factor.at,
+                "the factor must be at least 1, delays never shrink",
+                None,
+            );
         }
         for period in [&policy.initial, &policy.max].into_iter().flatten() {
             self.not_zero(period);
@@ -224,7 +247,7 @@ impl<'a> Lint<'a> {
         if let (Some(initial), Some(max)) = (&policy.initial, &policy.max)
             && initial.value.0 > max.value.0
         {
-            self.refuse(max.at, "`max` is shorter than `initial`", None);
+            self.refuse(Code::MaxBelowInitial, max.at, "`max` is shorter than `initial`", None);
         }
     }
 
@@ -258,7 +281,12 @@ impl<'a> Lint<'a> {
                     "the saga {how} what it publishes itself: {:?} on exchange {:?}",
                     own.key.value, own.exchange.value
                 );
-                self.refuse(on.at, message, Some("narrow the pattern, or publish with another key"));
+                self.refuse(
+                    Code::OwnMessage,
+                    on.at,
+                    message,
+                    Some("narrow the pattern, or publish with another key"),
+                );
             }
         }
     }
@@ -275,12 +303,22 @@ impl<'a> Lint<'a> {
 
     fn short_string(&mut self, what: &str, text: &Located<String>) {
         if text.is_empty() {
-            self.refuse(text.at, format!("the {what} is empty"), None);
+            self.refuse(Code::InvalidAddress, text.at, format!("the {what} is empty"), None);
         } else if text.len() > MAX_SHORT_STRING {
-            self.refuse(text.at, format!("the {what} is over {MAX_SHORT_STRING} bytes"), None);
+            self.refuse(
+                Code::InvalidAddress,
+                text.at,
+                format!("the {what} is over {MAX_SHORT_STRING} bytes"),
+                None,
+            );
         } else if text.starts_with('=') {
             let hint = "topology is known before any message comes; put what varies into the body";
-            self.refuse(text.at, format!("the {what} cannot be an expression"), Some(hint));
+            self.refuse(
+                Code::ComputedAddress,
+                text.at,
+                format!("the {what} cannot be an expression"),
+                Some(hint),
+            );
         }
     }
 
@@ -289,20 +327,30 @@ impl<'a> Lint<'a> {
             && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
         if !snake {
             let hint = "a to z, 0 to 9 and _, beginning with a letter";
-            self.refuse(name.at, format!("name of {what} {:?} is not snake_case", name.value), Some(hint));
+            self.refuse(
+                Code::InvalidName,
+                name.at,
+                format!("name of {what} {:?} is not snake_case", name.value),
+                Some(hint),
+            );
         } else if name.len() > MAX_NAME {
-            self.refuse(name.at, format!("name of {what} is over {MAX_NAME} characters"), None);
+            self.refuse(
+                Code::InvalidName,
+                name.at,
+                format!("name of {what} is over {MAX_NAME} characters"),
+                None,
+            );
         }
     }
 
     fn not_zero(&mut self, period: &Located<Period>) {
         if period.value.0.is_zero() {
-            self.refuse(period.at, "a duration of zero", Some("write at least 1ms"));
+            self.refuse(Code::ZeroDuration, period.at, "a duration of zero", Some("write at least 1ms"));
         }
     }
 
-    fn refuse(&mut self, at: Place, message: impl Into<String>, hint: Option<&str>) {
-        self.findings.push(Finding { at, message: message.into(), hint: hint.map(str::to_owned) });
+    fn refuse(&mut self, code: Code, at: Place, message: impl Into<String>, hint: Option<&str>) {
+        self.findings.push(Finding { code, at, message: message.into(), hint: hint.map(str::to_owned) });
     }
 }
 
@@ -343,7 +391,7 @@ on_completed: {emit: {exchange: out, key: done}}
     fn each_refusal_has_its_place_and_its_reason() {
         let long_name = format!("step: {}", "x".repeat(65));
         let long_key = format!("key: {}", "k".repeat(256));
-        let rows: [(&str, &str, &str, &str); 53] = [
+        let rows: [(&str, &str, &str, &str); 54] = [
             // Names.
             ("saga: s", "saga: S", "1:7", "name of saga \"S\" is not snake_case"),
             ("step: one", "step: o-ne", "8:12", "name of step \"o-ne\" is not"),
@@ -413,6 +461,7 @@ on_completed: {emit: {exchange: out, key: done}}
             ("attempts: 3", "attempts: 3, factor: -2", "6:37", "the factor must be at least 1"),
             ("attempts: 3", "attempts: 3, initial: 0s", "6:38", "a duration of zero"),
             ("attempts: 3", "attempts: 3, initial: 2s, max: 1s", "6:47", "`max` is shorter than `initial`"),
+            ("retry: some", "timeout: 11m", "9:75", "step \"two\" may take 11m, longer than"),
             ("retry: some", "timeout: 0ms", "9:75", "a duration of zero"),
             (DEADLINE, "retry: {some: {attempts: unlimited}}", "8:73", "tried without end"),
             // Topology.

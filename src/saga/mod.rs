@@ -6,6 +6,7 @@ pub mod id;
 pub mod message;
 pub mod time;
 
+pub mod code;
 pub mod compile;
 pub mod definition;
 mod lint;

@@ -1,8 +1,12 @@
 //! Which names mean something at which place of a definition.
 
+use super::code::Code;
 use super::expression::path_text;
 use super::problem::closest;
 use super::scope::{MESSAGE_FIELDS, SAGA_FIELDS, STEP_FIELDS};
+
+/// What is wrong with a path, and the remedy.
+type Wrong = (Code, String, Option<String>);
 
 /// The names that are in scope at a place.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,7 +40,7 @@ impl<'a> Names<'a> {
     }
 
     /// What is wrong with a path at this place, and the remedy.
-    pub(super) fn check(&self, path: &[String]) -> Result<(), (String, Option<String>)> {
+    pub(super) fn check(&self, path: &[String]) -> Result<(), Wrong> {
         let root = path.first().map_or("", String::as_str);
         let available = match root {
             "event" => self.event,
@@ -46,7 +50,11 @@ impl<'a> Names<'a> {
         };
         if !available {
             let message = format!("`{root}` is not available in {}", self.place);
-            return Err((message, Some(format!("available here: {}", self.available().join(", ")))));
+            return Err((
+                Code::NotInScope,
+                message,
+                Some(format!("available here: {}", self.available().join(", "))),
+            ));
         }
         match (root, path.get(1)) {
             ("event" | "reply", Some(field)) => known(path, field, &MESSAGE_FIELDS),
@@ -54,10 +62,15 @@ impl<'a> Names<'a> {
                 if SAGA_FIELDS.contains(&field.as_str()) && !self.saga.contains(&field.as_str()) =>
             {
                 let message = format!("`saga.{field}` is not available in {}", self.place);
-                Err((message, Some(format!("available here: saga.{{{}}}", self.saga.join(", ")))))
+                Err((
+                    Code::NotInScope,
+                    message,
+                    Some(format!("available here: saga.{{{}}}", self.saga.join(", "))),
+                ))
             }
             ("saga", Some(field)) => known(path, field, self.saga),
             ("saga", None) if self.saga.len() < SAGA_FIELDS.len() => Err((
+                Code::NotInScope,
                 format!("`saga` as a whole is not available in {}", self.place),
                 Some(format!("name a field: saga.{{{}}}", self.saga.join(", "))),
             )),
@@ -66,6 +79,7 @@ impl<'a> Names<'a> {
                 path.get(2).map_or(Ok(()), |field| known(path, field, &STEP_FIELDS))
             }
             ("steps", None) => Err((
+                Code::NotInScope,
                 "`steps` needs the name of a step".to_owned(),
                 Some("write `steps.<name>.output`".to_owned()),
             )),
@@ -73,18 +87,22 @@ impl<'a> Names<'a> {
         }
     }
 
-    fn step(&self, name: &String) -> Result<(), (String, Option<String>)> {
+    fn step(&self, name: &String) -> Result<(), Wrong> {
         let before = self.steps.unwrap_or_default();
         if before.contains(&name.as_str()) {
             return Ok(());
         }
         if self.all_steps.contains(&name.as_str()) {
             let message = format!("step {name:?} is not before this one");
-            return Err((message, Some("an expression sees the steps that are done before it".to_owned())));
+            return Err((
+                Code::StepNotBefore,
+                message,
+                Some("an expression sees the steps that are done before it".to_owned()),
+            ));
         }
         let hint =
             closest(name, self.all_steps.iter().copied()).map(|known| format!("did you mean `{known}`?"));
-        Err((format!("unknown step {name:?}"), hint))
+        Err((Code::UnknownStep, format!("unknown step {name:?}"), hint))
     }
 
     fn available(&self) -> Vec<&'static str> {
@@ -99,7 +117,7 @@ impl<'a> Names<'a> {
     }
 }
 
-fn known(path: &[String], field: &str, fields: &[&str]) -> Result<(), (String, Option<String>)> {
+fn known(path: &[String], field: &str, fields: &[&str]) -> Result<(), Wrong> {
     if fields.contains(&field) {
         return Ok(());
     }
@@ -107,5 +125,5 @@ fn known(path: &[String], field: &str, fields: &[&str]) -> Result<(), (String, O
         Some(known) => format!("did you mean `{known}`?"),
         None => format!("there are {}", fields.join(", ")),
     };
-    Err((format!("`{}`: there is no field {field:?}", path_text(path)), Some(hint)))
+    Err((Code::UnknownPathField, format!("`{}`: there is no field {field:?}", path_text(path)), Some(hint)))
 }

@@ -3,14 +3,58 @@
 use std::fmt;
 use std::ops::Range;
 
+use super::code::Code;
 use super::yaml::Place;
 
 /// Most characters of a line that are shown.
 const MAX_SNIPPET: usize = 120;
+/// Most characters of a message or a hint, which may name what stands in the file.
+const MAX_MESSAGE: usize = 500;
+
+/// Most findings of one definition.
+const MAX_FINDINGS: usize = 100;
+/// Longest name, in characters.
+pub(super) const MAX_NAME: usize = 64;
+
+/// Something that is wrong at a place of a definition.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Finding {
+    pub(super) code: Code,
+    pub(super) at: Place,
+    pub(super) message: String,
+    pub(super) hint: Option<String>,
+}
+
+/// What was found in a definition, up to a bound: a person mends the first ones first.
+#[derive(Debug, Default)]
+pub(super) struct Findings(Vec<Finding>);
+
+impl Findings {
+    /// Keeps it, unless there are enough.
+    pub(super) fn push(&mut self, finding: Finding) {
+        if !self.are_enough() {
+            self.0.push(finding);
+        }
+    }
+
+    /// Whether no more are kept.
+    pub(super) fn are_enough(&self) -> bool {
+        self.0.len() >= MAX_FINDINGS
+    }
+
+    /// All of them in the order of the file, each once.
+    pub(super) fn sorted(mut self) -> Vec<Finding> {
+        self.0.sort_by(|a, b| (a.at, &a.message).cmp(&(b.at, &b.message)));
+        self.0.dedup();
+        self.0
+    }
+}
 
 /// Something that is wrong with a definition file, with the line that it is on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
+    /// What kind of problem it is.
+    pub code: Code,
     /// The file, as it was named.
     pub file: String,
     /// Line, from 1; 0 where the file as a whole is meant.
@@ -29,20 +73,22 @@ pub struct Problem {
 
 impl Problem {
     /// A problem of a file as a whole, such as one that cannot be read.
-    pub fn of_file(file: &str, message: impl Into<String>, hint: Option<String>) -> Self {
+    pub fn of_file(code: Code, file: &str, message: &str, hint: Option<String>) -> Self {
         Self {
+            code,
             file: file.to_owned(),
             line: 0,
             column: 0,
             snippet: String::new(),
             marks: 0..0,
-            message: message.into(),
-            hint,
+            message: bounded(message),
+            hint: hint.as_deref().map(bounded),
         }
     }
 
     /// A problem at a place of `source`.
-    pub(super) fn at(file: &str, source: &str, place: Place, message: String, hint: Option<String>) -> Self {
+    pub(super) fn at(file: &str, source: &str, finding: Finding) -> Self {
+        let Finding { code, at: place, message, hint } = finding;
         let line = source.lines().nth(place.line.saturating_sub(1)).unwrap_or_default();
         let length = line.chars().count();
         let mut start = place.column.saturating_sub(1).min(length);
@@ -50,22 +96,26 @@ impl Problem {
         let cut = if length > MAX_SNIPPET { start.saturating_sub(MAX_SNIPPET / 3) } else { 0 };
         start -= cut;
         end = (end - cut).clamp(start, MAX_SNIPPET.max(start));
-        // Control characters could move the marks, or do worse to a terminal.
-        let plain = |c: char| if c.is_control() { ' ' } else { c };
         Self {
             line: u32::try_from(place.line).unwrap_or(u32::MAX),
             column: u32::try_from(place.column).unwrap_or(u32::MAX),
             snippet: line.chars().skip(cut).take(MAX_SNIPPET).map(plain).collect(),
             marks: start..end,
-            ..Self::of_file(file, message, hint)
+            ..Self::of_file(code, file, &message, hint)
         }
+    }
+
+    /// The column behind what is meant; `None` where that has no width.
+    pub fn end_column(&self) -> Option<u32> {
+        let width = u32::try_from(self.marks.len()).ok().filter(|width| *width > 0)?;
+        Some(self.column.saturating_add(width))
     }
 }
 
 impl fmt::Display for Problem {
     /// In the style of rustc, without a line break at the end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", self.message)?;
+        write!(f, "error[{}]: {}", self.code, self.message)?;
         let number = self.line.to_string();
         let margin = " ".repeat(number.len());
         if self.line == 0 {
@@ -85,11 +135,30 @@ impl fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
-/// The candidate that `word` is most likely a misspelling of.
+/// Control characters could move the marks, or do worse to a terminal.
+fn plain(c: char) -> char {
+    if c.is_control() { ' ' } else { c }
+}
+
+/// A text that may hold what stands in the file, safe to show.
+fn bounded(text: &str) -> String {
+    let mut shown: String = text.chars().take(MAX_MESSAGE).map(plain).collect();
+    if shown.len() < text.len() {
+        shown.push_str("...");
+    }
+    shown
+}
+
+/// The candidate that `word` is most likely a misspelling of. What is longer than any name is none:
+/// to compare two texts takes as long as one is times the other.
 pub(crate) fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if word.len() > MAX_NAME {
+        return None;
+    }
     let limit = (word.chars().count() / 3).clamp(1, 3);
     candidates
         .into_iter()
+        .filter(|candidate| candidate.len() <= MAX_NAME)
         .map(|candidate| (strsim::osa_distance(word, candidate), candidate))
         .filter(|(distance, _)| *distance <= limit)
         .min()
@@ -104,31 +173,37 @@ mod tests {
     fn a_problem_shows_its_line_as_rustc_does() {
         let source = "steps:\n\tretry: fst\n";
         let hint = Some("did you mean `fast`?".to_owned());
-        let place = Place { line: 2, column: 9, width: 3 };
-        let problem = Problem::at("sagas/order.yaml", source, place, "unknown retry policy".to_owned(), hint);
+        let at = Place { line: 2, column: 9, width: 3 };
+        let message = "unknown retry policy".to_owned();
+        let finding = Finding { code: Code::UnknownPolicy, at, message, hint };
+        let problem = Problem::at("sagas/order.yaml", source, finding);
         let expected = "\
-error: unknown retry policy
+error[S0203]: unknown retry policy
  --> sagas/order.yaml:2:9
   |
 2 |  retry: fst
   |         ^^^
   = hint: did you mean `fast`?";
         assert_eq!(problem.to_string(), expected);
+        assert_eq!(problem.end_column(), Some(12));
     }
 
     #[test]
     fn of_a_long_line_the_part_that_matters_is_shown() {
         let source = format!("{}wrong{}", "é".repeat(5000), "x".repeat(5000));
-        let place = Place { line: 1, column: 5001, width: 5 };
-        let problem = Problem::at("f", &source, place, "m".to_owned(), None);
+        let at = Place { line: 1, column: 5001, width: 5 };
+        let finding = Finding { code: Code::Syntax, at, message: "m\n".repeat(1000), hint: None };
+        let problem = Problem::at("f", &source, finding);
         let marked: String =
             problem.snippet.chars().skip(problem.marks.start).take(problem.marks.len()).collect();
         assert_eq!((marked.as_str(), problem.snippet.chars().count()), ("wrong", MAX_SNIPPET));
+        assert_eq!(problem.message, "m ".repeat(MAX_MESSAGE / 2) + "...");
     }
 
     #[test]
     fn a_misspelling_is_told_from_another_word() {
         assert_eq!(closest("inptu", ["input", "event"]), Some("input"));
         assert_eq!(closest("customer", ["input", "event"]), None);
+        assert_eq!(closest(&"x".repeat(65), ["x".repeat(64).as_str()]), None);
     }
 }

@@ -6,11 +6,15 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::code::Code;
 use super::definition::{Compensate, Compensation, Definition, Policy, Retry};
-use super::problem::{Problem, closest};
+use super::problem::{Finding, Problem, closest};
 
 /// Largest definition file, in bytes.
 pub const MAX_SOURCE: usize = 1 << 20;
+
+/// Deepest nesting.
+const MAX_DEPTH: usize = 32;
 
 /// Forms that the language will have.
 const LATER: [&str; 7] = ["parallel", "wait", "delay", "emit", "foreach", "call", "limit"];
@@ -20,15 +24,15 @@ const LATER: [&str; 7] = ["parallel", "wait", "delay", "emit", "foreach", "call"
 /// # Errors
 ///
 /// The first thing that is not YAML, or not of the language's form.
-pub fn parse(file: &str, source: &str) -> Result<Definition, Problem> {
+pub fn parse(file: &str, source: &str) -> Result<Definition, Box<Problem>> {
     if source.len() > MAX_SOURCE {
         let message = format!("a definition of {} bytes is over the limit of {MAX_SOURCE}", source.len());
-        return Err(Problem::of_file(file, message, None));
+        return Err(Problem::of_file(Code::TooLarge, file, &message, None).into());
     }
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
-            max_depth: 32,
-            flow_nesting_limit: 32,
+            max_depth: MAX_DEPTH,
+            flow_nesting_limit: MAX_DEPTH,
             max_nodes: 20_000,
             max_events: 60_000,
             max_aliases: 1_000,
@@ -44,40 +48,27 @@ pub fn parse(file: &str, source: &str) -> Result<Definition, Problem> {
         strict_booleans: true,
         with_snippet: false,
     };
-    serde_saphyr::from_str_with_options(source, options).map_err(|error| explain(file, source, &error))
+    serde_saphyr::from_str_with_options(source, options).map_err(|error| explain(file, source, &error).into())
 }
 
 /// Turns an error of the YAML reader into a problem, in our words where it is a usual one.
 fn explain(file: &str, source: &str, error: &serde_saphyr::Error) -> Problem {
     use serde_saphyr::Error as Yaml;
     let error = error.without_snippet();
-    let list = |expected: &[&str]| format!("one of {}", expected.join(", "));
     let (message, hint) = match error {
         Yaml::SerdeUnknownField { field, expected, .. } => {
-            let hint = match closest(field, expected.iter().copied()) {
-                _ if LATER.contains(&field.as_str())
-                    && expected.iter().any(|name| name.starts_with("step")) =>
-                {
-                    format!("`{field}` is not supported yet, steps run in the written order")
-                }
-                Some(known) => format!("did you mean `{known}`?"),
-                None => list(expected),
-            };
-            (format!("unknown field {field:?}"), Some(hint))
+            (format!("unknown field {field:?}"), Some(unknown_field(field, expected)))
         }
         Yaml::SerdeUnknownVariant { variant, expected, .. } => {
-            let hint = closest(variant, expected.iter().copied());
-            let hint = hint.map_or_else(|| list(expected), |known| format!("did you mean `{known}`?"));
-            (format!("unknown value {variant:?}"), Some(hint))
+            (format!("unknown value {variant:?}"), Some(meant(variant, expected)))
         }
-        Yaml::SerdeMissingField { field, .. } => (format!("missing field {field:?}"), None),
-        Yaml::DuplicateMappingKey { key, .. } => (
-            format!(
-                "{} is there twice",
-                key.as_deref().map_or("a name".to_owned(), |key| format!("{key:?}"))
-            ),
-            None,
-        ),
+        Yaml::SerdeMissingField { field, .. } => {
+            (format!("missing field {field:?}"), Some(format!("add `{field}:`")))
+        }
+        Yaml::DuplicateMappingKey { key, .. } => {
+            let name = key.as_deref().map_or("a name".to_owned(), |key| format!("{key:?}"));
+            (format!("{name} is there twice"), Some("keep one of them".to_owned()))
+        }
         Yaml::MultipleDocuments { .. } => (
             "a file holds one definition".to_owned(),
             Some("put each saga into a file of its own".to_owned()),
@@ -85,15 +76,73 @@ fn explain(file: &str, source: &str, error: &serde_saphyr::Error) -> Problem {
         Yaml::Budget { breach, .. } => {
             (format!("the definition is too large or nests too deep: {breach:?}"), None)
         }
+        Yaml::ExternalMessage { msg, .. } if too_deep(msg) => {
+            (format!("the definition nests deeper than {MAX_DEPTH} levels"), None)
+        }
         Yaml::Eof { .. } => ("the definition ends too early".to_owned(), None),
         other => {
             let text = other.to_string();
             (text.rfind(" at line ").map_or(text.as_str(), |end| &text[..end]).to_owned(), None)
         }
     };
+    let code = code(error);
     match error.location() {
-        Some(location) if location.line() > 0 => Problem::at(file, source, location.into(), message, hint),
-        _ => Problem::of_file(file, message, hint),
+        Some(location) if location.line() > 0 => {
+            Problem::at(file, source, Finding { code, at: location.into(), message, hint })
+        }
+        _ => Problem::of_file(code, file, &message, hint),
+    }
+}
+
+fn code(error: &serde_saphyr::Error) -> Code {
+    use serde_saphyr::Error as Yaml;
+    match error {
+        Yaml::SerdeUnknownField { field, expected, .. } if comes_later(field, expected) => {
+            Code::NotYetSupported
+        }
+        Yaml::SerdeUnknownField { .. } => Code::UnknownField,
+        Yaml::SerdeUnknownVariant { .. } => Code::UnknownValue,
+        Yaml::SerdeMissingField { .. } => Code::MissingField,
+        Yaml::DuplicateMappingKey { .. } => Code::RepeatedField,
+        Yaml::MultipleDocuments { .. } => Code::SeveralDocuments,
+        Yaml::Budget { .. }
+        | Yaml::AliasReplayCounterOverflow { .. }
+        | Yaml::AliasReplayLimitExceeded { .. }
+        | Yaml::AliasExpansionLimitExceeded { .. }
+        | Yaml::AliasReplayStackDepthExceeded { .. } => Code::TooLarge,
+        Yaml::ExternalMessage { msg, .. } if too_deep(msg) => Code::TooLarge,
+        // What the scanner says, rather than what is read from what it scanned.
+        Yaml::ExternalMessage { .. }
+        | Yaml::Eof { .. }
+        | Yaml::UnknownAnchor { .. }
+        | Yaml::FoldedBlockScalarMustIndentContent { .. }
+        | Yaml::IndentationError { .. } => Code::NotYaml,
+        _ => Code::WrongForm,
+    }
+}
+
+/// Whether the scanner speaks of its bound on brackets.
+fn too_deep(message: &str) -> bool {
+    message.contains("recursion limit")
+}
+
+/// Whether the language will have the field where these are expected.
+fn comes_later(field: &str, expected: &[&str]) -> bool {
+    LATER.contains(&field) && expected.iter().any(|name| name.starts_with("step"))
+}
+
+fn unknown_field(field: &str, expected: &[&str]) -> String {
+    if comes_later(field, expected) {
+        return format!("`{field}` is not supported yet, steps run in the written order");
+    }
+    meant(field, expected)
+}
+
+/// Which of the expected words was meant.
+fn meant(word: &str, expected: &[&str]) -> String {
+    match closest(word, expected.iter().copied()) {
+        Some(known) => format!("did you mean `{known}`?"),
+        None => format!("one of {}", expected.join(", ")),
     }
 }
 

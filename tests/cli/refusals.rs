@@ -40,10 +40,13 @@ fn a_broken_definition_is_shown_with_its_line_and_a_hint() {
         let parts = ["sagas/order.yaml", place, line, hint];
         site.call(&["run"]).assert_refused(1, &parts);
         site.call(&["topology"]).assert_refused(1, &parts);
-        let mut checked = site.call(&["check"]);
-        // Here the problems are what was asked for.
-        std::mem::swap(&mut checked.out, &mut checked.err);
-        checked.assert_refused(1, &parts);
+        let checked = site.call(&["check"]);
+        assert_eq!((checked.code, checked.err.as_str()), (Some(1), ""), "{checked:?}");
+        assert!(checked.out.starts_with("error[S"), "{checked:?}");
+        assert!(parts.iter().all(|part| checked.out.contains(part)), "{checked:?}");
+        let told = site.call(&["check", "--json"]);
+        let report: serde_json::Value = serde_json::from_str(&told.out).unwrap();
+        assert_eq!((told.code, &report["problems"][0]["line"].is_u64()), (Some(1), &true), "{report}");
         assert!(!site.path("sagamq-data").exists(), "the store was made");
     }
 }

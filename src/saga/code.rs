@@ -1,0 +1,121 @@
+//! Error codes of definitions: a code never changes its meaning, and none is used again for another.
+//!
+//! The first two digits are the group. Each code has a section of its own name in `docs/check.md`.
+
+use std::fmt;
+
+/// The page that explains every code.
+const PAGE: &str = "docs/check.md";
+
+/// Makes the enum, and what can be told of each code, from one table.
+macro_rules! codes {
+    ($($name:ident $number:literal $title:literal,)*) => {
+        /// What kind of problem it is.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Code {
+            $(#[doc = $title] $name,)*
+        }
+
+        impl Code {
+            /// All codes, in the order of their numbers.
+            pub const ALL: &[Code] = &[$(Code::$name,)*];
+
+            /// The code as it is written: `S0203`.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Code::$name => $number,)* }
+            }
+
+            /// What it means, in a few words.
+            pub fn title(self) -> &'static str {
+                match self { $(Code::$name => $title,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    // The file and its form.
+    Unreadable "S0101" "a file that cannot be read",
+    NoDefinition "S0102" "a path without definitions",
+    TooLarge "S0103" "a definition that is too large or nests too deep",
+    NotYaml "S0104" "a file that is not YAML",
+    UnknownField "S0105" "an unknown field",
+    MissingField "S0106" "a missing field",
+    RepeatedField "S0107" "a field that is there twice",
+    UnknownValue "S0108" "an unknown value",
+    WrongForm "S0109" "a value of the wrong form",
+    SeveralDocuments "S0110" "more than one document",
+    NotYetSupported "S0111" "a form that is not supported yet",
+
+    // Names and references.
+    InvalidName "S0201" "a name that is not allowed",
+    RepeatedStep "S0202" "two steps of the same name",
+    UnknownPolicy "S0203" "an unknown retry policy",
+    StepNotBefore "S0204" "a reference to a step that is not before this one",
+    UnknownStep "S0205" "a reference to an unknown step",
+    NotInScope "S0206" "a name that is not in scope",
+    UnknownPathField "S0207" "a reference to an unknown field",
+
+    // Expressions.
+    Syntax "S0301" "an expression that does not parse",
+    BeyondBound "S0302" "an expression beyond a bound",
+    UnknownName "S0303" "an unknown name",
+    UnknownFunction "S0304" "an unknown function",
+    LeftOutOfCel "S0305" "a part of CEL that is left out",
+    AlwaysFails "S0306" "an expression that always fails",
+    NotAnExpression "S0307" "a list or a mapping for an expression",
+    NotACondition "S0308" "a condition that is neither true nor false",
+    ConstantKey "S0309" "a business key that never differs",
+
+    // Steps and compensation.
+    NoSteps "S0401" "a saga without steps",
+    NoCompensation "S0402" "a step that does not say how it is undone",
+    NeverUndone "S0403" "a compensation from the pivot on",
+    SecondPivot "S0404" "a second pivot",
+    NoWayBack "S0405" "a step after the pivot that is not retriable",
+    NoPivotBefore "S0406" "a retriable step before any pivot",
+    NoWayBackFromTimeout "S0407" "a timeout from the pivot on that compensates",
+
+    // Time and retry.
+    ZeroDuration "S0501" "a duration of zero",
+    AttemptsOutOfRange "S0502" "attempts that are out of range",
+    ShrinkingDelays "S0503" "a factor below 1",
+    MaxBelowInitial "S0504" "a longest delay that is shorter than the first",
+    OverDeadline "S0505" "a retry budget that is longer than the deadline",
+    WithoutEnd "S0506" "unlimited attempts without a deadline",
+
+    // Messages and routing.
+    InvalidAddress "S0601" "an exchange or a key that is empty or too long",
+    ComputedAddress "S0602" "an expression for an exchange or a key",
+    ErrorOfSuccess "S0603" "a success with an error code",
+    OwnMessage "S0604" "a pattern that matches what the saga publishes itself",
+
+    // Versions.
+    VersionZero "S0701" "a version of zero",
+    RepeatedVersion "S0702" "a version that is defined twice",
+}
+
+impl Code {
+    /// Where it is explained.
+    pub fn help(self) -> String {
+        format!("{PAGE}#{}", self.as_str().to_ascii_lowercase())
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_a_number_of_its_own_in_rising_order() {
+        let numbers: Vec<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
+        assert!(numbers.iter().all(|number| number.len() == 5 && number.starts_with('S')));
+    }
+}
