@@ -472,6 +472,30 @@ mod tests {
     }
 
     #[test]
+    fn a_bomb_is_refused_before_it_is_run() {
+        let wide = |times: usize| format!(".map(x, [{}])", vec!["x"; times].join(", "));
+        let input = json!({"items": [1, 2, 3], "text": "x".repeat(1 << 20)});
+        let scope = Scope { input: Some(&input), ..Scope::default() };
+        for source in [
+            format!("[1]{}", wide(4).repeat(13)),
+            format!("['a']{}.size()", ".map(x, x + x + x + x)".repeat(13)),
+            format!("input.items{}", wide(100).repeat(8)),
+            format!("input.items{} == [1]", wide(30).repeat(8)),
+            vec!["(input.text + input.text + input.text + input.text)"; 20].join(" + "),
+        ] {
+            let outcome = Expression::compile(&source).and_then(|expression| expression.evaluate(&scope));
+            assert_eq!(outcome, Err(ExpressionError::TooMuch), "{source}");
+        }
+        // What people write is far from it.
+        let input = json!({"items": vec![json!({"sku": "a-sku", "n": 2, "price": 1.5}); 5_000]});
+        let scope = Scope { input: Some(&input), ..Scope::default() };
+        let line = "{'sku': i.sku, 'sum': double(i.n) * i.price}";
+        let source = format!("input.items.filter(i, i.n > 1 && i.sku != '').map(i, {line}).map(i, i.sum)");
+        let sums = Expression::compile(&source).and_then(|expression| expression.evaluate(&scope));
+        assert!(sums == Ok(json!(vec![3.0; 5_000])));
+    }
+
+    #[test]
     fn keys_and_conditions_have_their_types() {
         let input = json!({"id": "A-1", "number": 7, "empty": "", "long": "x".repeat(1025), "list": []});
         let scope = Scope { input: Some(&input), ..Scope::default() };

@@ -13,6 +13,7 @@ use cel::parser::PrattParser;
 use cel::{Context, Env, ExecutionError, Value as CelValue};
 use serde_json::Value;
 
+use super::cost::{self, Cost};
 use super::expression::{ExpressionError, path_text};
 use super::scope::{Found, ROOTS, Scope};
 
@@ -22,8 +23,6 @@ pub(super) const MAX_SOURCE: usize = 4096;
 pub(super) const MAX_DEPTH: usize = 32;
 /// Most that an evaluation converts: one for each value, and one more for every 16 bytes of text.
 const MAX_WEIGHT: usize = 100_000;
-/// Most that a loop may touch: what is converted in all, times what its body refers to.
-const MAX_LOOP_WEIGHT: usize = 10_000_000;
 
 /// Names that CEL itself defines.
 const TYPES: [&str; 10] =
@@ -78,7 +77,6 @@ struct Slot {
     variable: String,
     path: Vec<String>,
     presence: bool,
-    in_loop: bool,
 }
 
 /// Parses and bounds an expression.
@@ -114,7 +112,7 @@ impl Program {
     pub(super) fn run(&self, scope: &Scope<'_>) -> Result<Value, ExpressionError> {
         let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
         let mut weight = 0;
-        let mut loop_weight = 1;
+        let mut costs = Vec::with_capacity(self.slots.len());
         for slot in &self.slots {
             let before = weight;
             let value = match (scope.find(&slot.path), slot.presence) {
@@ -124,15 +122,15 @@ impl Program {
                 (Found::BehindNull, false) => CelValue::Null,
                 (Found::Missing { .. }, false) => continue,
             };
-            if slot.in_loop {
-                loop_weight += weight - before;
-            }
+            costs.push((slot.variable.as_str(), Cost::of_variable(&value, weight - before)));
             context.add_variable_from_value(slot.variable.as_str(), value);
         }
         if self.has_loop {
             context.add_function(IN_ORDER, in_order).expect("CEL has no function of that name");
         }
-        if self.has_loop && weight.saturating_mul(loop_weight) > MAX_LOOP_WEIGHT {
+        // A variable that is not there ends the evaluation where it is needed.
+        let cost = |name: &str| costs.iter().find(|(known, _)| *known == name).map(|(_, cost)| *cost);
+        if !Cost::of(&self.root, &|name| cost(name).unwrap_or_default()).is_bounded() {
             return Err(ExpressionError::TooMuch);
         }
         let result = CelValue::resolve(&self.root, &context).map_err(|error| self.explain(error, scope))?;
@@ -285,10 +283,8 @@ impl Walk {
     fn slot(&mut self, path: Vec<String>, presence: bool) -> Expr {
         let text = path_text(&path);
         let variable = if presence { format!("has({text})") } else { text };
-        let in_loop = !self.bound.is_empty();
-        match self.slots.iter_mut().find(|slot| slot.variable == variable) {
-            Some(slot) => slot.in_loop |= in_loop,
-            None => self.slots.push(Slot { variable: variable.clone(), path, presence, in_loop }),
+        if self.slots.iter().all(|slot| slot.variable != variable) {
+            self.slots.push(Slot { variable: variable.clone(), path, presence });
         }
         Expr::Ident(variable)
     }
@@ -332,7 +328,7 @@ fn type_name(value: &CelValue) -> String {
 }
 
 fn to_cel(value: &Value, weight: &mut usize) -> Result<CelValue, ExpressionError> {
-    *weight += 1 + value.as_str().map_or(0, |text| text.len() / 16);
+    *weight += value.as_str().map_or(1, cost::of_text);
     if *weight > MAX_WEIGHT {
         return Err(ExpressionError::TooMuch);
     }

@@ -16,6 +16,7 @@ mod reader;
 pub mod schema;
 mod yaml;
 
+mod cost;
 pub mod expression;
 mod interpreter;
 pub mod scope;
