@@ -25,6 +25,7 @@ use crate::saga::reply::{self, Outcome};
 use crate::saga::time::Timestamp;
 use crate::saga::transition::{self, Event};
 
+pub use crate::saga::fuzzing::{definition, expression};
 pub use crate::store::fuzzing::record;
 
 /// Bytes that a body may have here: few, so that it is often more.
@@ -253,6 +254,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::saga::expression::Expression;
 
     /// The seeds of a target, with their names.
     fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
@@ -319,7 +321,42 @@ mod tests {
         }
     }
 
+    /// The error code that a seed's name begins with.
+    fn code_in(name: &str) -> Option<String> {
+        let code = name.split('-').next().filter(|first| first.len() == 5 && first.starts_with("s0"));
+        code.map(str::to_uppercase)
+    }
+
+    #[test]
+    fn seeds_of_definitions_are_refused_where_their_names_say_so() {
+        for (name, seed) in corpus("definition") {
+            definition(&seed);
+            let loaded = compile::load("seed", &String::from_utf8_lossy(&seed));
+            let code = loaded.err().map(|problems| problems[0].code.to_string());
+            assert_eq!(code, code_in(&name), "{name}");
+        }
+    }
+
+    #[test]
+    fn seeds_of_expressions_are_refused_where_their_names_say_so() {
+        for (name, seed) in corpus("expression") {
+            expression(&seed);
+            let compiled = Expression::compile(&String::from_utf8_lossy(&seed));
+            assert_eq!(compiled.err().map(|error| error.code().to_string()), code_in(&name), "{name}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn no_definition_breaks_the_checker(data in near("definition")) {
+            definition(&data);
+        }
+
+        #[test]
+        fn no_text_breaks_the_interpreter(data in near("expression")) {
+            expression(&data);
+        }
+
         #[test]
         fn no_message_breaks_the_decoder(data in near("decode")) {
             decode(&data);

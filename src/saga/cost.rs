@@ -9,7 +9,7 @@ use cel::Value;
 use cel::common::ast::{ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 
 /// Largest size of a value that an expression may make.
-const MAX_SIZE: usize = 2_000_000;
+const MAX_SIZE: usize = 1_000_000;
 /// Most work that it may take: values that it touches.
 const MAX_WORK: usize = 10_000_000;
 

@@ -20,6 +20,9 @@ const MAX_SHORT_STRING: usize = 255;
 /// Most attempts that may be counted.
 const MAX_ATTEMPTS: u32 = 10_000;
 
+/// Most words of own keys times words of patterns: to compare two takes as long as one is times the other.
+const MAX_COMPARED: usize = 10_000_000;
+
 /// Everything that is wrong, in no particular order.
 pub(super) fn lint(definition: &Definition) -> Findings {
     let mut lint = Lint { definition, findings: Findings::default() };
@@ -274,6 +277,14 @@ impl<'a> Lint<'a> {
             );
         }
         own.extend(self.endings().map(|ending| &ending.emit));
+        let words = |key: &str| 1 + key.matches('.').count();
+        let of_own: usize = own.iter().map(|own| words(&own.key)).sum();
+        let of_patterns: usize = listens.iter().map(|(_, on)| words(&on.key)).sum();
+        if of_own.saturating_mul(of_patterns) > MAX_COMPARED {
+            let message = "there are too many patterns and keys to hold each against each";
+            let hint = "shorten them, or move steps into sagas of their own";
+            return self.refuse(Code::TooLarge, definition.steps.at, message, Some(hint));
+        }
         for (how, on) in listens {
             let pattern = Subscription { exchange: on.exchange.value.clone(), pattern: on.key.value.clone() };
             if let Some(own) = own.iter().find(|own| pattern.matches(&own.exchange, &own.key)) {

@@ -22,6 +22,9 @@ mod interpreter;
 pub mod scope;
 pub mod template;
 
+#[cfg(any(test, feature = "faults"))]
+pub(crate) mod fuzzing;
+
 mod advance;
 mod answer;
 pub mod command;

@@ -89,7 +89,9 @@ impl Problem {
     /// A problem at a place of `source`.
     pub(super) fn at(file: &str, source: &str, finding: Finding) -> Self {
         let Finding { code, at: place, message, hint } = finding;
-        let line = source.lines().nth(place.line.saturating_sub(1)).unwrap_or_default();
+        // For YAML a carriage return alone ends a line, too.
+        let source = source.replace("\r\n", "\n");
+        let line = source.split(['\n', '\r']).nth(place.line.saturating_sub(1)).unwrap_or_default();
         let length = line.chars().count();
         let mut start = place.column.saturating_sub(1).min(length);
         let mut end = (start + place.width).clamp(start, length.max(start));
@@ -198,6 +200,15 @@ error[S0203]: unknown retry policy
             problem.snippet.chars().skip(problem.marks.start).take(problem.marks.len()).collect();
         assert_eq!((marked.as_str(), problem.snippet.chars().count()), ("wrong", MAX_SNIPPET));
         assert_eq!(problem.message, "m ".repeat(MAX_MESSAGE / 2) + "...");
+    }
+
+    #[test]
+    fn every_line_break_of_yaml_counts() {
+        for source in ["a\nb\nwrong\n", "a\r\nb\r\nwrong", "a\rb\rwrong\r"] {
+            let at = Place { line: 3, column: 1, width: 5 };
+            let finding = Finding { code: Code::UnknownField, at, message: String::new(), hint: None };
+            assert_eq!(Problem::at("f", source, finding).snippet, "wrong");
+        }
     }
 
     #[test]

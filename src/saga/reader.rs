@@ -55,7 +55,12 @@ pub fn parse(file: &str, source: &str) -> Result<Definition, Box<Problem>> {
 fn explain(file: &str, source: &str, error: &serde_saphyr::Error) -> Problem {
     use serde_saphyr::Error as Yaml;
     let error = error.without_snippet();
-    let (message, hint) = match error {
+    // What is wrong where an alias stands is wrong in what it stands for.
+    let cause = match error {
+        Yaml::AliasError { error, .. } => error.without_snippet(),
+        other => other,
+    };
+    let (message, hint) = match cause {
         Yaml::SerdeUnknownField { field, expected, .. } => {
             (format!("unknown field {field:?}"), Some(unknown_field(field, expected)))
         }
@@ -85,7 +90,7 @@ fn explain(file: &str, source: &str, error: &serde_saphyr::Error) -> Problem {
             (text.rfind(" at line ").map_or(text.as_str(), |end| &text[..end]).to_owned(), None)
         }
     };
-    let code = code(error);
+    let code = code(cause);
     match error.location() {
         Some(location) if location.line() > 0 => {
             Problem::at(file, source, Finding { code, at: location.into(), message, hint })
