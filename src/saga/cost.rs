@@ -11,7 +11,10 @@ use cel::common::ast::{ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValu
 /// Largest size of a value that an expression may make.
 const MAX_SIZE: usize = 1_000_000;
 /// Most work that it may take: values that it touches.
-const MAX_WORK: usize = 10_000_000;
+pub(super) const MAX_WORK: usize = 10_000_000;
+/// The same of one that names nothing in scope. A definition may hold thousands of them, and each is
+/// evaluated when the definition is loaded.
+pub(super) const MAX_CONSTANT_WORK: usize = 5_000;
 
 /// Bytes of text that count as one value.
 const BYTES: usize = 16;
@@ -111,9 +114,9 @@ impl Cost {
         Self { size, items: step.items.saturating_mul(range.items), work }
     }
 
-    /// Whether it may be run.
-    pub(super) fn is_bounded(self) -> bool {
-        self.size.fixed <= MAX_SIZE && self.work.fixed <= MAX_WORK
+    /// Whether it makes nothing too large, with at most so much work.
+    pub(super) fn is_within(self, max_work: usize) -> bool {
+        self.size.fixed <= MAX_SIZE && self.work.fixed <= max_work
     }
 
     fn leaf(size: usize) -> Self {

@@ -13,7 +13,7 @@ use cel::parser::PrattParser;
 use cel::{Context, Env, ExecutionError, Value as CelValue};
 use serde_json::Value;
 
-use super::cost::{self, Cost};
+use super::cost::{self, Cost, MAX_CONSTANT_WORK, MAX_WORK};
 use super::expression::{ExpressionError, path_text};
 use super::scope::{Found, ROOTS, Scope};
 
@@ -130,7 +130,8 @@ impl Program {
         }
         // A variable that is not there ends the evaluation where it is needed.
         let cost = |name: &str| costs.iter().find(|(known, _)| *known == name).map(|(_, cost)| *cost);
-        if !Cost::of(&self.root, &|name| cost(name).unwrap_or_default()).is_bounded() {
+        let max_work = if self.slots.is_empty() { MAX_CONSTANT_WORK } else { MAX_WORK };
+        if !Cost::of(&self.root, &|name| cost(name).unwrap_or_default()).is_within(max_work) {
             return Err(ExpressionError::TooMuch);
         }
         let result = CelValue::resolve(&self.root, &context).map_err(|error| self.explain(error, scope))?;
