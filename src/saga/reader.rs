@@ -85,6 +85,16 @@ fn explain(file: &str, source: &str, error: &serde_saphyr::Error) -> Problem {
             (format!("the definition nests deeper than {MAX_DEPTH} levels"), None)
         }
         Yaml::Eof { .. } => ("the definition ends too early".to_owned(), None),
+        Yaml::NullIntoString { .. } => ("expected a text, found nothing".to_owned(), None),
+        Yaml::Unexpected { expected, .. } => {
+            let expected = match *expected {
+                "mapping start" => "a mapping",
+                "sequence start" => "a list",
+                "string scalar" => "a text",
+                other => other,
+            };
+            (format!("expected {expected}"), None)
+        }
         other => {
             let text = other.to_string();
             (text.rfind(" at line ").map_or(text.as_str(), |end| &text[..end]).to_owned(), None)
@@ -248,6 +258,9 @@ mod tests {
             ("version: 1", "version: one", "one\n", "invalid u32", ""),
             ("version: 1", "version: 1\nversion: 2", "version: 2", "\"version\" is there twice", ""),
             ("\nversion: 1\n", "\n", "on_parked:", "missing field \"version\"", ""),
+            ("saga: order\n", "saga:\n", ":\n# A version", "expected a text, found nothing", ""),
+            ("saga: order\n", "saga: [order]\n", "[order]", "expected a text", ""),
+            ("steps:\n", "steps: {}\nstep:\n", "{}\nstep", "expected a list", ""),
             ("timeout: 5s", "timeout: 5 s", "5 s", "\"5 s\" is not a duration", ""),
             ("attempts: 4", "attempts: few", "few,", "neither a number of attempts", ""),
             ("attempts: 4", "attmepts: 4", "attmepts", "unknown field", "did you mean `attempts`?"),
