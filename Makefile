@@ -5,7 +5,7 @@ PROFILE ?= release
 CARGO ?= cargo
 folder = $(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 
-.PHONY: help demo bench scale smoke micro test torture test-brokers run lint check
+.PHONY: help demo bench scale smoke micro flame test torture test-brokers run lint check
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16 | sed 's/^/make /'
@@ -38,6 +38,10 @@ MICRO ?=
 micro: ## measure each part of the way of a delivery by itself, in seconds and without a broker
 	@scripts/setup build
 	$(CARGO) bench --locked --bench micro -- $(MICRO)
+
+flame: ## draw where the orchestrator spends its time, to target/flame.svg; needs perf
+	@scripts/setup demo
+	@scripts/flame
 
 test: ## run all tests, with a throw-away RabbitMQ of their own
 	@scripts/setup test

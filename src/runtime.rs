@@ -31,6 +31,12 @@ const LOOK: Duration = Duration::from_millis(250);
 /// How long a stop waits for confirms that are out.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Inputs in a commit from which on the store rests after it, as long as it took: half as many commits cost
+/// half as much, and who waits for one waits hardly longer, since most of that is waiting for the CPU.
+const BUSY: usize = 16;
+/// How long it rests at most.
+const LONGEST_REST: Duration = Duration::from_millis(5);
+
 /// All that the loop moves between.
 pub struct Runtime {
     /// Decides.
@@ -156,14 +162,22 @@ impl Runtime {
         // Asks for what is being gathered.
         let mut asker: Option<Asker> = None;
         let mut stopping = false;
+        // Until when the next batch gathers, though the store has nothing to do.
+        let mut resting = Instant::now();
+        // Whether more may be decided that the broker would have to confirm.
+        let has_room = |engine: &Engine, committing: &Option<Committing>| {
+            let committed = committing.as_ref().map_or(0, |committing| committing.outgoing);
+            !engine.is_full() && engine.outgoing() + committed + publisher.outstanding() < outbox
+        };
         tokio::pin!(stop);
         loop {
             let now = clock.now();
             engine.listen(health.consuming.is_set(), now);
-            if !engine.is_full() && engine.next_due().is_some_and(|due| due <= now) {
+            if has_room(engine, &committing) && engine.next_due().is_some_and(|due| due <= now) {
                 engine.tick(now)?;
             }
-            if let Some(store) = idle.take() {
+            let rests = Instant::now() < resting && !stopping && !engine.is_full();
+            if !rests && let Some(store) = idle.take() {
                 match engine.take() {
                     None if stopping => {
                         *idle = Some(store);
@@ -187,14 +201,13 @@ impl Runtime {
                     }
                 }
             }
-            let open = !engine.is_full();
-            let committed = committing.as_ref().map_or(0, |committing| committing.outgoing);
-            let room = outbox.saturating_sub(publisher.outstanding() + committed);
-            let inflow = open && !stopping && engine.outgoing() < room;
+            let (open, has_room_now) = (!engine.is_full(), has_room(engine, &committing));
+            let inflow = has_room_now && !stopping;
             let next_look = Instant::now() + LOOK;
-            // A full batch is waited for; what is due meanwhile is due after it.
-            let due = engine.next_due().filter(|_| open);
+            // A full batch or outbox is waited for; what is due meanwhile is due after it.
+            let due = engine.next_due().filter(|_| has_room_now);
             let wake = due.map_or(next_look, |due| clock.instant_of(due).min(next_look));
+            let wake = if rests { wake.min(resting) } else { wake };
             tokio::select! {
                 biased;
                 done = async { (&mut committing.as_mut().expect("the guard saw a commit").task).await }, if committing.is_some() => {
@@ -204,10 +217,14 @@ impl Runtime {
                         health.storing.set(false);
                         return Err(error.into());
                     }
+                    let took = since.map_or(Duration::ZERO, |since| since.elapsed());
                     counter!(metric::COMMITS).increment(1);
-                    histogram!(metric::COMMIT_SECONDS).record(since.map_or(0.0, |since| since.elapsed().as_secs_f64()));
+                    histogram!(metric::COMMIT_SECONDS).record(took.as_secs_f64());
                     histogram!(metric::BATCH_INPUTS).record(gathered.inputs as f64);
                     gauge!(metric::OUTBOX).set(publisher.outstanding() as f64);
+                    if gathered.inputs >= BUSY {
+                        resting = Instant::now() + took.min(LONGEST_REST);
+                    }
                     release(engine, consumer, publisher, gathered, asker.flatten());
                     *idle = Some(store);
                 }
@@ -237,7 +254,7 @@ impl Runtime {
                 delivery = deliveries.recv(), if inflow => {
                     engine.handle_delivery(delivery.ok_or(RuntimeError::Ended("consumer"))?, clock.now())?;
                     fault::pass(Point::Decided);
-                    while !engine.is_full() && engine.outgoing() < room && let Ok(delivery) = deliveries.try_recv() {
+                    while has_room(engine, &committing) && let Ok(delivery) = deliveries.try_recv() {
                         engine.handle_delivery(delivery, clock.now())?;
                     }
                 }

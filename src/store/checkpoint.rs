@@ -16,10 +16,10 @@ use super::table::Tables;
 use super::{keys, record};
 use crate::saga::id::InstanceId;
 
-/// Instances that move together, in one run.
-const TOGETHER: usize = 1024;
+/// Instances that move together, in one run: so few that no commit is held up by writing it.
+const TOGETHER: usize = 256;
 /// Entries of the index that are merged for each instance that may move.
-const MERGED: usize = 2;
+const MERGED: usize = 4;
 /// Bytes that move in a commit at most, but for the last instance.
 const BYTES: usize = 512 * 1024;
 
@@ -30,18 +30,25 @@ pub(super) struct Limits {
     pub(super) ended: usize,
     /// Bytes in the journal, beyond which the oldest instances move, ended or not.
     pub(super) bytes: usize,
-    /// Instances that move in a commit, and records of the journal that are removed, beside two for each
-    /// change in it.
+    /// Instances that move in a commit, and records of the journal that are removed, beside those for the
+    /// changes in it.
     pub(super) pace: usize,
 }
 
 impl Limits {
     /// For a disk.
-    pub(super) const DISK: Self = Self { ended: TOGETHER, bytes: 32 << 20, pace: 8 };
+    pub(super) const DISK: Self = Self { ended: TOGETHER, bytes: 32 << 20, pace: 2 };
     /// For a simulation, so that short histories have checkpoints as well.
     pub(super) const SIMULATED: Self = Self { ended: 4, bytes: 16 << 10, pace: 2 };
     /// To move everything.
     pub(super) const NONE: Self = Self { ended: 1, bytes: 0, pace: TOGETHER };
+
+    /// How many instances move in a commit with so many changes: hardly more than end meanwhile, since an
+    /// instance has two changes at least, so that commits cost about the same. Where the journal is too long,
+    /// more than can have come to it.
+    pub(super) fn pace(&self, changes: usize, journal_bytes: usize) -> usize {
+        self.pace + if journal_bytes > self.bytes { 2 * changes } else { changes / 2 }
+    }
 }
 
 /// The instances that move next, and what finds those that have.

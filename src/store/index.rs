@@ -16,7 +16,7 @@ use crate::saga::time::Timestamp;
 static PLACES: Family = Family { kind: keys::PLACES, largest: u64::MAX, kept: u64::MAX };
 /// What late replies to instances that have ended are matched by: attempts of about the last 256,000. A reply
 /// that comes later than that is one to nobody. The runs stay small, so that the oldest can be dropped.
-static ATTEMPTS: Family = Family { kind: keys::ATTEMPTS, largest: 4096, kept: 768 * 1024 };
+static ATTEMPTS: Family = Family { kind: keys::ATTEMPTS, largest: 8192, kept: 768 * 1024 };
 
 /// All of it, as one commit left it.
 #[derive(Debug)]

@@ -217,7 +217,8 @@ fn read_journal(disk: &Disk, span: (u64, u64), index: Index) -> Result<Memtable,
                 || disk.corrupt(&keys::journal(commit), format!("it does not go on where instance {id} is"));
             let instance = instance.filter(|instance| instance.revision == revision).ok_or_else(missing)?;
             memtable.append(id, revision, entry, Head::of(&instance, revision == 1));
-            instances.insert(id, instance);
+            // Nothing of what follows asks for it, and it may be large.
+            instances.insert(id, Instance { input: Arc::default(), ..instance });
         }
         memtable.correlate(changes.correlations);
     }

@@ -158,7 +158,7 @@ impl Store {
         let mut writes = std::mem::take(&mut batch.definitions);
         let letters = put_letters(&mut writes, self.letters.clone(), &batch.letters);
         let chosen = self.checkpoints.choose(&mut self.shared.memtable_mut(), limits);
-        let pace = limits.pace + 2 * batch.changes.len();
+        let pace = limits.pace(batch.changes.len(), self.shared.memtable().journal_bytes());
         let moved = self.checkpoints.go_on(
             &mut writes,
             disk,
