@@ -83,7 +83,7 @@ pub enum QueueType {
 pub struct StoreConfig {
     /// Folder of the store; made if it is missing. `./sagamq-data` unless set.
     pub path: PathBuf,
-    /// Size of the page cache in MiB. At least 1; 128 unless set.
+    /// Size of the page cache in MiB. At least 1; 64 unless set.
     pub cache_mib: u64,
 }
 
@@ -199,7 +199,7 @@ impl Default for BrokerConfig {
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { path: PathBuf::from("./sagamq-data"), cache_mib: 128 }
+        Self { path: PathBuf::from("./sagamq-data"), cache_mib: 64 }
     }
 }
 

@@ -225,6 +225,10 @@ pub(super) fn describe(key: &[u8]) -> String {
     let id = instance_of(key);
     match (key.first(), id) {
         (Some(&PLACES), _) => format!("run {} of instances", run_number(key).unwrap_or(0)),
+        (Some(b'n'), _) => match key.get(1) {
+            Some(&PLACES) => "the list of runs of instances".to_owned(),
+            _ => "the list of runs of messages".to_owned(),
+        },
         (Some(&ATTEMPTS), _) => format!("run {} of messages", run_number(key).unwrap_or(0)),
         (Some(&BY_STATUS), _) => match Position::of_key(key) {
             Some(position) => format!("instance {}", position.instance()),

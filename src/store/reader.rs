@@ -45,7 +45,8 @@ impl Reader {
         self.shared.revision(id)
     }
 
-    /// Every instance, whole, in no order.
+    /// Every instance, whole, in no order, while nothing is committed: a commit may move what is still to be
+    /// read.
     ///
     /// # Errors
     /// Each item may be one, see [`Reader`].

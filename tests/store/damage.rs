@@ -110,12 +110,12 @@ fn a_damaged_record_is_found_and_named() {
     store.commit(batch).unwrap();
     store.checkpoint().unwrap();
     drop(store);
-    let sled = folder.sled();
-    let key = sled.scan_prefix(b"sorder").keys().next().unwrap().unwrap();
-    let mut value = sled.get(&key).unwrap().unwrap().to_vec();
-    value[30] ^= 1;
-    sled.insert(&key, value).unwrap();
-    drop(sled);
+    folder.with_sled(|sled| {
+        let key = sled.scan_prefix(b"sorder").keys().next().unwrap().unwrap();
+        let mut value = sled.get(&key).unwrap().unwrap().to_vec();
+        value[30] ^= 1;
+        sled.insert(&key, value).unwrap();
+    });
 
     let reader = folder.open().unwrap().reader();
     let errors = [
@@ -139,9 +139,8 @@ fn a_missing_block_of_a_history_is_found() {
     store.commit(moved(&mut instance, Fact::DeadlinePassed)).unwrap();
     store.checkpoint().unwrap();
     drop(store);
-    let sled = folder.sled();
-    sled.remove([b"h", instance.id.as_bytes().as_slice(), &1_u64.to_be_bytes()].concat()).unwrap().unwrap();
-    drop(sled);
+    let block = [b"h", instance.id.as_bytes().as_slice(), &1_u64.to_be_bytes()].concat();
+    folder.with_sled(|sled| sled.remove(block).unwrap().unwrap());
     let reader = folder.open().unwrap().reader();
     assert!(matches!(reader.history(instance.id), Err(StoreError::Corrupt { .. })));
     assert!(matches!(reader.instance(instance.id), Err(StoreError::Corrupt { .. })));
@@ -158,11 +157,34 @@ fn a_missing_record_of_the_journal_is_found() {
     for commit in 1..=3_u64 {
         let broken = Folder::new();
         copy(&folder.path(), &broken.path());
-        let sled = broken.sled();
-        sled.remove([b"j", commit.to_be_bytes().as_slice()].concat()).unwrap().unwrap();
-        drop(sled);
+        let record = [b"j", commit.to_be_bytes().as_slice()].concat();
+        broken.with_sled(|sled| sled.remove(record).unwrap().unwrap());
         let error = broken.open().unwrap_err();
         assert!(error.to_string().contains("is damaged at journal of commit"), "{error}");
+    }
+}
+
+#[test]
+fn a_missing_part_of_the_index_is_found() {
+    let folder = Folder::new();
+    let mut store = folder.open().unwrap();
+    for number in 0..300 {
+        store.commit(started("order", &format!("A-{number}"), number, json!(1)).1).unwrap();
+    }
+    store.checkpoint().unwrap();
+    drop(store);
+    let keys = folder.with_sled(|sled| {
+        let index = sled.scan_prefix(b"i").chain(sled.scan_prefix(b"ni"));
+        index.map(|entry| entry.unwrap().0).collect::<Vec<_>>()
+    });
+    assert!(keys.len() > 3);
+    for key in keys {
+        let broken = Folder::new();
+        copy(&folder.path(), &broken.path());
+        broken.with_sled(|sled| sled.remove(&key).unwrap().unwrap());
+        let error = broken.open().unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+        assert!(error.to_string().contains("of instances"), "{error}");
     }
 }
 
