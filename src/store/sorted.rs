@@ -25,6 +25,8 @@ pub(super) mod merge;
 
 /// Bytes of an id.
 pub(super) type Id = [u8; 16];
+/// An id and its value.
+pub(super) type Entry = (Id, Vec<u8>);
 
 /// Before all ids.
 const BEGIN: Id = [0; 16];
@@ -168,7 +170,7 @@ struct Cursor {
     number: u64,
     /// From which id on the next block is.
     next: Id,
-    entries: std::vec::IntoIter<(Id, Vec<u8>)>,
+    entries: std::vec::IntoIter<Entry>,
 }
 
 impl Cursor {
@@ -176,7 +178,7 @@ impl Cursor {
         Self { kind: family.kind, number, next: BEGIN, entries: Vec::new().into_iter() }
     }
 
-    fn next(&mut self, disk: &Disk) -> Result<Option<(Id, Vec<u8>)>, StoreError> {
+    fn next(&mut self, disk: &Disk) -> Result<Option<Entry>, StoreError> {
         loop {
             if let Some(entry) = self.entries.next() {
                 return Ok(Some(entry));
@@ -195,12 +197,12 @@ impl Cursor {
 }
 
 /// Reads from which id on the next block is, and the entries.
-fn read_block(disk: &Disk, key: &[u8]) -> Result<(Id, Vec<(Id, Vec<u8>)>), StoreError> {
+fn read_block(disk: &Disk, key: &[u8]) -> Result<(Id, Vec<Entry>), StoreError> {
     let payload = record::read(disk, key)?.ok_or_else(|| disk.corrupt(key, "it is missing"))?;
     parse(&payload).ok_or_else(|| disk.corrupt(key, "it is not a block of a run"))
 }
 
-fn parse(payload: &[u8]) -> Option<(Id, Vec<(Id, Vec<u8>)>)> {
+fn parse(payload: &[u8]) -> Option<(Id, Vec<Entry>)> {
     let (next, mut rest) = payload.split_first_chunk()?;
     let mut entries = Vec::new();
     while !rest.is_empty() {

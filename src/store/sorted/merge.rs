@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fastbloom::BloomFilter;
 
-use super::{BEGIN, Cursor, END, Family, Id, Manifest, Run, Runs, filter, hash};
+use super::{BEGIN, Cursor, END, Entry, Family, Id, Manifest, Run, Runs, filter, hash};
 use crate::store::disk::{Disk, Writes};
 use crate::store::error::StoreError;
 use crate::store::{keys, record};
@@ -36,7 +36,7 @@ struct Merge {
     /// Numbers of the runs that are merged, the newest first.
     from: Vec<u64>,
     /// Their next entries, and what follows on these.
-    heads: Vec<(Option<(Id, Vec<u8>)>, Cursor)>,
+    heads: Vec<(Option<Entry>, Cursor)>,
     /// Whether there is nothing older, of which it matters that it was removed.
     oldest: bool,
     output: Output,
@@ -86,7 +86,7 @@ impl Writer {
     }
 
     /// Adds a run. An id with an empty value has none any more.
-    pub(in crate::store) fn put(&mut self, writes: &mut Writes, mut entries: Vec<(Id, Vec<u8>)>) {
+    pub(in crate::store) fn put(&mut self, writes: &mut Writes, mut entries: Vec<Entry>) {
         if entries.is_empty() {
             return;
         }
