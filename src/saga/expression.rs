@@ -4,6 +4,7 @@
 //! (`=input.items`) is looked up directly, without the interpreter.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use serde_json::Value;
 
@@ -138,6 +139,17 @@ impl Expression {
                 Found::BehindNull => Ok(Cow::Owned(Value::Null)),
                 other => Err(ExpressionError::not_found(&paths[0], other)),
             },
+        }
+    }
+}
+
+/// As it is written after the `=`; what is always the same, as that value.
+impl fmt::Display for Expression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.form {
+            Form::Literal(value) => write!(f, "{value}"),
+            Form::Path => f.write_str(&path_text(&self.references[0])),
+            Form::Cel(program) => f.write_str(program.source()),
         }
     }
 }
@@ -399,6 +411,14 @@ mod tests {
             Expression::compile("has(input.a.b) || input.items.exists(i, i.x == input.y)").unwrap();
         let paths: Vec<_> = references.references().iter().map(|path| path.join(".")).collect();
         assert_eq!(paths, ["input.a.b", "input.items", "input.y"]);
+    }
+
+    #[test]
+    fn an_expression_shows_as_it_is_written() {
+        for source in ["input.a", "reply.headers[\"x-region\"]", "input.a  > 1 ? 'x' : \"y\"", "true"] {
+            assert_eq!(Expression::compile(source).unwrap().to_string(), source);
+        }
+        assert_eq!(Expression::from_text("=1 + 1").unwrap().to_string(), "2");
     }
 
     #[test]

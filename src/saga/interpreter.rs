@@ -66,6 +66,7 @@ pub(super) enum Parsed {
 /// An expression that is ready to run.
 #[derive(Debug)]
 pub(super) struct Program {
+    source: String,
     root: IdedExpr,
     slots: Vec<Slot>,
     has_loop: bool,
@@ -99,10 +100,20 @@ pub(super) fn parse(source: &str) -> Result<Parsed, ExpressionError> {
         return Ok(Parsed::Path(path));
     }
     walk.expression(&mut root, 0)?;
-    Ok(Parsed::Program(Program { root, slots: walk.slots, has_loop: walk.has_loop }))
+    Ok(Parsed::Program(Program {
+        source: source.to_owned(),
+        root,
+        slots: walk.slots,
+        has_loop: walk.has_loop,
+    }))
 }
 
 impl Program {
+    /// As it is written.
+    pub(super) fn source(&self) -> &str {
+        &self.source
+    }
+
     /// The paths that it names, without repeats.
     pub(super) fn paths(&self) -> impl Iterator<Item = &Vec<String>> {
         self.slots.iter().map(|slot| &slot.path)
