@@ -43,7 +43,16 @@ impl std::error::Error for DefinitionsError {}
 ///
 /// Everything that is wrong with any of them; also a folder without definitions.
 pub fn load_folder(path: &Path) -> Result<Vec<Loaded>, DefinitionsError> {
-    let (loaded, problems) = load_paths(&[path.to_owned()]);
+    load_all(&[path.to_owned()])
+}
+
+/// All definitions under several paths, sorted by path.
+///
+/// # Errors
+///
+/// Those of [`load_folder`].
+pub fn load_all(paths: &[PathBuf]) -> Result<Vec<Loaded>, DefinitionsError> {
+    let (loaded, problems) = load_paths(paths);
     if problems.is_empty() { Ok(loaded) } else { Err(DefinitionsError(problems)) }
 }
 

@@ -21,6 +21,7 @@ pub mod amqp;
 
 pub mod config;
 pub mod definitions;
+pub mod depict;
 pub mod fault;
 #[cfg(any(test, feature = "faults"))]
 pub mod fuzzing;

@@ -2,13 +2,14 @@
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use sagamq::cli::args::{Cli, Command};
 use sagamq::cli::{
-    CliError, Exit, bench, check, client, compact, dead_letters, demo, list, ready, replay, run, schema,
-    show, topology, verify,
+    CliError, Exit, bench, check, client, compact, dead_letters, demo, graph, list, ready, replay, run,
+    schema, show, topology, verify,
 };
 use sagamq::config::Config;
 use sagamq::fault;
@@ -47,6 +48,9 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
             None => client::default_url(load(Vec::new())?.http.bind),
         })
     };
+    let definitions = |paths: Vec<PathBuf>| {
+        Ok::<_, CliError>(if paths.is_empty() { vec![load(Vec::new())?.definitions] } else { paths })
+    };
     match command {
         Command::Run(args) => {
             // First of all: settings may come from a pipe, which can be read only once.
@@ -56,11 +60,10 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
             run::run(config)
         }
         Command::Check(mut args) => {
-            if args.paths.is_empty() {
-                args.paths.push(load(Vec::new())?.definitions);
-            }
+            args.paths = definitions(args.paths)?;
             check::check(&args)
         }
+        Command::Graph(args) => graph::graph(&definitions(args.paths)?, args.format),
         Command::List(args) => list::list(&args, &api()?),
         Command::Show(args) => show::show(&args, &api()?),
         Command::DeadLetters(args) => dead_letters::dead_letters(&args, &api()?),

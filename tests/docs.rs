@@ -10,6 +10,7 @@ use clap::{CommandFactory, Parser};
 use sagamq::cli::args::{Cli, Command};
 use sagamq::config::Config;
 use sagamq::definitions;
+use sagamq::depict::svg;
 use sagamq::saga::code::Code;
 use sagamq::saga::compile;
 use sagamq::saga::expression::{Expression, Scope};
@@ -59,6 +60,15 @@ fn every_definition_on_the_pages_is_accepted() {
         }
     }
     assert!(whole >= WHOLE_DEFINITIONS, "only {whole} definitions were found");
+}
+
+#[test]
+fn the_picture_on_the_page_is_that_of_the_order_saga() {
+    let order = compile::load("sagas/order.yaml", include_str!("../sagas/order.yaml")).unwrap();
+    let drawn = include_str!("../docs/order.svg");
+    let remedy = "run `sagamq graph sagas/order.yaml --format svg > docs/order.svg`";
+    assert!(svg::picture([&order]) == drawn, "{remedy}");
+    assert!(DEFINITIONS.contains("](order.svg)"));
 }
 
 #[test]

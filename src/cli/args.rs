@@ -32,6 +32,8 @@ pub enum Command {
     Run(RunArgs),
     /// Check definitions, without a broker
     Check(CheckArgs),
+    /// Draw definitions: steps, what undoes them, and the ends
+    Graph(GraphArgs),
     /// List instances
     List(ListArgs),
     /// Show one instance: its steps, what is to come, and its history
@@ -112,6 +114,27 @@ pub struct CheckArgs {
     /// Print what was found as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `graph`.
+#[derive(Debug, Args)]
+pub struct GraphArgs {
+    /// Files or folders of definitions [default: the setting `definitions`]
+    pub paths: Vec<PathBuf>,
+    /// What to write
+    #[arg(long, value_enum, default_value_t = GraphFormat::Mermaid)]
+    pub format: GraphFormat,
+}
+
+/// A language of pictures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum GraphFormat {
+    /// Mermaid, for Markdown; of several definitions, a Markdown page
+    Mermaid,
+    /// Graphviz; of several definitions, one graph after another
+    Dot,
+    /// A picture for browsers; of several definitions, one beneath another
+    Svg,
 }
 
 /// Arguments of `list`.

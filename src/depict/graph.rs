@@ -1,0 +1,204 @@
+//! The graph that every picture shows: the steps, what undoes them, and how an instance begins and ends.
+//!
+//! The way back is the graph walked backwards over what can be undone. Being parked is no part of it: it
+//! can happen at any step.
+
+use std::collections::BTreeSet;
+
+use super::words::{patience, place, printable};
+use crate::saga::duration;
+use crate::saga::plan::{AtDeadline, Emission, Kind, Plan};
+
+/// What is drawn as a box. Steps are indices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Node {
+    /// The start event.
+    Start,
+    /// A step.
+    Do(usize),
+    /// The compensation of a step.
+    Undo(usize),
+    /// The end when everything is done.
+    Completed,
+    /// The end when everything is undone.
+    Compensated,
+}
+
+/// Which way an instance takes an edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    Forward,
+    Back,
+}
+
+/// An arrow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Edge {
+    pub(super) from: Node,
+    pub(super) to: Node,
+    pub(super) way: Way,
+}
+
+/// Every box: start and steps, each with what undoes it, and the ends.
+pub(super) fn nodes(plan: &Plan) -> Vec<Node> {
+    let of_step = |step: usize| {
+        let undo = plan.steps[step].compensation.is_some().then_some(Node::Undo(step));
+        [Some(Node::Do(step)), undo].into_iter().flatten()
+    };
+    let steps = (0..plan.steps.len()).flat_map(of_step);
+    [Node::Start].into_iter().chain(steps).chain([Node::Completed, Node::Compensated]).collect()
+}
+
+/// A name of the box that is an identifier everywhere, and no word of any language.
+pub(super) fn id(plan: &Plan, node: Node) -> String {
+    match node {
+        Node::Start => "start".to_owned(),
+        Node::Do(step) => format!("do_{}", plan.steps[step].name),
+        Node::Undo(step) => format!("undo_{}", plan.steps[step].name),
+        Node::Completed => "completed".to_owned(),
+        Node::Compensated => "compensated".to_owned(),
+    }
+}
+
+/// Every edge: one for each `requires`, those of start and ends, and the way back.
+pub(super) fn edges(plan: &Plan) -> Vec<Edge> {
+    let mut edges = Vec::new();
+    for (step, from) in plan.steps.iter().enumerate() {
+        let to = Node::Do(step);
+        edges.extend(from.requires.iter().map(|&earlier| forward(Node::Do(earlier), to)));
+        if from.requires.is_empty() {
+            edges.push(forward(Node::Start, to));
+        }
+    }
+    edges.extend(last_steps(plan).map(|step| forward(Node::Do(step), Node::Completed)));
+    let behind = undone_behind(plan);
+    for (step, from) in plan.steps.iter().enumerate().filter(|(_, step)| step.kind != Kind::Retriable) {
+        let mut turning = Node::Do(step);
+        if from.compensation.is_some() {
+            edges.push(back(turning, Node::Undo(step)));
+            turning = Node::Undo(step);
+        }
+        edges.extend(behind[step].iter().map(|&earlier| back(turning, Node::Undo(earlier))));
+        if behind[step].is_empty() {
+            edges.push(back(turning, Node::Compensated));
+        }
+    }
+    edges
+}
+
+/// The steps that no other requires.
+pub(super) fn last_steps(plan: &Plan) -> impl Iterator<Item = usize> {
+    let required: BTreeSet<_> = plan.steps.iter().flat_map(|step| step.requires.iter().copied()).collect();
+    (0..plan.steps.len()).filter(move |step| !required.contains(step))
+}
+
+/// What stands in a box: first what it is called, then what is to be known of it.
+pub(super) fn lines(plan: &Plan, node: Node) -> Vec<String> {
+    let ending = |name: &str, emission: &Option<Emission>| {
+        let emits =
+            emission.as_ref().map(|emission| format!("emits {}", place(&emission.exchange, &emission.key)));
+        [name.to_owned()].into_iter().chain(emits).collect()
+    };
+    match node {
+        Node::Start => {
+            let on = &plan.start.on;
+            vec!["start".to_owned(), format!("on {}", place(&on.exchange, &on.pattern))]
+        }
+        Node::Completed => ending("completed", &plan.on_completed),
+        Node::Compensated => ending("compensated", &plan.on_compensated),
+        Node::Do(step) => {
+            let step = &plan.steps[step];
+            let when = step.when.as_ref().map(|when| format!("when {}", printable(&when.to_string())));
+            let kind = match step.kind {
+                Kind::Compensatable if step.compensation.is_none() => Some("nothing to undo"),
+                Kind::Compensatable => None,
+                Kind::Pivot => Some("pivot: no way back from here"),
+                Kind::Retriable => Some("retriable: forward only"),
+            };
+            let call = &step.action;
+            let known = [step.name.clone(), place(&call.exchange, &call.key), patience(call)];
+            known.into_iter().chain(when).chain(kind.map(str::to_owned)).collect()
+        }
+        Node::Undo(step) => {
+            let Some(call) = &plan.steps[step].compensation else { return Vec::new() };
+            vec![format!("undo {}", plan.steps[step].name), place(&call.exchange, &call.key), patience(call)]
+        }
+    }
+}
+
+/// What is to be known of the whole, and has no place in the graph.
+pub(super) fn remarks(plan: &Plan) -> Vec<String> {
+    let deadline = plan.deadline.map(|deadline| {
+        let then = match deadline.then {
+            AtDeadline::Compensate => "turns back",
+            AtDeadline::Park => "is parked",
+        };
+        let before = if has_pivot(plan) { ", before the pivot" } else { "" };
+        format!("Deadline: {} after the start{before}; then it {then}.", duration::format(deadline.after))
+    });
+    let cancel = plan.cancel.as_ref().map(|cancel| &cancel.on);
+    let cancel = cancel.map(|on| format!("Cancelled by {}.", place(&on.exchange, &on.pattern)));
+    let parked = plan.on_parked.as_ref();
+    let parked =
+        parked.map(|emission| format!("When parked: emits {}.", place(&emission.exchange, &emission.key)));
+    [deadline, cancel, parked].into_iter().flatten().collect()
+}
+
+/// Whether there is a point of no return.
+pub(super) fn has_pivot(plan: &Plan) -> bool {
+    plan.steps.iter().any(|step| step.kind == Kind::Pivot)
+}
+
+/// For each step, the steps that are undone next after it: the nearest behind it that can be.
+fn undone_behind(plan: &Plan) -> Vec<BTreeSet<usize>> {
+    let mut behind: Vec<BTreeSet<usize>> = Vec::new();
+    for step in &plan.steps {
+        let mut nearest = BTreeSet::new();
+        for &earlier in &step.requires {
+            match plan.steps[earlier].compensation {
+                Some(_) => nearest.extend([earlier]),
+                None => nearest.extend(behind[earlier].iter().copied()),
+            }
+        }
+        behind.push(nearest);
+    }
+    behind
+}
+
+fn forward(from: Node, to: Node) -> Edge {
+    Edge { from, to, way: Way::Forward }
+}
+
+fn back(from: Node, to: Node) -> Edge {
+    Edge { from, to, way: Way::Back }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture;
+    use super::*;
+
+    #[test]
+    fn the_way_back_passes_by_what_has_nothing_to_undo() {
+        // a and b after each other, c beside them; b has nothing to undo.
+        let mut plan = fixture::plan("abcd", 'd');
+        plan.steps[1].compensation = None;
+        plan.steps[2].requires.clear();
+        plan.steps[3].requires = vec![1, 2];
+        let back: Vec<_> = edges(&plan)
+            .into_iter()
+            .filter(|edge| edge.way == Way::Back)
+            .map(|edge| (edge.from, edge.to))
+            .collect();
+        let expected = [
+            (Node::Do(0), Node::Undo(0)),
+            (Node::Undo(0), Node::Compensated),
+            (Node::Do(1), Node::Undo(0)),
+            (Node::Do(2), Node::Undo(2)),
+            (Node::Undo(2), Node::Compensated),
+            (Node::Do(3), Node::Undo(0)),
+            (Node::Do(3), Node::Undo(2)),
+        ];
+        assert_eq!(back, expected);
+    }
+}
