@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use sagamq::cli::args::{Cli, Command};
 use sagamq::cli::{
-    CliError, Exit, bench, check, client, compact, dead_letters, demo, graph, list, ready, replay, run,
-    schema, show, topology, verify,
+    CliError, Exit, bench, check, client, compact, dead_letters, demo, explain, graph, list, ready, replay,
+    run, schema, show, topology, verify,
 };
 use sagamq::config::Config;
 use sagamq::fault;
@@ -64,6 +64,7 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
             check::check(&args)
         }
         Command::Graph(args) => graph::graph(&definitions(args.paths)?, args.format),
+        Command::Explain(args) => explain::explain(&definitions(args.paths)?),
         Command::List(args) => list::list(&args, &api()?),
         Command::Show(args) => show::show(&args, &api()?),
         Command::DeadLetters(args) => dead_letters::dead_letters(&args, &api()?),

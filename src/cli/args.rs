@@ -34,6 +34,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Draw definitions: steps, what undoes them, and the ends
     Graph(GraphArgs),
+    /// Tell in plain English what definitions do
+    Explain(ExplainArgs),
     /// List instances
     List(ListArgs),
     /// Show one instance: its steps, what is to come, and its history
@@ -135,6 +137,13 @@ pub enum GraphFormat {
     Dot,
     /// A picture for browsers; of several definitions, one beneath another
     Svg,
+}
+
+/// Arguments of `explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Files or folders of definitions [default: the setting `definitions`]
+    pub paths: Vec<PathBuf>,
 }
 
 /// Arguments of `list`.

@@ -11,6 +11,7 @@ pub mod compact;
 pub mod dead_letters;
 pub mod demo;
 mod error;
+pub mod explain;
 pub mod graph;
 mod interrupt;
 pub mod list;

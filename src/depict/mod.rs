@@ -1,4 +1,4 @@
-//! A definition as people read it: pictures of its graph. Functions of the plan alone.
+//! A definition as people read it: pictures of its graph, and plain English. Functions of the plan alone.
 
 mod words;
 
@@ -10,6 +10,8 @@ pub mod dot;
 
 mod layout;
 pub mod svg;
+
+pub mod english;
 
 #[cfg(test)]
 mod fixture;
