@@ -39,6 +39,10 @@ pub(crate) fn tell(instance: &Instance, decision: &Decision) {
                 error!(saga, instance = %id, business_key = key, step = error.step, code = error.code,
                     reason = error.message, "instance parked: a person must look at it");
             }
+            Fact::Ordered { verb, actor, reason, .. } => {
+                counter!(metric::ORDERS, "verb" => verb.as_str()).increment(1);
+                info!(saga, instance = %id, business_key = key, verb = verb.as_str(), actor, reason, "ordered");
+            }
             Fact::DeadlinePassed => {
                 counter!(metric::DEADLINES, "saga" => saga.clone()).increment(1);
                 warn!(saga, instance = %id, business_key = key, "deadline passed");

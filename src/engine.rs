@@ -21,6 +21,7 @@ use crate::saga::fact::{Fact, HistoryEntry, Recorded};
 use crate::saga::id::InstanceId;
 use crate::saga::instance::Instance;
 use crate::saga::message::Message;
+use crate::saga::order::{Order, Refusal};
 use crate::saga::plan::Plan;
 use crate::saga::time::Timestamp;
 use crate::saga::transition::{self, Decision, Event};
@@ -105,6 +106,17 @@ pub(crate) enum Applied {
     Nothing,
     /// It is on the instance's history.
     Recorded,
+}
+
+/// What becomes of an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ordered {
+    /// There is no such instance.
+    Unknown,
+    /// It makes no sense where the instance stands, for this reason.
+    Refused(Refusal),
+    /// It is done, once the batch is durable.
+    Done,
 }
 
 /// What becomes of a delivery.
@@ -197,6 +209,23 @@ impl Engine {
         };
         self.apply(report.origin.instance, event, None, now)?;
         Ok(())
+    }
+
+    /// Does what a person asks of an instance, as far as that makes sense where it stands.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn order(&mut self, id: InstanceId, order: Order, now: Timestamp) -> Result<Ordered, EngineError> {
+        self.gathering.inputs += 1;
+        if !self.load(id)? {
+            return Ok(Ordered::Unknown);
+        }
+        let cached = self.cache.get_mut(id).expect("the instance was loaded above");
+        let event = Event::Ordered(order);
+        let mut decision = transition::transition(&cached.plan, &mut cached.instance, event, now);
+        let refused = decision.refused.take();
+        self.keep(id, decision, None, now);
+        Ok(refused.map_or(Ordered::Done, Ordered::Refused))
     }
 
     /// Gathers the removal of instances that have ended, but for those that have changed since it was

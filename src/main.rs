@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use sagamq::cli::args::{Cli, Command};
+use sagamq::cli::orders::{Asked, order};
 use sagamq::cli::{
     CliError, Exit, bench, check, client, compact, dead_letters, demo, explain, graph, list, ready, replay,
     run, schema, show, topology, verify,
@@ -67,6 +68,17 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::Explain(args) => explain::explain(&definitions(args.paths)?),
         Command::List(args) => list::list(&args, &api()?),
         Command::Show(args) => show::show(&args, &api()?),
+        Command::Retry(args) => order(&Asked::Retry { step: args.step.as_deref() }, &args.order, &api()?),
+        Command::Skip(args) => {
+            let asked = Asked::Skip { step: args.step.as_deref(), output: args.output.as_ref() };
+            order(&asked, &args.order, &api()?)
+        }
+        Command::Resolve(args) => {
+            let (step, output) = (args.step.as_deref(), args.output.as_ref());
+            order(&Asked::Resolve { step, to: args.to, output }, &args.order, &api()?)
+        }
+        Command::Compensate(args) => order(&Asked::Compensate, &args, &api()?),
+        Command::Cancel(args) => order(&Asked::Cancel, &args, &api()?),
         Command::DeadLetters(args) => dead_letters::dead_letters(&args, &api()?),
         Command::Verify(args) => verify::verify(&args),
         Command::Replay(args) => replay::replay(&load(args.into_overrides())?.store),

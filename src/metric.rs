@@ -18,6 +18,8 @@ pub const RETURNED: &str = "sagamq_returned_total";
 pub const DEAD_LETTERS: &str = "sagamq_dead_letters_total";
 /// Messages that changed nothing; label `what`.
 pub const IGNORED: &str = "sagamq_ignored_total";
+/// Orders of people that were carried out, by verb.
+pub const ORDERS: &str = "sagamq_orders_total";
 /// Instances that were archived and removed; label `status`.
 pub const ARCHIVED: &str = "sagamq_archived_total";
 /// Batches committed.
@@ -45,6 +47,7 @@ pub(crate) fn describe() {
     describe_counter!(RETURNED, "Messages that came back unroutable");
     describe_counter!(DEAD_LETTERS, "Messages that were dead-lettered");
     describe_counter!(IGNORED, "Messages that changed nothing");
+    describe_counter!(ORDERS, "Orders of people that were carried out");
     describe_counter!(ARCHIVED, "Instances that were archived and removed");
     describe_counter!(COMMITS, "Batches committed");
     describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "Time of a commit, flush included");

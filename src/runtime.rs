@@ -19,10 +19,12 @@ use tracing::{info, warn};
 
 use crate::amqp::{Consumer, Publisher};
 use crate::delivery::{Delivery, Report};
-use crate::engine::{Engine, EngineError, Gathered};
+use crate::engine::{Engine, EngineError, Gathered, Ordered};
 use crate::fault::{self, Bug, Point};
 use crate::health::Health;
 use crate::metric;
+use crate::saga::id::InstanceId;
+use crate::saga::order::Order;
 use crate::saga::time::Timestamp;
 use crate::store::{Removal, Store, StoreError};
 
@@ -53,6 +55,8 @@ pub struct Runtime {
     pub reports: mpsc::UnboundedReceiver<Report>,
     /// What has been kept long enough.
     pub archived: mpsc::Receiver<Archived>,
+    /// What people ask of instances.
+    pub orders: mpsc::Receiver<Asked>,
     /// What the API tells.
     pub health: Arc<Health>,
     /// The time.
@@ -68,6 +72,17 @@ pub struct Archived {
     pub removals: Vec<Removal>,
     /// Is told how many were removed, once that is durable. The others have changed since.
     pub done: oneshot::Sender<usize>,
+}
+
+/// An order, and who gave it.
+#[derive(Debug)]
+pub struct Asked {
+    /// The instance that it is for.
+    pub id: InstanceId,
+    /// What is asked.
+    pub order: Order,
+    /// Is told what came of it, once that is durable.
+    pub done: oneshot::Sender<Ordered>,
 }
 
 /// Why the loop ended before it was asked to.
@@ -123,15 +138,21 @@ impl Clock {
     }
 }
 
-/// Who waits for instances to be removed, and is told how many were.
-type Asker = oneshot::Sender<usize>;
+/// Who waits for what is gathered to be durable.
+#[derive(Debug, Default)]
+struct Askers {
+    /// Is told how many instances were removed.
+    removal: Option<oneshot::Sender<usize>>,
+    /// Are told what came of their orders.
+    orders: Vec<(oneshot::Sender<Ordered>, Ordered)>,
+}
 
 /// A commit under way, and what waits for it.
 struct Committing {
     task: JoinHandle<(Store, Gathered, Result<(), StoreError>)>,
     /// How many messages it is to release.
     outgoing: usize,
-    asker: Option<Asker>,
+    askers: Askers,
     since: Instant,
 }
 
@@ -156,11 +177,11 @@ impl Runtime {
 
     /// Turns the loop until `stop` resolves and nothing is left to decide.
     async fn turn(&mut self, stop: impl Future<Output = ()>) -> Result<(), RuntimeError> {
-        let Self { engine, store: idle, consumer, publisher, deliveries, reports, archived, .. } = self;
+        let Self { engine, store: idle, consumer, publisher, deliveries, reports, archived, orders, .. } =
+            self;
         let (health, clock, outbox) = (&self.health, self.clock, self.outbox);
         let mut committing: Option<Committing> = None;
-        // Asks for what is being gathered.
-        let mut asker: Option<Asker> = None;
+        let mut askers = Askers::default();
         let mut stopping = false;
         // Until when the next batch gathers, though the store has nothing to do.
         let mut resting = Instant::now();
@@ -186,7 +207,7 @@ impl Runtime {
                     None => *idle = Some(store),
                     Some(gathered) if gathered.batch.is_empty() => {
                         // Only acks of what changed nothing; everything before is durable already.
-                        release(engine, consumer, publisher, gathered, asker.take());
+                        release(engine, consumer, publisher, gathered, std::mem::take(&mut askers));
                         *idle = Some(store);
                         continue;
                     }
@@ -197,7 +218,7 @@ impl Runtime {
                         if fault::planted(Bug::PublishBeforeCommit) {
                             publisher.publish(gathered.release.outgoing.clone());
                         }
-                        committing = Some(Committing::start(store, gathered, asker.take()));
+                        committing = Some(Committing::start(store, gathered, std::mem::take(&mut askers)));
                     }
                 }
             }
@@ -211,7 +232,7 @@ impl Runtime {
             tokio::select! {
                 biased;
                 done = async { (&mut committing.as_mut().expect("the guard saw a commit").task).await }, if committing.is_some() => {
-                    let (since, asker) = committing.take().map(|done| (done.since, done.asker)).unzip();
+                    let (since, waiting) = committing.take().map(|done| (done.since, done.askers)).unzip();
                     let (store, gathered, result) = done?;
                     if let Err(error) = result {
                         health.storing.set(false);
@@ -225,7 +246,7 @@ impl Runtime {
                     if gathered.inputs >= BUSY {
                         resting = Instant::now() + took.min(LONGEST_REST);
                     }
-                    release(engine, consumer, publisher, gathered, asker.flatten());
+                    release(engine, consumer, publisher, gathered, waiting.unwrap_or_default());
                     *idle = Some(store);
                 }
                 () = &mut stop, if !stopping => {
@@ -241,9 +262,16 @@ impl Runtime {
                     }
                 }
                 // Rarely, and before what may always come: a store must not grow for ever under load.
-                Some(Archived { removals, done }) = archived.recv(), if open && !stopping && asker.is_none() => {
+                Some(Archived { removals, done }) = archived.recv(), if open && !stopping && askers.removal.is_none() => {
                     engine.remove(removals)?;
-                    asker = Some(done);
+                    askers.removal = Some(done);
+                }
+                Some(Asked { id, order, done }) = orders.recv(), if open && !stopping => {
+                    // Who does not wait any more was told that it is not done.
+                    if !done.is_closed() {
+                        let ordered = engine.order(id, order, clock.now())?;
+                        askers.orders.push((done, ordered));
+                    }
                 }
                 report = reports.recv(), if open => {
                     engine.handle_report(report.ok_or(RuntimeError::Ended("publisher"))?, clock.now())?;
@@ -265,13 +293,13 @@ impl Runtime {
 }
 
 impl Committing {
-    fn start(mut store: Store, mut gathered: Gathered, asker: Option<Asker>) -> Self {
+    fn start(mut store: Store, mut gathered: Gathered, askers: Askers) -> Self {
         let outgoing = gathered.release.outgoing.len();
         let task = tokio::task::spawn_blocking(move || {
             let result = store.commit(std::mem::take(&mut gathered.batch));
             (store, gathered, result)
         });
-        Self { task, outgoing, asker, since: Instant::now() }
+        Self { task, outgoing, askers, since: Instant::now() }
     }
 }
 
@@ -281,16 +309,19 @@ fn release(
     consumer: &Consumer,
     publisher: &Publisher,
     gathered: Gathered,
-    asker: Option<Asker>,
+    askers: Askers,
 ) {
     fault::pass(Point::Committed);
     engine.committed(&gathered);
     let Gathered { release, removed, .. } = gathered;
     publisher.publish(release.outgoing);
     consumer.settle(release.settlement);
-    if let Some(asker) = asker {
-        // Whoever asked may have ended meanwhile.
+    // Whoever asked may have gone meanwhile.
+    if let Some(asker) = askers.removal {
         let _ = asker.send(removed.len());
+    }
+    for (asker, ordered) in askers.orders {
+        let _ = asker.send(ordered);
     }
 }
 

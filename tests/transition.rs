@@ -12,6 +12,7 @@ use sagamq::saga::fact::{Fact, Failure, HistoryEntry, Ignored, Recorded};
 use sagamq::saga::id::{MessageId, Phase};
 use sagamq::saga::instance::{Instance, Status, StepStatus};
 use sagamq::saga::message::{Message, Outgoing, Part};
+use sagamq::saga::order::{Order, Verb};
 use sagamq::saga::plan::{Kind, Plan};
 use sagamq::saga::reply::Outcome;
 use sagamq::saga::time::Timestamp;
@@ -110,8 +111,27 @@ impl Run {
     }
 
     fn reply(&mut self, step: usize, phase: Phase, outcome: Outcome) -> &mut Self {
-        self.event(Event::Reply { step, phase, attempt: None, outcome, message_id: None });
+        self.answer(step, phase, None, outcome)
+    }
+
+    fn answer(&mut self, step: usize, phase: Phase, attempt: Option<u32>, mut outcome: Outcome) -> &mut Self {
+        if let Outcome::Failure(error) | Outcome::Retry(error, _) | Outcome::Success(Err(error)) =
+            &mut outcome
+        {
+            error.step = self.instance.steps.get(step).map(|state| state.name.clone());
+        }
+        self.event(Event::Reply { step, phase, attempt, outcome, message_id: None });
         self
+    }
+
+    fn order(&mut self, verb: Verb, step: Option<&str>, output: Value) -> Result<(), String> {
+        let (step, actor, reason) =
+            (step.map(str::to_owned), "ann".to_owned(), "the warehouse said so".to_owned());
+        let order = Order { verb, step, output, actor, reason };
+        let mut decision = transition(&self.plan, &mut self.instance, Event::Ordered(order), self.now);
+        let refused = decision.refused.take();
+        self.keep(decision);
+        refused.map_or(Ok(()), Err)
     }
 
     fn succeed(&mut self, step: usize) -> &mut Self {
@@ -546,6 +566,130 @@ fn a_success_that_comes_while_another_branch_drains_makes_its_step_compensatable
     assert_eq!(run.step(2), StepStatus::Compensating);
 }
 
+/// The pivot's attempts are used up, and nobody knows what became of it.
+fn parked_at_the_pivot() -> Run {
+    let mut run = Run::new();
+    run.succeed(RESERVE).succeed(CHARGE).exhaust(SHIP, Phase::Action);
+    assert_eq!((run.instance.status, run.step(SHIP)), (Status::Parked, StepStatus::Unknown));
+    run
+}
+
+#[test]
+fn an_order_is_on_the_history_with_who_gave_it_and_why() {
+    let mut run = parked_at_the_pivot();
+    run.order(Verb::Retry, None, Value::Null).unwrap();
+    let wanted = Fact::Ordered {
+        verb: Verb::Retry,
+        step: Some(SHIP),
+        actor: "ann".to_owned(),
+        reason: "the warehouse said so".to_owned(),
+    };
+    assert!(run.has(|fact| *fact == wanted));
+}
+
+#[test]
+fn a_parked_step_is_tried_once_more_under_the_same_command_id() {
+    let mut run = parked_at_the_pivot();
+    run.order(Verb::Retry, None, Value::Null).unwrap();
+    let [.., last] = &run.sent[..] else { panic!("nothing was sent") };
+    assert_eq!((last.key.as_str(), &last.headers["x-saga-attempt"][..]), ("shipment.create", "4"));
+    assert_eq!(run.instance.status, Status::Running);
+    run.exhaust(SHIP, Phase::Action);
+    assert_eq!(run.instance.status, Status::Parked, "one order is one attempt");
+    run.order(Verb::Retry, Some("ship"), Value::Null).unwrap();
+    run.succeed(SHIP).succeed(INVOICE);
+    assert_eq!(run.instance.status, Status::Completed);
+}
+
+#[test]
+fn a_step_that_waits_for_its_next_attempt_is_tried_at_once() {
+    let mut run = Run::new();
+    run.reply(RESERVE, Phase::Action, Outcome::Retry(failure("BUSY"), None));
+    run.order(Verb::Retry, None, Value::Null).unwrap();
+    assert_eq!(run.keys(), ["stock.reserve", "stock.reserve"]);
+    let refused = run.order(Verb::Retry, None, Value::Null).unwrap_err();
+    assert!(refused.contains("may still be answered"), "{refused}");
+}
+
+#[test]
+fn a_step_that_counts_as_succeeded_has_the_output_that_was_given() {
+    let mut run = Run::new();
+    run.publish();
+    run.order(Verb::ResolveSucceeded, Some("reserve"), json!({"reservation": "by phone"})).unwrap();
+    run.succeed(CHARGE).refuse(SHIP).undo(CHARGE);
+    let [.., release] = &run.sent[..] else { panic!("nothing was sent") };
+    assert_eq!(release.body, json!({"reservation": "by phone"}).to_string().as_bytes());
+}
+
+#[test]
+fn a_pivot_that_is_known_to_have_failed_has_everything_undone() {
+    let mut run = parked_at_the_pivot();
+    let refused = run.order(Verb::Compensate, None, Value::Null).unwrap_err();
+    assert!(refused.contains("resolve that step first"), "{refused}");
+    run.order(Verb::ResolveFailed, None, Value::Null).unwrap();
+    run.undo(CHARGE).undo(RESERVE);
+    assert_eq!(run.instance.status, Status::Compensated);
+    assert_eq!(run.instance.error.as_ref().unwrap().code, "RESOLVED");
+}
+
+#[test]
+fn a_skipped_step_is_gone_on_without_and_keeps_what_was_given() {
+    let mut run = Run::new();
+    run.succeed(RESERVE).succeed(CHARGE).succeed(SHIP).refuse(INVOICE);
+    assert_eq!(run.instance.status, Status::Parked);
+    run.order(Verb::Skip, None, json!({"sent": "by post"})).unwrap();
+    assert_eq!((run.instance.status, run.step(INVOICE)), (Status::Completed, StepStatus::Skipped));
+    assert_eq!(run.instance.steps[INVOICE].output, Some(json!({"sent": "by post"})));
+}
+
+#[test]
+fn a_compensation_that_cannot_be_done_is_skipped_or_tried_again() {
+    for verb in [Verb::Skip, Verb::ResolveSucceeded, Verb::Retry] {
+        let mut run = Run::new();
+        run.succeed(RESERVE).succeed(CHARGE).refuse(SHIP).exhaust(CHARGE, Phase::Compensation);
+        assert_eq!(run.instance.status, Status::Parked);
+        assert!(run.order(Verb::ResolveFailed, None, Value::Null).is_err());
+        run.order(verb, None, Value::Null).unwrap();
+        if verb == Verb::Retry {
+            run.undo(CHARGE);
+        }
+        run.undo(RESERVE);
+        assert_eq!(run.instance.status, Status::Compensated, "{verb:?}");
+    }
+}
+
+#[test]
+fn turning_back_is_refused_where_there_is_no_way_back_and_says_why() {
+    let mut run = Run::new();
+    run.succeed(RESERVE);
+    run.order(Verb::Cancel, None, Value::Null).unwrap();
+    assert_eq!(run.instance.error.as_ref().unwrap().code, "CANCELLED");
+    let mut cases = vec![(run, "on its way back already")];
+    let mut run = Run::new();
+    run.succeed(RESERVE).succeed(CHARGE).succeed(SHIP);
+    cases.push((run, "its pivot has succeeded"));
+    let mut run = Run::new();
+    run.succeed(RESERVE).succeed(CHARGE).succeed(SHIP).succeed(INVOICE);
+    cases.push((run, "it has ended: completed"));
+    for (mut run, reason) in cases {
+        let before = run.instance.clone();
+        for verb in [Verb::Cancel, Verb::Compensate] {
+            let refused = run.order(verb, None, Value::Null).unwrap_err();
+            assert!(refused.contains(reason), "{refused}");
+        }
+        assert_eq!(run.instance, before);
+    }
+}
+
+#[test]
+fn an_order_to_a_step_that_is_not_there_or_not_due_is_refused() {
+    let mut run = Run::new();
+    let unknown = run.order(Verb::Skip, Some("chip"), Value::Null).unwrap_err();
+    assert_eq!(unknown, "there is no step \"chip\", only reserve, charge, ship, invoice");
+    let early = run.order(Verb::Skip, Some("ship"), Value::Null).unwrap_err();
+    assert_eq!(early, "step ship is pending, and not what the instance waits for");
+}
+
 #[derive(Clone, Debug)]
 enum Input {
     Reply { step: usize, phase: Phase, attempt: Option<u32>, kind: u8 },
@@ -554,6 +698,7 @@ enum Input {
     Wait,
     Cancel,
     StartedAgain,
+    Order { verb: Verb, step: Option<usize> },
 }
 
 fn input() -> impl Strategy<Value = Input> {
@@ -567,6 +712,8 @@ fn input() -> impl Strategy<Value = Input> {
         3 => Just(Input::Wait),
         1 => Just(Input::Cancel),
         1 => Just(Input::StartedAgain),
+        2 => (proptest::sample::select(Verb::ALL.to_vec()), proptest::option::of(0..5usize))
+            .prop_map(|(verb, step)| Input::Order { verb, step }),
     ]
 }
 
@@ -580,7 +727,7 @@ fn feed(run: &mut Run, input: Input) {
                 3 => Outcome::Pending,
                 _ => Outcome::Success(Err(failure("BAD_OUTPUT"))),
             };
-            run.event(Event::Reply { step, phase, attempt, outcome, message_id: None });
+            run.answer(step, phase, attempt, outcome);
         }
         Input::Publish => {
             run.publish();
@@ -597,6 +744,13 @@ fn feed(run: &mut Run, input: Input) {
         }
         Input::StartedAgain => {
             run.event(Event::StartedAgain { event_id: None });
+        }
+        Input::Order { verb, step } => {
+            let step = step.and_then(|step| run.instance.steps.get(step).map(|state| state.name.clone()));
+            let before = run.instance.clone();
+            if run.order(verb, step.as_deref(), Value::Null).is_err() {
+                assert_eq!(run.instance, before, "a refused order changed something");
+            }
         }
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn offence(moment: &Moment<'_>) -> Option<String> {
 /// The step that a fact is about.
 fn step_of(fact: &Fact) -> Option<usize> {
     match *fact {
-        Fact::Skipped { step }
+        Fact::Skipped { step, .. }
         | Fact::Dispatched { step, .. }
         | Fact::Published { step, .. }
         | Fact::Unroutable { step, .. }
@@ -65,8 +65,9 @@ fn of_step(moment: &Moment<'_>, index: usize, state: &StepState) -> Option<&'sta
     let unless = |legal: bool, rule| (!legal).then_some(rule);
     match *moment.fact {
         Fact::Skipped { .. } => unless(
-            state.status == Pending && before.status == Status::Running && has_its_turn(moment, index),
-            "only a step that has its turn is skipped",
+            (state.status == Pending && before.status == Status::Running && has_its_turn(moment, index))
+                || (ordered(moment) && matches!(state.status, Dispatched | Failed | Unknown) && never_undone),
+            "only a step that has its turn is skipped, or one that a person says",
         ),
         Fact::Dispatched { phase: Phase::Action, attempt: 1, .. } => unless(
             state.status == Pending && before.status == Status::Running && has_its_turn(moment, index),
@@ -78,10 +79,10 @@ fn of_step(moment: &Moment<'_>, index: usize, state: &StepState) -> Option<&'sta
         ),
         Fact::Dispatched { phase, attempt, .. } => unless(
             under_way
-                && out(phase)
                 && attempt == attempt_of(phase).saturating_add(1)
-                && matches!(awaiting(phase), Awaiting::Retry(_)),
-            "a further attempt is one more, and was scheduled",
+                && ((out(phase) && matches!(awaiting(phase), Awaiting::Retry(_)))
+                    || (ordered(moment) && !is_out(awaiting(phase)))),
+            "a further attempt is one more, and was scheduled or ordered",
         ),
         Fact::Published { phase, attempt, .. } | Fact::Unroutable { phase, attempt, .. } => unless(
             attempt == attempt_of(phase) && awaiting(phase) == Awaiting::Confirm,
@@ -223,6 +224,11 @@ fn nothing_is_left_to_undo(moment: &Moment<'_>) -> bool {
         StepStatus::Succeeded | StepStatus::Unknown => undoable,
         _ => false,
     })
+}
+
+/// Whether a person asked for what happens here.
+fn ordered(moment: &Moment<'_>) -> bool {
+    matches!(moment.previous, Some(Fact::Ordered { .. } | Fact::Resumed { .. }))
 }
 
 fn is_out(awaiting: Awaiting) -> bool {

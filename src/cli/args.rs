@@ -40,6 +40,16 @@ pub enum Command {
     List(ListArgs),
     /// Show one instance: its steps, what is to come, and its history
     Show(ShowArgs),
+    /// Send the command of a step once more, now; or take a parked instance on
+    Retry(RetryArgs),
+    /// Have an instance go on without a step
+    Skip(SkipArgs),
+    /// Say what became of a step that nobody answers for
+    Resolve(ResolveArgs),
+    /// Undo what an instance has done
+    Compensate(OrderArgs),
+    /// Cancel an instance, as its cancelling event would
+    Cancel(OrderArgs),
     /// List messages that could not be used
     DeadLetters(DeadLettersArgs),
     /// Check the evidence of a run: logs, ledgers and the store in a folder
@@ -63,7 +73,18 @@ pub enum Command {
 impl Command {
     /// Whether it asks a running orchestrator, at `--url`.
     pub fn asks_orchestrator(&self) -> bool {
-        matches!(self, Command::List(_) | Command::Show(_) | Command::DeadLetters(_) | Command::Ready)
+        matches!(
+            self,
+            Command::List(_)
+                | Command::Show(_)
+                | Command::Retry(_)
+                | Command::Skip(_)
+                | Command::Resolve(_)
+                | Command::Compensate(_)
+                | Command::Cancel(_)
+                | Command::DeadLetters(_)
+                | Command::Ready
+        )
     }
 }
 
@@ -149,6 +170,17 @@ pub struct ExplainArgs {
 /// Arguments of `list`.
 #[derive(Debug, Default, Args)]
 pub struct ListArgs {
+    /// Which instances.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// Which page.
+    #[command(flatten)]
+    pub page: PageArgs,
+}
+
+/// Which instances are meant.
+#[derive(Debug, Default, Args)]
+pub struct FilterArgs {
     /// Only this saga
     #[arg(long, value_name = "NAME")]
     pub saga: Option<String>,
@@ -167,9 +199,81 @@ pub struct ListArgs {
     /// Only started before this time
     #[arg(long, value_name = "TIME")]
     pub before: Option<String>,
-    /// Which page.
+}
+
+/// Arguments of every order to instances.
+#[derive(Debug, Args)]
+pub struct OrderArgs {
+    /// Ids or business keys
+    #[arg(value_name = "ID or BUSINESS_KEY", required_unless_present = "all", conflicts_with = "all")]
+    pub keys: Vec<String>,
+    /// All instances that the filters match
+    #[arg(long)]
+    pub all: bool,
+    /// Why: it is kept in the history
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// Who asks, which is kept as well [default: the user of the system]
+    #[arg(long, value_name = "NAME")]
+    pub actor: Option<String>,
+    /// Which instances.
     #[command(flatten)]
-    pub page: PageArgs,
+    pub filter: FilterArgs,
+}
+
+/// Arguments of `retry`.
+#[derive(Debug, Args)]
+pub struct RetryArgs {
+    /// Which step, if not the one that the instance is parked for or the only one under way
+    #[arg(long, value_name = "NAME")]
+    pub step: Option<String>,
+    /// Of which instances.
+    #[command(flatten)]
+    pub order: OrderArgs,
+}
+
+/// Arguments of `skip`.
+#[derive(Debug, Args)]
+pub struct SkipArgs {
+    /// Which step, if not the one that the instance is parked for or the only one under way
+    #[arg(long, value_name = "NAME")]
+    pub step: Option<String>,
+    /// What the step is to keep, as JSON
+    #[arg(long, value_name = "JSON", value_parser = json)]
+    pub output: Option<serde_json::Value>,
+    /// Of which instances.
+    #[command(flatten)]
+    pub order: OrderArgs,
+}
+
+/// Arguments of `resolve`.
+#[derive(Debug, Args)]
+pub struct ResolveArgs {
+    /// What became of the step
+    #[arg(long, value_enum)]
+    pub to: Resolution,
+    /// Which step, if not the one that the instance is parked for or the only one under way
+    #[arg(long, value_name = "NAME")]
+    pub step: Option<String>,
+    /// What the step is to keep, as JSON
+    #[arg(long, value_name = "JSON", value_parser = json)]
+    pub output: Option<serde_json::Value>,
+    /// Of which instances.
+    #[command(flatten)]
+    pub order: OrderArgs,
+}
+
+/// What became of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Resolution {
+    /// It is done.
+    Succeeded,
+    /// It has had no effect.
+    Failed,
+}
+
+fn json(text: &str) -> Result<serde_json::Value, String> {
+    serde_json::from_str(text).map_err(|error| format!("it is not JSON: {error}"))
 }
 
 /// Arguments of every list.
@@ -405,7 +509,7 @@ mod tests {
     fn statuses_are_checked_before_anything_is_asked() {
         let cli = Cli::try_parse_from(["sagamq", "list", "--status", "running,parked"]).unwrap();
         let Command::List(list) = cli.command else { panic!("not list") };
-        assert_eq!(list.status, ["running", "parked"]);
+        assert_eq!(list.filter.status, ["running", "parked"]);
         assert!(Cli::try_parse_from(["sagamq", "list", "--status", "done"]).is_err());
     }
 }

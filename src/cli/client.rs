@@ -3,8 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use ureq::Agent;
+use ureq::http::Response;
+use ureq::{Agent, Body};
 
 use super::error::CliError;
 use crate::http::view::ErrorBody;
@@ -57,12 +59,23 @@ impl Client {
     /// # Errors
     /// Nothing answers there in time, or it speaks no HTTP.
     pub fn get(&self, path: &str, parameters: &[(&str, &str)]) -> Result<Answer, CliError> {
-        if !self.url.starts_with("http://") {
-            let reason = "it does not start with http://".to_owned();
-            return Err(CliError::Address { url: self.shown.clone(), reason });
-        }
+        self.check_url()?;
         let request = self.agent.get(format!("{}{path}", self.url)).query_pairs(parameters.iter().copied());
-        let mut response = request.call().map_err(|error| self.failure(error))?;
+        self.answer(request.call())
+    }
+
+    /// Posts JSON to `path`.
+    ///
+    /// # Errors
+    /// As for [`Client::fetch`].
+    pub fn post(&self, path: &str, body: &impl Serialize) -> Result<Answer, CliError> {
+        self.check_url()?;
+        let request = self.agent.post(format!("{}{path}", self.url));
+        self.fine(self.answer(request.send_json(body))?)
+    }
+
+    fn answer(&self, response: Result<Response<Body>, ureq::Error>) -> Result<Answer, CliError> {
+        let mut response = response.map_err(|error| self.failure(error))?;
         let status = response.status().as_u16();
         let text = response.body_mut().with_config().limit(MAX_ANSWER).read_to_string();
         Ok(Answer { status, text: text.map_err(|error| self.failure(error))? })
@@ -73,7 +86,19 @@ impl Client {
     /// # Errors
     /// As for [`Client::get`], and an answer that is an error: not found, refused or failed.
     pub fn fetch(&self, path: &str, parameters: &[(&str, &str)]) -> Result<Answer, CliError> {
-        let answer = self.get(path, parameters)?;
+        self.fine(self.get(path, parameters)?)
+    }
+
+    fn check_url(&self) -> Result<(), CliError> {
+        if self.url.starts_with("http://") {
+            return Ok(());
+        }
+        let reason = "it does not start with http://".to_owned();
+        Err(CliError::Address { url: self.shown.clone(), reason })
+    }
+
+    /// The answer, unless it is an error.
+    fn fine(&self, answer: Answer) -> Result<Answer, CliError> {
         if answer.status == 200 {
             return Ok(answer);
         }

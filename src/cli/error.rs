@@ -73,7 +73,7 @@ pub enum CliError {
     },
     /// An address of the API where none is asked.
     #[error(
-        "--url names a running orchestrator, for list, show, dead-letters and ready; `run` is told its broker by \
+        "--url names a running orchestrator, for list, show, orders, dead-letters and ready; `run` is told its broker by \
          --broker-url or SAGAMQ_BROKER__URL"
     )]
     UnusedAddress,

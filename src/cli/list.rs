@@ -2,7 +2,7 @@
 
 use chrono::Utc;
 
-use super::args::{ListArgs, PageArgs};
+use super::args::{FilterArgs, ListArgs, PageArgs};
 use super::client::Client;
 use super::error::{CliError, Exit};
 use super::output::{self, age, plain, reason, table};
@@ -19,7 +19,7 @@ pub fn list(args: &ListArgs, url: &str) -> Result<Exit, CliError> {
 }
 
 pub(crate) fn ask(args: &ListArgs, client: &Client) -> Result<String, CliError> {
-    let parameters = parameters(args);
+    let parameters: Vec<_> = filters(&args.filter).into_iter().chain(page_parameters(&args.page)).collect();
     let pairs: Vec<_> = parameters.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let answer = client.fetch("/api/v1/sagas", &pairs)?;
     if args.page.json {
@@ -29,7 +29,8 @@ pub(crate) fn ask(args: &ListArgs, client: &Client) -> Result<String, CliError> 
     }
 }
 
-fn parameters(args: &ListArgs) -> Vec<(&'static str, String)> {
+/// The parameters that say which instances are meant.
+pub(super) fn filters(args: &FilterArgs) -> Vec<(&'static str, String)> {
     let statuses = (!args.status.is_empty()).then(|| args.status.join(","));
     let filters = [
         ("saga", args.saga.clone()),
@@ -39,8 +40,7 @@ fn parameters(args: &ListArgs) -> Vec<(&'static str, String)> {
         ("after", args.after.clone()),
         ("before", args.before.clone()),
     ];
-    let given = filters.into_iter().filter_map(|(name, value)| value.map(|value| (name, value)));
-    given.chain(page_parameters(&args.page)).collect()
+    filters.into_iter().filter_map(|(name, value)| value.map(|value| (name, value))).collect()
 }
 
 /// The parameters that every list has.

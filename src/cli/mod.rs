@@ -15,6 +15,7 @@ pub mod explain;
 pub mod graph;
 mod interrupt;
 pub mod list;
+pub mod orders;
 pub mod output;
 pub mod ready;
 pub mod replay;

@@ -23,12 +23,14 @@ use crate::fault::{self, Point};
 use crate::health::Health;
 use crate::http::{self, ApiState, StoreWindow};
 use crate::retention;
-use crate::runtime::{Clock, Runtime};
+use crate::runtime::{Asked, Clock, Runtime};
 use crate::store::{Store, StoreError};
 use crate::telemetry;
 
 /// Questions to the API that read the store at a time.
 const API_READERS: usize = 16;
+/// Orders of people that may wait to be taken.
+const ORDERS: usize = 64;
 /// Signals within this time of the first count as one.
 const ONE_SIGNAL: Duration = Duration::from_secs(1);
 /// Bytes that must be free before a store whose disk was full is opened again: a few of its log buffers.
@@ -147,9 +149,10 @@ impl Orchestrator {
         let mut engine = Engine::new(reader.clone(), catalog);
         let recovered = engine.recover()?;
         info!(instances = recovered.instances, unconfirmed = recovered.outgoing.len(), "instances taken up");
-        self.window.open(reader);
+        let (orders_in, orders) = mpsc::channel(ORDERS);
+        self.window.open(reader, orders_in);
         self.health.storing.set(true);
-        Ok(Ready { store, engine, recovered })
+        Ok(Ready { store, engine, recovered, orders })
     }
 
     /// Learns at once, and not while running, what is wrong with the broker.
@@ -164,7 +167,7 @@ impl Orchestrator {
 
     /// Consumes and publishes until it is stopped, or the store fails.
     async fn live(&self, ready: Ready) -> Result<(), CliError> {
-        let Ready { store, engine, recovered } = ready;
+        let Ready { store, engine, recovered, orders } = ready;
         let (broker, health) = (&self.config.broker, &self.health);
         let topology = Arc::new(topology_of(broker, engine.catalog()));
         let (reports_in, reports) = mpsc::unbounded_channel();
@@ -186,6 +189,7 @@ impl Orchestrator {
             deliveries,
             reports,
             archived,
+            orders,
             health,
             clock,
             outbox,
@@ -223,6 +227,7 @@ struct Ready {
     store: Store,
     engine: Engine,
     recovered: crate::engine::Recovered,
+    orders: mpsc::Receiver<Asked>,
 }
 
 /// Whether there is room on the disk; also where that cannot be found out.

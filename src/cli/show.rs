@@ -18,26 +18,34 @@ pub fn show(args: &ShowArgs, url: &str) -> Result<Exit, CliError> {
 }
 
 pub(crate) fn ask(args: &ShowArgs, client: &Client) -> Result<String, CliError> {
-    let answer = find(client, args)?;
+    let answer = find(client, &args.key, args.saga.as_deref())?;
     if args.json { Ok(answer.text + "\n") } else { Ok(render(&client.read(&answer)?)) }
 }
 
+/// All about the instance with this id or business key.
+///
+/// # Errors
+/// As for [`show`].
+pub(super) fn details(client: &Client, key: &str, saga: Option<&str>) -> Result<Details, CliError> {
+    client.read(&find(client, key, saga)?)
+}
+
 /// A business key may look like an id, so what is not found as the one is looked for as the other.
-fn find(client: &Client, args: &ShowArgs) -> Result<Answer, CliError> {
-    if let Ok(id) = args.key.parse::<InstanceId>() {
+fn find(client: &Client, key: &str, saga: Option<&str>) -> Result<Answer, CliError> {
+    if let Ok(id) = key.parse::<InstanceId>() {
         match client.fetch(&format!("/api/v1/sagas/{id}"), &[]) {
             Err(CliError::NotFound(_)) => {}
             outcome => return outcome,
         }
     }
-    let mut parameters = vec![("business_key", args.key.as_str())];
-    parameters.extend(args.saga.as_deref().map(|saga| ("saga", saga)));
+    let mut parameters = vec![("business_key", key)];
+    parameters.extend(saga.map(|saga| ("saga", saga)));
     let page: PageView<Summary> = client.read(&client.fetch("/api/v1/sagas", &parameters)?)?;
     match page.items.as_slice() {
-        [] => Err(CliError::NotFound(format!("there is no saga with id or business key {:?}", args.key))),
+        [] => Err(CliError::NotFound(format!("there is no saga with id or business key {key:?}"))),
         [one] => client.fetch(&format!("/api/v1/sagas/{}", one.id), &[]),
         several => Err(CliError::Ambiguous {
-            key: args.key.clone(),
+            key: key.to_owned(),
             sagas: several.iter().map(|item| item.saga.clone()).collect(),
         }),
     }
@@ -164,6 +172,9 @@ fn sentence(fact: &FactView) -> String {
         text.push_str(&format!("{step}: "));
     }
     text.push_str(words);
+    if let (Some(verb), Some(actor)) = (&fact.verb, &fact.actor) {
+        text.push_str(&format!(" by {actor}: {}", verb.replace('_', " ")));
+    }
     if let Some(attempt) = fact.attempt.filter(|attempt| *attempt > 1) {
         text.push_str(&format!(", attempt {attempt}"));
     }

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::error::ApiError;
+use super::orders::{self, MAX_ORDER};
 use super::query::Parameters;
 use super::store::StoreWindow;
 use super::view::{DeadLetterView, Details, PageView, Readiness, Summary};
@@ -38,6 +39,7 @@ pub(super) fn router(state: ApiState) -> Router {
         .route("/metrics", get(metrics))
         .route("/api/v1/sagas", get(list))
         .route("/api/v1/sagas/{id}", get(details))
+        .route("/api/v1/sagas/{id}/orders", post(orders::order).layer(DefaultBodyLimit::max(MAX_ORDER)))
         .route("/api/v1/dead-letters", get(dead_letters))
         .fallback(async || ApiError::not_found("there is nothing at this path"))
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
@@ -72,15 +74,13 @@ async fn details(
     pairs: Pairs,
 ) -> Result<Json<Details>, ApiError> {
     parameters(pairs)?.finish()?;
-    let text = id.map_or_else(|_| String::new(), |Path(text)| text);
-    let problem = "must be an instance's id (find it by business key: /api/v1/sagas?business_key=)";
-    let id: InstanceId = text.parse().map_err(|_| ApiError::bad_parameter("id", problem))?;
+    let id = instance_id(id)?;
     let reader = state.store.reader()?;
     let found = blocking(move || match reader.instance(id)? {
         Some(instance) => Ok(Some(Details::new(&instance, &reader.history(id)?))),
         None => Ok(None),
     });
-    found.await?.map(Json).ok_or_else(|| ApiError::not_found(format!("there is no instance {id}")))
+    found.await?.map(Json).ok_or_else(|| ApiError::no_instance(id))
 }
 
 async fn dead_letters(
@@ -96,12 +96,18 @@ async fn dead_letters(
     }))
 }
 
+pub(super) fn instance_id(id: Result<Path<String>, PathRejection>) -> Result<InstanceId, ApiError> {
+    let text = id.map_or_else(|_| String::new(), |Path(text)| text);
+    let problem = "must be an instance's id (find it by business key: /api/v1/sagas?business_key=)";
+    text.parse().map_err(|_| ApiError::bad_parameter("id", problem))
+}
+
 fn parameters(pairs: Pairs) -> Result<Parameters, ApiError> {
     let Query(pairs) = pairs.map_err(|error| ApiError::bad_parameter("?", error.body_text()))?;
     Ok(Parameters::new(pairs))
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, ApiError> {
     match tokio::task::spawn_blocking(read).await {
@@ -113,21 +119,36 @@ async fn blocking<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
-    use tokio::sync::oneshot;
+    use tokio::sync::{mpsc, oneshot};
 
     use super::*;
     use crate::cli::args::{Cli, Command};
     use crate::cli::client::Client;
     use crate::cli::{self, CliError, Exit};
+    use crate::engine::Ordered;
     use crate::http::view::ErrorBody;
     use crate::http::{bind, fixture, serve};
+    use crate::runtime::Asked;
+    use crate::saga::order::Verb;
     use clap::Parser;
 
     /// Runs `ask` against a server on a free port, which then stops.
     async fn with_server(ask: impl FnOnce(&str, &Health) + Send + 'static) {
         let folder = tempfile::tempdir().unwrap();
         let window = StoreWindow::default();
-        window.open(fixture::store(folder.path()).reader());
+        let (orders, mut taken) = mpsc::channel::<Asked>(1);
+        // Whoever has retried is refused, whoever skips is done, and others are never answered.
+        tokio::spawn(async move {
+            while let Some(asked) = taken.recv().await {
+                let told = match asked.order.verb {
+                    Verb::Retry => Ordered::Refused("not now".to_owned()),
+                    Verb::Skip => Ordered::Done,
+                    _ => continue,
+                };
+                asked.done.send(told).unwrap();
+            }
+        });
+        window.open(fixture::store(folder.path()).reader(), orders);
         let health = Arc::new(Health::default());
         let metrics = crate::telemetry::metrics();
         let state = ApiState { store: window, health: Arc::clone(&health), metrics };
@@ -184,6 +205,38 @@ mod tests {
             assert_eq!(retry["facts"][1]["due"], "2026-01-01T00:01:04.000Z");
             let read: Details = serde_json::from_value(details).unwrap();
             assert_eq!(read, Details::new(&instance, &history));
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn an_order_is_answered_by_what_came_of_it() {
+        with_server(|url, _| {
+            let (instance, _) = fixture::instances().remove(2);
+            let path = format!("/api/v1/sagas/{}/orders", instance.id);
+            let post = |order: Value| Client::new(url).post(&path, &order);
+            let order = |verb: &str, reason: &str| serde_json::json!({"verb": verb, "actor": "ann", "reason": reason});
+            let done = post(order("skip", "why")).unwrap();
+            let summary: Summary = serde_json::from_str(&done.text).unwrap();
+            assert_eq!((done.status, summary), (200, Summary::new(&instance)));
+            let long = "x".repeat(1001);
+            let cases = [
+                (order("retry", "why"), "not now"),
+                (order("skip", ""), "\"reason\" must not be empty"),
+                (order("skip", &long), "1000 are allowed"),
+                (order("fly", "why"), "unknown variant"),
+                (serde_json::json!({"verb": "skip", "reason": "why"}), "missing field"),
+                (order("skip", &"x".repeat(MAX_ORDER)), "length limit"),
+            ];
+            for (order, reason) in cases {
+                let Err(CliError::Refused(told)) = post(order) else { panic!("not refused") };
+                assert!(told.contains(reason), "{told}");
+            }
+            let Err(CliError::Failed { message, .. }) = post(order("cancel", "why")) else { panic!("answered") };
+            assert!(message.contains("look at the instance"), "{message}");
+            // What a web page of another origin can send unasked is no order.
+            let form = ureq::post(format!("{url}{path}")).config().http_status_as_error(false).build();
+            assert_eq!(form.send(order("skip", "why").to_string()).unwrap().status(), 400);
         })
         .await;
     }

@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use super::view::{ErrorBody, ErrorDetail};
+use crate::saga::id::InstanceId;
 use crate::store::StoreError;
 
 /// An answer that is an error.
@@ -27,9 +28,24 @@ impl ApiError {
         Self { status: StatusCode::NOT_FOUND, code: "not_found", message: message.into() }
     }
 
+    /// There is no such instance.
+    pub(super) fn no_instance(id: InstanceId) -> Self {
+        Self::not_found(format!("there is no instance {id}"))
+    }
+
+    /// An order that cannot be read.
+    pub(super) fn bad_order(problem: impl Into<String>) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, code: "bad_order", message: problem.into() }
+    }
+
+    /// An order that makes no sense where the instance stands.
+    pub(super) fn refused(reason: String) -> Self {
+        Self { status: StatusCode::CONFLICT, code: "refused", message: reason }
+    }
+
     /// The route is there, and takes no such method.
     pub(super) fn method_not_allowed() -> Self {
-        let message = "only GET is answered here".to_owned();
+        let message = "only GET is answered here, and POST where orders are given".to_owned();
         Self { status: StatusCode::METHOD_NOT_ALLOWED, code: "method_not_allowed", message }
     }
 

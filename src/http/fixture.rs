@@ -82,7 +82,7 @@ pub(crate) fn instances() -> Vec<(Instance, Vec<HistoryEntry>)> {
         saga(
             "parked",
             vec![
-                vec![Fact::Skipped { step: RESERVE }],
+                vec![Fact::Skipped { step: RESERVE, output: serde_json::Value::Null }],
                 step_done(CHARGE, 1, json!(null)),
                 sent(SHIP, Phase::Action, 1),
                 vec![

@@ -55,6 +55,12 @@ pub struct FactView {
     /// What was in the way, or what kind of message changed nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What a person asked for, such as `retry`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verb: Option<String>,
+    /// Who asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
     /// The message that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,
@@ -96,7 +102,16 @@ fn fact_view(instance: &Instance, recorded: &Recorded) -> FactView {
     };
     let view = match &recorded.fact {
         Fact::Started(started) => FactView { message_id: started.event_id.clone(), ..plain("started") },
-        Fact::Skipped { step } => of_step("skipped", *step),
+        Fact::Skipped { step, output } => FactView {
+            output: Some(output.clone()).filter(|output| !output.is_null()),
+            ..of_step("skipped", *step)
+        },
+        Fact::Ordered { verb, step, actor, reason } => FactView {
+            verb: Some(verb.as_str().to_owned()),
+            actor: Some(actor.clone()),
+            reason: Some(reason.clone()),
+            ..step.map_or_else(|| plain("ordered"), |step| of_step("ordered", step))
+        },
         Fact::Dispatched { step, phase, attempt } => {
             let name = instance.steps.get(*step).map_or("", |state| &state.name);
             let message_id = MessageId::attempt(instance.id, name, *phase, *attempt).to_string();

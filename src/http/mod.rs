@@ -1,8 +1,9 @@
 //! The admin API: `/livez`, `/readyz`, `/metrics` and, below `/api/v1`, what is kept about sagas.
 //!
-//! It only reads. It has no authentication: it is meant for loopback or for a proxy in front.
+//! It reads, and takes orders for instances. It has no authentication: it is meant for loopback or for a proxy
+//! in front. An order must be JSON and say so, which a web page of another origin cannot send unasked.
 //!
-//! [`server`] binds and serves, [`api`] holds one function a route, [`query`] reads parameters, and
+//! [`server`] binds and serves, [`api`] and [`orders`] hold one function a route, [`query`] reads parameters, and
 //! [`view`] and [`history`] are the answers. The answers are a contract of their own, apart from what
 //! is stored; the command line reads them back into the same types.
 
@@ -15,6 +16,7 @@ mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod history;
+mod orders;
 mod query;
 mod server;
 mod store;

@@ -1,18 +1,29 @@
-//! The store as the API sees it: there is none before it is opened, nor while its disk is full.
+//! The store as the API sees it, and where it hands orders in: there is neither before the store is opened,
+//! nor while its disk is full.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use tokio::sync::mpsc;
+
 use super::error::ApiError;
+use crate::runtime::Asked;
 use crate::store::Reader;
 
 /// Where the API finds the store. Clones are the same place.
 #[derive(Clone, Debug, Default)]
-pub struct StoreWindow(Arc<RwLock<Option<Reader>>>);
+pub struct StoreWindow(Arc<RwLock<Option<Open>>>);
+
+/// A store that is open.
+#[derive(Clone, Debug)]
+struct Open {
+    reader: Reader,
+    orders: mpsc::Sender<Asked>,
+}
 
 impl StoreWindow {
-    /// Shows a store.
-    pub fn open(&self, reader: Reader) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(reader);
+    /// Shows a store, and who takes orders over it.
+    pub fn open(&self, reader: Reader, orders: mpsc::Sender<Asked>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Open { reader, orders });
     }
 
     /// Shows none: requests that are under way let go of it soon.
@@ -21,7 +32,15 @@ impl StoreWindow {
     }
 
     pub(super) fn reader(&self) -> Result<Reader, ApiError> {
-        let reader = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
-        reader.ok_or_else(|| ApiError::unavailable("the store is not open: /readyz tells what is awaited"))
+        Ok(self.opened()?.reader)
+    }
+
+    pub(super) fn orders(&self) -> Result<mpsc::Sender<Asked>, ApiError> {
+        Ok(self.opened()?.orders)
+    }
+
+    fn opened(&self) -> Result<Open, ApiError> {
+        let open = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        open.ok_or_else(|| ApiError::unavailable("the store is not open: /readyz tells what is awaited"))
     }
 }

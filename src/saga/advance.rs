@@ -62,7 +62,7 @@ impl Transition<'_> {
         let condition = self.plan.steps[step].when.as_ref();
         match condition.map(|condition| condition.evaluate_bool(&Scope::of(self.instance))) {
             None | Some(Ok(true)) => self.dispatch(step, Phase::Action, 1),
-            Some(Ok(false)) => self.record(Fact::Skipped { step }),
+            Some(Ok(false)) => self.record(Fact::Skipped { step, output: Value::Null }),
             Some(Err(error)) => {
                 let message = format!("the step's `when` cannot be evaluated: {error}");
                 let error = self.failure(step, "BAD_EXPRESSION", message);

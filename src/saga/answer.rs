@@ -111,7 +111,7 @@ impl Transition<'_> {
     }
 
     /// Takes an instance on that is parked for exactly this.
-    fn resume_from(&mut self, step: usize, phase: Phase) {
+    pub(super) fn resume_from(&mut self, step: usize, phase: Phase) {
         let name = &self.instance.steps[step].name;
         if self.instance.parked.as_ref().is_some_and(|parked| parked.step.as_ref() == Some(name)) {
             let to = if phase == Phase::Action { Status::Running } else { Status::Compensating };

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::id::Phase;
 use super::instance::Status;
+use super::order::Verb;
 use super::plan::DefinitionHash;
 use super::time::Timestamp;
 
@@ -42,10 +43,25 @@ pub struct Recorded {
 pub enum Fact {
     /// The instance began.
     Started(Box<Started>),
-    /// The step's condition was false.
+    /// The step's condition was false, or a person had the instance go on without it.
     Skipped {
         /// Index of the step.
         step: usize,
+        /// What the step keeps all the same, where a person said so.
+        #[serde(default, skip_serializing_if = "Value::is_null")]
+        output: Value,
+    },
+    /// A person asked for something; what follows does it.
+    Ordered {
+        /// What.
+        verb: Verb,
+        /// Index of the step that it is about, where it is about one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<usize>,
+        /// Who.
+        actor: String,
+        /// Why.
+        reason: String,
     },
     /// An attempt was decided; its command is to be published.
     Dispatched {

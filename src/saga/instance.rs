@@ -229,8 +229,8 @@ impl Instance {
         let at = recorded.at;
         self.updated_at = self.updated_at.max(at);
         match &recorded.fact {
-            Fact::Started(_) => {}
-            Fact::Skipped { step } => self.settle(*step, StepStatus::Skipped, None),
+            Fact::Started(_) | Fact::Ordered { .. } => {}
+            Fact::Skipped { step, output } => self.settle_with(*step, StepStatus::Skipped, output),
             Fact::Dispatched { step, phase, attempt } => {
                 if let Some(state) = self.steps.get_mut(*step) {
                     state.status = match phase {
@@ -256,12 +256,7 @@ impl Instance {
             Fact::RetryScheduled { step, phase, at } => {
                 self.await_next(*step, *phase, Awaiting::Retry(*at), false);
             }
-            Fact::Succeeded { step, output } => {
-                self.settle(*step, StepStatus::Succeeded, None);
-                if let Some(state) = self.steps.get_mut(*step) {
-                    state.output = Some(output.clone()).filter(|output| !output.is_null());
-                }
-            }
+            Fact::Succeeded { step, output } => self.settle_with(*step, StepStatus::Succeeded, output),
             Fact::Failed { step, error } => self.settle(*step, StepStatus::Failed, Some(error)),
             Fact::GivenUp { step, error } => self.settle(*step, StepStatus::Unknown, Some(error)),
             Fact::NotUndone { step, .. } => {
@@ -353,6 +348,13 @@ impl Instance {
             state.status = status;
             state.error = error.cloned();
             state.action.awaiting = Awaiting::Nothing;
+        }
+    }
+
+    fn settle_with(&mut self, step: usize, status: StepStatus, output: &Value) {
+        self.settle(step, status, None);
+        if let Some(state) = self.steps.get_mut(step) {
+            state.output = Some(output.clone()).filter(|output| !output.is_null());
         }
     }
 

@@ -30,6 +30,7 @@ mod answer;
 pub mod command;
 pub mod fact;
 pub mod instance;
+pub mod order;
 pub mod plan;
 pub mod reply;
 pub mod retry;

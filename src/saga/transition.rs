@@ -16,6 +16,7 @@ use super::fact::{Fact, Failure, Ignored, Recorded, Started};
 use super::id::{InstanceId, MessageId, Phase};
 use super::instance::{Awaiting, Instance, Status, StepStatus};
 use super::message::{Message, Outgoing, Part};
+use super::order::{Order, Refusal};
 use super::plan::{AtDeadline, Kind, OnTimeout, Plan};
 use super::reply::Outcome;
 use super::time::Timestamp;
@@ -54,6 +55,8 @@ pub enum Event {
         /// Id of the cancelling event.
         event_id: Option<String>,
     },
+    /// A person asks for something.
+    Ordered(Order),
     /// A start event for this instance came again.
     StartedAgain {
         /// Id of that event.
@@ -70,6 +73,8 @@ pub struct Decision {
     pub outgoing: Vec<Outgoing>,
     /// A message that changed nothing, whether or not that is among the facts.
     pub ignored: Option<Ignored>,
+    /// Why an order was refused, which changed nothing.
+    pub refused: Option<Refusal>,
 }
 
 /// Messages that change nothing are recorded up to this number per instance, and only counted after:
@@ -141,6 +146,7 @@ pub fn transition(plan: &Plan, instance: &mut Instance, event: Event, now: Times
         }
         Event::Tick => transition.tick(),
         Event::Cancel { event_id } => transition.cancel(event_id),
+        Event::Ordered(order) => transition.order(order),
         Event::StartedAgain { event_id } => {
             // The same event, delivered again, says nothing new.
             if event_id.is_none() || event_id != transition.instance.event_id {

@@ -6,6 +6,7 @@
 mod bad_input;
 mod disk;
 mod life;
+mod orders;
 mod peer;
 #[path = "../support/port.rs"]
 mod port;

@@ -1,0 +1,250 @@
+//! Orders: what a person asks of an instance, and what that means where the instance stands.
+//!
+//! An order is recorded with who gave it and why, and then does what a reply or a timer could have done. One
+//! that makes no sense where the instance stands is refused, and changes nothing.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::fact::{Fact, Failure};
+use super::id::Phase;
+use super::instance::{Awaiting, Status, StepState, StepStatus};
+use super::plan::{Kind, Step};
+use super::transition::Transition;
+
+/// What a person asks of an instance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Order {
+    /// What is to be done.
+    pub verb: Verb,
+    /// Name of the step; `None` for the one that the instance is parked for, or the only one under way.
+    #[serde(default)]
+    pub step: Option<String>,
+    /// What the step is to keep, where it is skipped or counts as succeeded.
+    #[serde(default)]
+    pub output: Value,
+    /// Who asks.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// What a person can ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verb {
+    /// Send the step's command once more, now; or go on, where it is no step that the instance is parked for.
+    Retry,
+    /// Go on without the step. It is not undone either.
+    Skip,
+    /// The step has succeeded, whatever is known of it.
+    ResolveSucceeded,
+    /// The step has had no effect.
+    ResolveFailed,
+    /// Undo what was done.
+    Compensate,
+    /// Undo what was done, as a cancelling event would.
+    Cancel,
+}
+
+/// Why an order is refused, in words.
+pub type Refusal = String;
+
+impl Verb {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Retry,
+        Self::Skip,
+        Self::ResolveSucceeded,
+        Self::ResolveFailed,
+        Self::Compensate,
+        Self::Cancel,
+    ];
+
+    /// The name as it stands in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verb::Retry => "retry",
+            Verb::Skip => "skip",
+            Verb::ResolveSucceeded => "resolve_succeeded",
+            Verb::ResolveFailed => "resolve_failed",
+            Verb::Compensate => "compensate",
+            Verb::Cancel => "cancel",
+        }
+    }
+}
+
+/// The step that an order is about, and which of its commands.
+struct Target {
+    step: usize,
+    phase: Phase,
+    status: StepStatus,
+    awaiting: Awaiting,
+}
+
+impl Transition<'_> {
+    /// Does what a person asks for, or refuses it.
+    pub(super) fn order(&mut self, order: Order) {
+        let done = match self.instance.status {
+            Status::Completed | Status::Compensated => Err(format!("it has ended: {}", self.instance.status)),
+            _ => match order.verb {
+                Verb::Retry => self.retry(&order),
+                Verb::Skip => self.skip(&order),
+                Verb::ResolveSucceeded => self.resolve_succeeded(&order),
+                Verb::ResolveFailed => self.resolve_failed(&order),
+                Verb::Compensate | Verb::Cancel => self.turn_back(&order),
+            },
+        };
+        self.decision.refused = done.err();
+    }
+
+    fn retry(&mut self, order: &Order) -> Result<(), Refusal> {
+        let is_parked_for_all = self.instance.parked.as_ref().is_some_and(|parked| parked.step.is_none());
+        if is_parked_for_all && order.step.is_none() {
+            self.record_order(order, None);
+            self.record(Fact::Resumed { to: Status::Running });
+            return Ok(());
+        }
+        let target = self.target(order)?;
+        let waits = matches!(target.awaiting, Awaiting::Retry(_));
+        let is_out = matches!(target.awaiting, Awaiting::Confirm | Awaiting::Reply(_));
+        if is_out {
+            return Err(
+                "its command is out and may still be answered: it is sent again after its timeout".to_owned()
+            );
+        }
+        if !waits && !self.is_open_to_orders(&target) {
+            return Err(self.closed(&target));
+        }
+        self.record_order(order, Some(target.step));
+        self.resume_from(target.step, target.phase);
+        let attempt = self.instance.steps[target.step].progress(target.phase).attempt.saturating_add(1);
+        self.dispatch(target.step, target.phase, attempt);
+        Ok(())
+    }
+
+    fn skip(&mut self, order: &Order) -> Result<(), Refusal> {
+        let target = self.settled_by(order)?;
+        self.record_order(order, Some(target.step));
+        self.resume_from(target.step, target.phase);
+        self.record(match target.phase {
+            Phase::Action => Fact::Skipped { step: target.step, output: order.output.clone() },
+            Phase::Compensation => Fact::Compensated { step: target.step },
+        });
+        Ok(())
+    }
+
+    fn resolve_succeeded(&mut self, order: &Order) -> Result<(), Refusal> {
+        let target = self.settled_by(order)?;
+        self.record_order(order, Some(target.step));
+        self.resume_from(target.step, target.phase);
+        self.record(match target.phase {
+            Phase::Action => Fact::Succeeded { step: target.step, output: order.output.clone() },
+            Phase::Compensation => Fact::Compensated { step: target.step },
+        });
+        Ok(())
+    }
+
+    fn resolve_failed(&mut self, order: &Order) -> Result<(), Refusal> {
+        let target = self.settled_by(order)?;
+        if target.phase == Phase::Compensation {
+            return Err(
+                "a step that cannot be undone stays parked: skip it, or resolve it as succeeded".to_owned()
+            );
+        }
+        if self.plan.steps[target.step].kind == Kind::Retriable {
+            return Err("there is no way back from a step after the pivot: retry it, skip it, or resolve it as succeeded".to_owned());
+        }
+        self.record_order(order, Some(target.step));
+        self.resume_from(target.step, target.phase);
+        let error = self.failure(target.step, "RESOLVED", order.reason.clone());
+        self.refuse(target.step, error);
+        Ok(())
+    }
+
+    fn turn_back(&mut self, order: &Order) -> Result<(), Refusal> {
+        if order.step.is_some() {
+            return Err("this is asked of an instance, not of a step".to_owned());
+        }
+        if self.pivot_passed() {
+            return Err("its pivot has succeeded: there is no way back".to_owned());
+        }
+        let is_going_back = self.instance.status == Status::Compensating
+            || self.instance.is_stopping()
+            || self.instance.steps.iter().any(|state| !state.compensation.is_idle());
+        if is_going_back {
+            return Err("it is on its way back already".to_owned());
+        }
+        let states = self.plan.steps.iter().zip(&self.instance.steps);
+        let doubtful = |(step, state): (&Step, &StepState)| {
+            step.kind == Kind::Pivot && state.status == StepStatus::Unknown
+        };
+        if states.into_iter().any(doubtful) {
+            return Err("whether its pivot has succeeded is not known: resolve that step first".to_owned());
+        }
+        self.record_order(order, None);
+        let code = if order.verb == Verb::Cancel { "CANCELLED" } else { "OPERATOR" };
+        self.stop(Failure { step: None, code: code.to_owned(), message: order.reason.clone() });
+        if self.instance.status == Status::Parked {
+            self.record(Fact::Resumed { to: Status::Running });
+        }
+        Ok(())
+    }
+
+    /// The step that an order settles, if it can be settled where it stands.
+    fn settled_by(&self, order: &Order) -> Result<Target, Refusal> {
+        let target = self.target(order)?;
+        let is_under_way = matches!(target.status, StepStatus::Dispatched | StepStatus::Compensating);
+        if is_under_way || self.is_open_to_orders(&target) { Ok(target) } else { Err(self.closed(&target)) }
+    }
+
+    /// Whether a step that nothing is out for may be taken up again: it is what the instance is parked for.
+    fn is_open_to_orders(&self, target: &Target) -> bool {
+        let state = &self.instance.steps[target.step];
+        let parked_for = self.instance.parked.as_ref().and_then(|parked| parked.step.as_ref());
+        let untouched = target.phase == Phase::Compensation || state.compensation.is_idle();
+        let undoing = self.instance.steps.iter().any(|state| !state.compensation.is_idle());
+        // A pivot that may have got through after steps were undone is beyond any order.
+        let contradicts = self.plan.steps[target.step].kind == Kind::Pivot && undoing;
+        parked_for == Some(&state.name) && untouched && !contradicts
+    }
+
+    fn closed(&self, target: &Target) -> Refusal {
+        format!(
+            "step {} is {}, and not what the instance waits for",
+            self.instance.steps[target.step].name, target.status
+        )
+    }
+
+    fn target(&self, order: &Order) -> Result<Target, Refusal> {
+        let steps = &self.instance.steps;
+        let parked_for = self.instance.parked.as_ref().and_then(|parked| parked.step.clone());
+        let step = match order.step.clone().or(parked_for) {
+            Some(name) => steps.iter().position(|state| state.name == name).ok_or_else(|| {
+                let names: Vec<_> = steps.iter().map(|state| state.name.as_str()).collect();
+                format!("there is no step {name:?}, only {}", names.join(", "))
+            })?,
+            None => {
+                let is_under_way = |state: &&StepState| {
+                    matches!(state.status, StepStatus::Dispatched | StepStatus::Compensating)
+                };
+                let names: Vec<_> =
+                    steps.iter().filter(is_under_way).map(|state| state.name.as_str()).collect();
+                match names[..] {
+                    [] => return Err("no step of it is under way".to_owned()),
+                    [name] => steps.iter().position(|state| state.name == name).unwrap_or_default(),
+                    _ => return Err(format!("several steps are under way, name one: {}", names.join(", "))),
+                }
+            }
+        };
+        let state = &steps[step];
+        let phase =
+            if state.status == StepStatus::Compensating { Phase::Compensation } else { Phase::Action };
+        Ok(Target { step, phase, status: state.status, awaiting: state.progress(phase).awaiting })
+    }
+
+    fn record_order(&mut self, order: &Order, step: Option<usize>) {
+        let (verb, actor, reason) = (order.verb, order.actor.clone(), order.reason.clone());
+        self.record(Fact::Ordered { verb, step, actor, reason });
+    }
+}
