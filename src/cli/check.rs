@@ -6,7 +6,8 @@ use super::args::CheckArgs;
 use super::error::{CliError, Exit};
 use super::output;
 use crate::definitions::{self, Loaded};
-use crate::saga::plan::{Kind, Plan, Step};
+use crate::saga::definition::{self, Block};
+use crate::saga::plan::{Kind, Step};
 use crate::saga::problem::Problem;
 
 /// Checks every definition under the paths, and prints one line for each that holds and each problem
@@ -23,7 +24,7 @@ pub fn check(args: &CheckArgs) -> Result<Exit, CliError> {
 }
 
 fn report(loaded: &[Loaded], problems: &[Problem]) -> String {
-    let fine = loaded.iter().map(|Loaded { file, plan, .. }| format!("{file}: {}\n", summary(plan)));
+    let fine = loaded.iter().map(|loaded| format!("{}: {}\n", loaded.file, summary(loaded)));
     fine.chain(problems.iter().map(|problem| format!("{problem}\n\n"))).collect()
 }
 
@@ -34,7 +35,9 @@ fn document(loaded: &[Loaded], problems: &[Problem]) -> String {
 }
 
 fn definition(Loaded { file, plan, .. }: &Loaded) -> Value {
-    let step = |step: &Step| json!({"name": step.name, "kind": kind(step)});
+    let name = |step: &usize| plan.steps[*step].name.as_str();
+    let requires = |step: &Step| step.requires.iter().map(name).collect::<Vec<_>>();
+    let step = |step: &Step| json!({"name": step.name, "kind": kind(step), "requires": requires(step)});
     let steps: Vec<_> = plan.steps.iter().map(step).collect();
     json!({"file": file, "saga": plan.saga, "version": plan.version, "hash": plan.hash, "steps": steps})
 }
@@ -64,14 +67,26 @@ fn problem(problem: &Problem) -> Value {
     })
 }
 
-fn summary(plan: &Plan) -> String {
-    let name = |step: &Step| match step.kind {
-        Kind::Pivot => format!("{} (pivot)", step.name),
-        Kind::Compensatable | Kind::Retriable => step.name.clone(),
+fn summary(Loaded { file, source, plan }: &Loaded) -> String {
+    let definition = definition::parse(file, source).expect("it was parsed before");
+    let count = match plan.steps.len() {
+        1 => "1 step".to_owned(),
+        count => format!("{count} steps"),
     };
-    let steps: Vec<_> = plan.steps.iter().map(name).collect();
-    let count = if steps.len() == 1 { "1 step".to_owned() } else { format!("{} steps", steps.len()) };
-    format!("{} v{}, {count}: {}", plan.saga, plan.version, steps.join(" -> "))
+    format!("{} v{}, {count}: {}", plan.saga, plan.version, outline(&definition.steps, " -> "))
+}
+
+/// Steps as `reserve -> [hotel | car -> insurance] -> pay (pivot)`.
+fn outline(blocks: &[Block], between: &str) -> String {
+    let outlined = |block: &Block| match block {
+        Block::Step(step) => {
+            let is_pivot = step.kind.as_ref().is_some_and(|kind| kind.value == definition::Kind::Pivot);
+            format!("{}{}", step.step.value, if is_pivot { " (pivot)" } else { "" })
+        }
+        Block::Parallel(parallel) => format!("[{}]", outline(&parallel.steps, " | ")),
+        Block::Sequence(sequence) => outline(&sequence.steps, " -> "),
+    };
+    blocks.iter().map(outlined).collect::<Vec<_>>().join(between)
 }
 
 #[cfg(test)]
@@ -93,6 +108,13 @@ mod tests {
         let expected =
             "sagas/order.yaml: order v1, 3 steps: reserve_stock -> charge_payment -> ship (pivot)\n";
         assert_eq!(reported(&["sagas/order.yaml".into()]), expected);
+    }
+
+    #[test]
+    fn branches_are_shown_side_by_side() {
+        let expected = "sagas/trip.yaml: trip v1, 6 steps: \
+            [book_hotel | book_flight | book_car -> insure_car] -> charge (pivot) -> confirm\n";
+        assert_eq!(reported(&["sagas/trip.yaml".into()]), expected);
     }
 
     #[test]
@@ -138,9 +160,9 @@ mod tests {
                 "version": 1,
                 "hash": loaded[0].plan.hash,
                 "steps": [
-                    {"name": "reserve_stock", "kind": "compensatable"},
-                    {"name": "charge_payment", "kind": "compensatable"},
-                    {"name": "ship", "kind": "pivot"},
+                    {"name": "reserve_stock", "kind": "compensatable", "requires": []},
+                    {"name": "charge_payment", "kind": "compensatable", "requires": ["reserve_stock"]},
+                    {"name": "ship", "kind": "pivot", "requires": ["charge_payment"]},
                 ],
             }])
         );

@@ -75,6 +75,8 @@ codes! {
     NoWayBack "S0405" "a step after the pivot that is not retriable",
     NoPivotBefore "S0406" "a retriable step before any pivot",
     NoWayBackFromTimeout "S0407" "a timeout from the pivot on that compensates",
+    PivotInParallel "S0408" "a pivot in a parallel block",
+    EmptyBlock "S0409" "a block without steps",
 
     // Time and retry.
     ZeroDuration "S0501" "a duration of zero",

@@ -1,12 +1,14 @@
 //! From a definition to a plan: defaults filled in, expressions compiled, the graph made.
 
+use std::slice;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::code::Code;
-use super::definition::{self, Attempts, Compensate, Definition, Located, Node, Place, Retry, Rule, Step};
+use super::definition::{self, Attempts, Compensate, Definition, Located, Node, Place, Retry, Rule};
 use super::expression::{Expression, ExpressionError, Template};
+use super::graph::{self, graph};
 use super::lint;
 use super::names::Names;
 use super::plan::{self, Plan};
@@ -25,8 +27,9 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// a definition, only the first thing.
 pub fn load(file: &str, source: &str) -> Result<Plan, Vec<Problem>> {
     let definition = definition::parse(file, source).map_err(|problem| vec![*problem])?;
-    let findings = lint::lint(&definition);
-    compiled(file, source, &definition, findings)
+    let nodes = graph(&definition.steps);
+    let findings = lint::lint(&definition, &nodes);
+    compiled(file, source, &definition, &nodes, findings)
 }
 
 /// Compiles a definition that was accepted before, possibly by an earlier release with fewer
@@ -37,16 +40,17 @@ pub fn load(file: &str, source: &str) -> Result<Plan, Vec<Problem>> {
 /// Those of [`load`], without what is only a refusal of style or prudence.
 pub fn reload(file: &str, source: &str) -> Result<Plan, Vec<Problem>> {
     let definition = definition::parse(file, source).map_err(|problem| vec![*problem])?;
-    compiled(file, source, &definition, Findings::default())
+    compiled(file, source, &definition, &graph(&definition.steps), Findings::default())
 }
 
 fn compiled(
     file: &str,
     source: &str,
     definition: &Definition,
+    nodes: &[graph::Node<'_>],
     findings: Findings,
 ) -> Result<Plan, Vec<Problem>> {
-    let mut compiler = Compiler { definition, findings };
+    let mut compiler = Compiler { definition, nodes, findings };
     let plan = compiler.plan();
     let findings = compiler.findings.sorted();
     if findings.is_empty() {
@@ -87,19 +91,22 @@ pub(super) fn retry_policy(definition: &Definition, retry: Option<&Located<Retry
 /// Compiles on after a problem, so that all problems are found; what did not compile is null.
 struct Compiler<'a> {
     definition: &'a Definition,
+    nodes: &'a [graph::Node<'a>],
     findings: Findings,
 }
 
 impl Compiler<'_> {
     fn plan(&mut self) -> Plan {
         let definition = self.definition;
-        let steps: Vec<&str> = definition.steps.iter().map(|step| step.step.as_str()).collect();
+        let nodes = self.nodes;
+        let steps: Vec<&str> = nodes.iter().map(|node| node.step.step.as_str()).collect();
+        let all = 0..steps.len();
         let start = &definition.start;
         let at_start = Names { event: true, place: "the start", ..Names::default() };
         let at_attributes = Names { input: true, place: "attributes", ..at_start };
         let at_end = Names {
             input: true,
-            steps: Some(&steps),
+            steps: Some(slice::from_ref(&all)),
             all_steps: &steps,
             saga: &SAGA_FIELDS,
             place: "the end",
@@ -131,29 +138,26 @@ impl Compiler<'_> {
                 on: subscription(&cancel.on),
                 business_key: self.key(&cancel.business_key, &at_start.at("a cancellation")),
             }),
-            steps: definition
-                .steps
-                .iter()
-                .enumerate()
-                .map(|(index, step)| self.step(index, step, &steps))
-                .collect(),
+            steps: nodes.iter().map(|node| self.step(node, &steps)).collect(),
             on_completed: self.ending(definition.on_completed.as_ref(), &at_end),
             on_compensated: self.ending(definition.on_compensated.as_ref(), &at_end),
             on_parked: self.ending(definition.on_parked.as_ref(), &at_end),
         }
     }
 
-    fn step(&mut self, index: usize, step: &Step, steps: &[&str]) -> plan::Step {
+    fn step(&mut self, node: &graph::Node<'_>, steps: &[&str]) -> plan::Step {
+        let step = node.step;
+        let before_and_itself = node.before_and_itself();
         let before = Names {
             input: true,
-            steps: Some(&steps[..index]),
+            steps: Some(&node.before),
             all_steps: steps,
             saga: &SAGA_FIELDS[..LASTING_SAGA_FIELDS],
             place: "a step",
             ..Names::default()
         };
         let its_own_too = Names {
-            steps: Some(&steps[..=index]),
+            steps: Some(&before_and_itself),
             saga: &["id", "name", "version", "business_key", "started_at", "error"],
             place: "a compensation",
             ..before
@@ -171,8 +175,7 @@ impl Compiler<'_> {
                 definition::Kind::Pivot => plan::Kind::Pivot,
                 definition::Kind::Retriable => plan::Kind::Retriable,
             },
-            // Steps run in the written order: each requires the one before.
-            requires: index.checked_sub(1).into_iter().collect(),
+            requires: node.requires.clone(),
             when: step.when.as_ref().map(|when| self.condition(when, &before.at("`when`"))),
             action: self.call(&action, &before),
             on_timeout: match step.on_timeout.as_ref().map(|on_timeout| on_timeout.value) {

@@ -36,8 +36,8 @@ pub struct Definition {
     /// Retry policies, by name.
     #[serde(default, skip_serializing_if = "Entries::is_empty")]
     pub retry: Entries<Policy>,
-    /// The steps, in the order in which they are done.
-    pub steps: Located<Vec<Step>>,
+    /// The steps and blocks of steps, in the order in which they are done.
+    pub steps: Located<Vec<Block>>,
     /// Event to emit when an instance is completed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_completed: Option<Ending>,
@@ -137,6 +137,49 @@ pub enum Jitter {
     None,
     /// Anything between zero and the computed delay.
     Full,
+}
+
+/// A step, or steps that belong together.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Block {
+    /// One unit of work.
+    Step(Box<Step>),
+    /// Steps at the same time.
+    Parallel(Parallel),
+    /// Steps in order.
+    Sequence(Sequence),
+}
+
+/// Branches that run at the same time. What follows the block waits for all of them.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Parallel {
+    /// Name of the block, in snake_case; no step has it.
+    pub parallel: Located<String>,
+    /// What is awaited before the saga goes on, by default `all`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join: Option<Join>,
+    /// The branches: each entry is one.
+    pub steps: Located<Vec<Block>>,
+}
+
+/// What is awaited before the saga goes on after a parallel block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Join {
+    /// Every branch.
+    All,
+}
+
+/// Steps in order, for a branch of more than one step.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sequence {
+    /// Name of the block, in snake_case; no step has it.
+    pub sequence: Located<String>,
+    /// The steps and blocks of steps, in the order in which they are done.
+    pub steps: Located<Vec<Block>>,
 }
 
 /// One unit of work, done by a participant.

@@ -3,15 +3,16 @@
 //!
 //! Which names an expression may use is checked by [`names`](super::names), where it is compiled.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::code::Code;
 use super::compile::{DEFAULT_TIMEOUT, retry_policy};
 use super::definition::{
-    Attempts, Command, Compensate, Definition, Ending, Kind, Located, OnTimeout, Outcome, Period, Place,
-    Policy, Retry, Rule, Step,
+    Attempts, Block, Command, Compensate, Definition, Ending, Kind, Located, OnTimeout, Outcome, Parallel,
+    Period, Place, Policy, Retry, Rule, Sequence, Step,
 };
+use super::graph::Node;
 use super::plan::Subscription;
 use super::problem::{Finding, Findings, MAX_NAME, closest};
 
@@ -23,10 +24,16 @@ const MAX_ATTEMPTS: u32 = 10_000;
 /// Most words of own keys times words of patterns: to compare two takes as long as one is times the other.
 const MAX_COMPARED: usize = 10_000_000;
 
-/// Everything that is wrong, in no particular order.
-pub(super) fn lint(definition: &Definition) -> Findings {
-    let mut lint = Lint { definition, findings: Findings::default() };
+/// Most pairs of steps of which one directly requires the other: every end of a parallel block is
+/// required by every beginning of the next.
+const MAX_JOINTS: usize = 100_000;
+
+/// Everything that is wrong, in no particular order. `nodes` are the definition's steps.
+pub(super) fn lint(definition: &Definition, nodes: &[Node<'_>]) -> Findings {
+    let mut lint = Lint { definition, nodes, findings: Findings::default() };
     lint.saga();
+    lint.blocks(&definition.steps, &mut BTreeMap::new());
+    lint.joints();
     lint.order_of_kinds();
     lint.own_messages();
     lint.findings
@@ -34,6 +41,7 @@ pub(super) fn lint(definition: &Definition) -> Findings {
 
 struct Lint<'a> {
     definition: &'a Definition,
+    nodes: &'a [Node<'a>],
     findings: Findings,
 }
 
@@ -61,26 +69,58 @@ impl<'a> Lint<'a> {
         if definition.steps.is_empty() {
             self.refuse(Code::NoSteps, definition.steps.at, "a saga needs at least one step", None);
         }
-        let mut seen = BTreeSet::new();
-        for step in definition.steps.iter() {
-            if !seen.insert(step.step.as_str()) {
-                let message = format!("there is another step {:?}", step.step.value);
-                self.refuse(
-                    Code::RepeatedStep,
-                    step.step.at,
-                    message,
-                    Some("the name of a step is unique in its saga"),
-                );
-            }
-            self.step(step);
-        }
         for ending in self.endings() {
             self.command(&ending.emit);
         }
     }
 
+    /// Blocks within blocks. `seen` says what each name stands for.
+    fn blocks(&mut self, blocks: &'a [Block], seen: &mut BTreeMap<&'a str, &'static str>) {
+        for block in blocks {
+            match block {
+                Block::Step(step) => {
+                    self.unique("step", &step.step, seen);
+                    self.step(step);
+                }
+                Block::Parallel(Parallel { parallel: name, steps, .. })
+                | Block::Sequence(Sequence { sequence: name, steps }) => {
+                    self.unique("block", name, seen);
+                    if steps.is_empty() {
+                        let message = format!("block {:?} has no steps", name.value);
+                        let hint = "give it steps, or leave it out";
+                        self.refuse(Code::EmptyBlock, steps.at, message, Some(hint));
+                    }
+                    self.blocks(steps, seen);
+                }
+            }
+        }
+    }
+
+    /// The name of a step or a block, which stands for one thing only.
+    fn unique(
+        &mut self,
+        what: &'static str,
+        name: &'a Located<String>,
+        seen: &mut BTreeMap<&'a str, &'static str>,
+    ) {
+        self.name(what, name);
+        if let Some(other) = seen.insert(name, what) {
+            let message = format!("there is another {other} {:?}", name.value);
+            let hint = format!("the name of a {what} is unique in its saga");
+            self.refuse(Code::RepeatedStep, name.at, message, Some(&hint));
+        }
+    }
+
+    fn joints(&mut self) {
+        let joints: usize = self.nodes.iter().map(|node| node.requires.len()).sum();
+        if joints > MAX_JOINTS {
+            let message = "there are too many branches that wait for too many branches";
+            let hint = "put a step between the parallel blocks";
+            self.refuse(Code::TooLarge, self.definition.steps.at, message, Some(hint));
+        }
+    }
+
     fn step(&mut self, step: &'a Step) {
-        self.name("step", &step.step);
         self.call(&step.command, &step.replies, step.timeout.as_ref(), step.retry.as_ref());
         if kind(step) != Kind::Retriable {
             self.budget(step);
@@ -126,18 +166,26 @@ impl<'a> Lint<'a> {
 
     /// Where steps stand relative to the pivot, and what follows from it.
     fn order_of_kinds(&mut self) {
-        let steps = &self.definition.steps.value;
-        let pivot = steps.iter().position(|step| kind(step) == Kind::Pivot);
-        for (index, step) in steps.iter().enumerate() {
+        let nodes = self.nodes;
+        let is_pivot = |index: &usize| kind(nodes[*index].step) == Kind::Pivot;
+        let pivots: Vec<usize> = (0..nodes.len()).filter(is_pivot).collect();
+        for node in nodes {
+            let step = node.step;
             let at = step.kind.as_ref().map_or(step.step.at, |kind| kind.at);
             let name = &step.step.value;
-            let after_pivot = pivot.is_some_and(|pivot| index > pivot);
+            let after_pivot = pivots.iter().any(|pivot| node.is_after(*pivot));
             match (kind(step), after_pivot) {
                 (Kind::Pivot, true) => self.refuse(
                     Code::SecondPivot,
                     at,
                     format!("step {name:?} is a second pivot"),
                     Some("after the first pivot there is no way back; say `kind: retriable`"),
+                ),
+                (Kind::Pivot, false) if node.is_in_branch() => self.refuse(
+                    Code::PivotInParallel,
+                    at,
+                    format!("step {name:?} is a pivot in a parallel block"),
+                    Some("other branches could fail after it and not be undone; put it after the block"),
                 ),
                 (Kind::Compensatable, true) => self.refuse(
                     Code::NoWayBack,
@@ -265,7 +313,7 @@ impl<'a> Lint<'a> {
         let mut own: Vec<&Command> = Vec::new();
         let mut listens = vec![("starts on", &definition.start.on)];
         listens.extend(definition.cancel.as_ref().map(|cancel| ("is cancelled by", &cancel.on)));
-        for step in definition.steps.iter() {
+        for Node { step, .. } in self.nodes {
             own.push(&step.command);
             let mut rules: Vec<&Rule> = step.replies.iter().collect();
             if let Some(Compensate::By(by)) = step.compensate.as_ref().map(|compensate| &compensate.value) {
@@ -505,6 +553,88 @@ on_completed: {emit: {exchange: out, key: done}}
             assert!(problem.message.contains(part), "{problem}");
             assert_eq!(format!("{}:{}", problem.line, problem.column), place, "{problem}");
         }
+    }
+
+    /// Steps stand on the lines 7 to 12.
+    const BRANCHES: &str = "\
+saga: s
+version: 1
+start: {on: {exchange: in, key: a}, business_key: =event.data.id}
+steps:
+  - parallel: both
+    steps:
+      - {step: one, command: {exchange: out, key: one}, compensate: none}
+      - sequence: two
+        steps:
+          - {step: two_a, command: {exchange: out, key: two_a}, compensate: none}
+          - {step: two_b, command: {exchange: out, key: two_b}, compensate: none}
+  - {step: three, kind: pivot, command: {exchange: out, key: three, body: =steps.two_a.output}}
+  - parallel: after
+    steps:
+      - {step: four, kind: retriable, command: {exchange: out, key: four}}
+      - {step: five, kind: retriable, command: {exchange: out, key: five, body: =steps.one.output}}
+";
+
+    #[test]
+    fn each_refusal_of_branches_has_its_place_and_its_reason() {
+        load("f", BRANCHES).unwrap();
+        let rows: [(&str, &str, &str, &str); 12] = [
+            ("key: two_b", "key: two_b, body: =steps.one.output", "11:70", "step \"one\" is not before"),
+            ("key: one", "key: one, body: =steps.two_a.output", "7:62", "step \"two_a\" is not before"),
+            ("key: one", "key: one, body: =steps.both.output", "7:62", "unknown step \"both\""),
+            ("=steps.one.output", "=steps.four.output", "16:81", "step \"four\" is not before"),
+            ("parallel: both", "parallel: Both", "5:15", "name of block \"Both\" is not"),
+            ("parallel: both", "parallel: one", "7:16", "there is another block \"one\""),
+            ("sequence: two", "sequence: one", "8:19", "there is another step \"one\""),
+            ("parallel: after", "parallel: both", "13:15", "there is another block \"both\""),
+            (
+                "key: one}, compensate: none",
+                "key: one}, kind: pivot",
+                "7:63",
+                "is a pivot in a parallel block",
+            ),
+            ("kind: pivot, ", "compensate: none, ", "15:28", "is retriable but comes before any pivot"),
+            (
+                "step: five, kind: retriable",
+                "step: five",
+                "16:16",
+                "comes after the pivot and cannot be undone",
+            ),
+            ("step: five, kind: retriable", "step: five, kind: pivot", "16:28", "is a second pivot"),
+        ];
+        for (from, to, place, part) in rows {
+            let problems = load("f", &BRANCHES.replacen(from, to, 1)).expect_err(to);
+            let problem = &problems[0];
+            assert!(problem.message.contains(part), "{problem}");
+            assert_eq!(format!("{}:{}", problem.line, problem.column), place, "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_block_has_steps() {
+        let (head, _) = BRANCHES.split_once("  - parallel").unwrap();
+        for kind in ["parallel", "sequence"] {
+            let source = format!("{head}  - {kind}: both\n    steps: []\n");
+            let problem = &load("f", &source).unwrap_err()[0];
+            assert_eq!((problem.line, problem.message.as_str()), (6, "block \"both\" has no steps"));
+        }
+    }
+
+    #[test]
+    fn branches_that_wait_for_each_other_have_a_bound() {
+        let (head, _) = BRANCHES.split_once("  - parallel").unwrap();
+        let block = |name: &str| {
+            let step = |at: usize| {
+                format!(
+                    "      - {{step: {name}{at}, command: {{exchange: out, key: k}}, compensate: none}}\n"
+                )
+            };
+            format!("  - parallel: {name}\n    steps:\n{}", (0..400).map(step).collect::<String>())
+        };
+        let problems = load("f", &format!("{head}{}{}", block("a"), block("b"))).unwrap_err();
+        assert_eq!(problems[0].message, "there are too many branches that wait for too many branches");
+        let between = "  - {step: between, command: {exchange: out, key: k}, compensate: none}\n";
+        load("f", &format!("{head}{}{between}{}", block("a"), block("b"))).unwrap();
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod time;
 pub mod code;
 pub mod compile;
 pub mod definition;
+mod graph;
 mod lint;
 mod names;
 pub mod problem;

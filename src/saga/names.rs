@@ -1,5 +1,7 @@
 //! Which names mean something at which place of a definition.
 
+use std::ops::Range;
+
 use super::code::Code;
 use super::expression::path_text;
 use super::problem::closest;
@@ -19,8 +21,8 @@ pub(super) struct Names<'a> {
     pub(super) input: bool,
     /// Whether there is a reply.
     pub(super) reply: bool,
-    /// The names of the steps that are in scope; `None` where there is no instance yet.
-    pub(super) steps: Option<&'a [&'a str]>,
+    /// The steps that are in scope, as indices of `all_steps`; `None` where there is no instance yet.
+    pub(super) steps: Option<&'a [Range<usize>]>,
     /// The fields of `saga` that are in scope. A command is rendered again after a crash, so it sees
     /// only what stands still while it is out.
     pub(super) saga: &'static [&'static str],
@@ -89,16 +91,16 @@ impl<'a> Names<'a> {
 
     fn step(&self, name: &String) -> Result<(), Wrong> {
         let before = self.steps.unwrap_or_default();
-        if before.contains(&name.as_str()) {
-            return Ok(());
-        }
-        if self.all_steps.contains(&name.as_str()) {
+        if let Some(index) = self.all_steps.iter().position(|known| known == name) {
+            if before.iter().any(|steps| steps.contains(&index)) {
+                return Ok(());
+            }
             let message = format!("step {name:?} is not before this one");
-            return Err((
-                Code::StepNotBefore,
-                message,
-                Some("an expression sees the steps that are done before it".to_owned()),
-            ));
+            let hint = match before.len() {
+                0 | 1 => "an expression sees the steps that are done before it",
+                _ => "an expression sees the steps that are done before it, and none of another branch",
+            };
+            return Err((Code::StepNotBefore, message, Some(hint.to_owned())));
         }
         let hint =
             closest(name, self.all_steps.iter().copied()).map(|known| format!("did you mean `{known}`?"));
@@ -111,7 +113,7 @@ impl<'a> Names<'a> {
             ("input", self.input),
             ("reply", self.reply),
             ("saga", self.steps.is_some()),
-            ("steps", self.steps.is_some_and(|steps| !steps.is_empty())),
+            ("steps", self.steps.is_some_and(|steps| steps.iter().any(|range| !range.is_empty()))),
         ];
         names.into_iter().filter(|(_, available)| *available).map(|(name, _)| name).collect()
     }

@@ -2,12 +2,14 @@
 
 use std::fmt;
 
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Error, MapAccess, Visitor};
+use serde::de::value::{MapAccessDeserializer, StringDeserializer};
+use serde::de::{DeserializeSeed, Error, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::code::Code;
-use super::definition::{Compensate, Compensation, Definition, Policy, Retry};
+use super::definition::{
+    Block, Compensate, Compensation, Definition, Join, Located, Parallel, Policy, Retry, Sequence, Step,
+};
 use super::problem::{Finding, Problem, closest};
 
 /// Largest definition file, in bytes.
@@ -17,7 +19,10 @@ pub const MAX_SOURCE: usize = 1 << 20;
 const MAX_DEPTH: usize = 32;
 
 /// Forms that the language will have.
-const LATER: [&str; 7] = ["parallel", "wait", "delay", "emit", "foreach", "call", "limit"];
+const LATER: [&str; 6] = ["wait", "delay", "emit", "foreach", "call", "limit"];
+
+/// Fields of blocks; a step has none of them.
+const OF_BLOCKS: [&str; 4] = ["parallel", "sequence", "join", "steps"];
 
 /// Parses a definition. It is strict: a field that the language does not have is an error.
 ///
@@ -148,16 +153,102 @@ fn comes_later(field: &str, expected: &[&str]) -> bool {
 
 fn unknown_field(field: &str, expected: &[&str]) -> String {
     if comes_later(field, expected) {
-        return format!("`{field}` is not supported yet, steps run in the written order");
+        return format!("`{field}` is not supported yet");
     }
-    meant(field, expected)
+    if !expected.contains(&"step") {
+        return meant(field, expected);
+    }
+    if OF_BLOCKS.contains(&field) {
+        return "an entry is either a step or a block of steps".to_owned();
+    }
+    match closest(field, ["parallel", "sequence"]) {
+        Some(block) => format!("did you mean `{block}`?"),
+        None => meant(field, expected),
+    }
 }
 
 /// Which of the expected words was meant.
 fn meant(word: &str, expected: &[&str]) -> String {
     match closest(word, expected.iter().copied()) {
         Some(known) => format!("did you mean `{known}`?"),
+        None if expected.len() == 1 => format!("there is only `{}`", expected[0]),
         None => format!("one of {}", expected.join(", ")),
+    }
+}
+
+impl<'de> Deserialize<'de> for Block {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Block;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a mapping")
+            }
+
+            /// Steps and blocks have no field in common, so any of them tells which it is.
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Block, A::Error> {
+                let first: Option<String> = map.next_key()?;
+                let is_block = first.as_deref().is_some_and(|name| OF_BLOCKS.contains(&name));
+                let mut map = Peeked { first, map };
+                // The map is only lent: as long as it is there, problems have the place of the last field.
+                let fields = MapAccessDeserializer::new(&mut map);
+                if is_block {
+                    Steps::deserialize(fields)?.block()
+                } else {
+                    Step::deserialize(fields).map(|step| Block::Step(Box::new(step)))
+                }
+            }
+        }
+        deserializer.deserialize_map(Reader)
+    }
+}
+
+/// A mapping of which the first name was read already.
+struct Peeked<A> {
+    first: Option<String>,
+    map: A,
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for &mut Peeked<A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
+        match self.first.take() {
+            Some(name) => {
+                let name: StringDeserializer<A::Error> = name.into_deserializer();
+                seed.deserialize(name).map(Some)
+            }
+            None => self.map.next_key_seed(seed),
+        }
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.map.next_value_seed(seed)
+    }
+}
+
+/// A block as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Steps {
+    parallel: Option<Located<String>>,
+    sequence: Option<Located<String>>,
+    join: Option<Join>,
+    steps: Located<Vec<Block>>,
+}
+
+impl Steps {
+    fn block<E: Error>(self) -> Result<Block, E> {
+        let Self { parallel, sequence, join, steps } = self;
+        match (parallel, sequence) {
+            (Some(parallel), None) => Ok(Block::Parallel(Parallel { parallel, join, steps })),
+            (None, Some(_)) if join.is_some() => Err(E::custom("a sequence has no `join`: leave it out")),
+            (None, Some(sequence)) => Ok(Block::Sequence(Sequence { sequence, steps })),
+            (None, None) => Err(E::missing_field("parallel")),
+            (Some(_), Some(_)) => Err(E::custom("a block is either `parallel` or a `sequence`")),
+        }
     }
 }
 
@@ -246,7 +337,17 @@ mod tests {
         // and what it advises.
         let rows = [
             ("timeout: 5s", "timeuot: 5s", "timeuot", "unknown field \"timeuot\"", "did you mean `timeout`?"),
-            ("step: ship", "parallel: x", "parallel: x", "unknown field \"parallel\"", "not supported yet"),
+            ("step: ship", "wait: x", "wait: x", "unknown field \"wait\"", "not supported yet"),
+            ("step: ship", "paralel: x", "paralel: x", "unknown field", "did you mean `parallel`?"),
+            (
+                "step: ship",
+                "parallel: x",
+                "kind: pivot",
+                "unknown field \"kind\"",
+                "one of parallel, sequence",
+            ),
+            ("kind: pivot", "parallel: x", "parallel: x", "unknown field", "either a step or a block"),
+            ("step: ship", "join: nay", "nay", "unknown value \"nay\"", "there is only `all`"),
             ("kind: pivot", "kind: pivto", "pivto", "unknown value \"pivto\"", "did you mean `pivot`?"),
             (
                 "outcome: success",
@@ -277,6 +378,29 @@ mod tests {
             let line = before.matches('\n').count() + 1;
             let column = before.len() - before.rfind('\n').map_or(0, |end| end + 1) + 1;
             assert_eq!((problem.line as usize, problem.column as usize), (line, column), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_block_is_told_from_a_step_by_any_of_its_fields() {
+        let head =
+            "saga: s\nversion: 1\nstart: {on: {exchange: e, key: k}, business_key: =event.id}\nsteps:\n";
+        let step = "{command: {exchange: e, key: k}, step: a}";
+        for block in ["{join: all, parallel: p, steps: [STEP]}", "{steps: [STEP], sequence: s}", "STEP"] {
+            parse("f.yaml", &format!("{head}- {}", block.replace("STEP", step))).expect(block);
+        }
+        let refused = [
+            ("{steps: [], join: all}", "5:15", "missing field \"parallel\""),
+            ("{parallel: p, join: all}", "5:17", "missing field \"steps\""),
+            ("{sequence: s, steps: [], join: all}", "5:3", "a sequence has no `join`"),
+            ("{parallel: p, steps: [], sequence: s}", "5:3", "either `parallel` or a `sequence`"),
+            ("parallel", "5:3", "expected a mapping"),
+            ("{}", "5:3", "missing field \"step\""),
+        ];
+        for (block, place, message) in refused {
+            let problem = parse("f.yaml", &format!("{head}- {block}\n")).expect_err(block);
+            assert!(problem.message.contains(message), "{problem}");
+            assert_eq!(format!("{}:{}", problem.line, problem.column), place, "{problem}");
         }
     }
 }
