@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[path = "transition/parallel.rs"]
+mod parallel;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -85,8 +88,12 @@ impl Run {
     }
 
     fn of(plan: Plan) -> Self {
-        let now = Timestamp(1_000_000);
         let data = json!({"order_id": "A-1", "customer": "c-7", "items": [1, 2], "invoice": true});
+        Self::placed(plan, data)
+    }
+
+    fn placed(plan: Plan, data: Value) -> Self {
+        let now = Timestamp(1_000_000);
         let event = Message { id: Some("e-1".to_owned()), data, ..Message::default() };
         let key = business_key(&plan, &event).unwrap();
         let (instance, decision) = start(&plan, key, &event, now).unwrap();
@@ -692,22 +699,43 @@ fn an_order_to_a_step_that_is_not_there_or_not_due_is_refused() {
 
 #[derive(Clone, Debug)]
 enum Input {
-    Reply { step: usize, phase: Phase, attempt: Option<u32>, kind: u8 },
+    /// A reply to one of the steps that are not settled.
+    Answer {
+        nth: usize,
+        kind: u8,
+    },
+    /// A reply to any step.
+    Reply {
+        step: usize,
+        phase: Phase,
+        attempt: Option<u32>,
+        kind: u8,
+    },
     Publish,
-    Unroutable { step: usize, phase: Phase, attempt: u32, maybe: bool },
+    Unroutable {
+        step: usize,
+        phase: Phase,
+        attempt: u32,
+        maybe: bool,
+    },
     Wait,
     Cancel,
     StartedAgain,
-    Order { verb: Verb, step: Option<usize> },
+    Order {
+        verb: Verb,
+        step: Option<usize>,
+    },
 }
 
 fn input() -> impl Strategy<Value = Input> {
     let phase = || prop_oneof![3 => Just(Phase::Action), 2 => Just(Phase::Compensation)];
+    let kind = || prop_oneof![6 => Just(0u8), 2 => Just(1), 2 => Just(2), 1 => Just(3), 1 => Just(4)];
     prop_oneof![
-        10 => (0..5usize, phase(), proptest::option::of(1..4u32), prop_oneof![6 => Just(0u8), 2 => Just(1), 2 => Just(2), 1 => Just(3), 1 => Just(4)])
+        10 => (any::<usize>(), kind()).prop_map(|(nth, kind)| Input::Answer { nth, kind }),
+        5 => (any::<usize>(), phase(), proptest::option::of(1..4u32), kind())
             .prop_map(|(step, phase, attempt, kind)| Input::Reply { step, phase, attempt, kind }),
         4 => Just(Input::Publish),
-        2 => (0..5usize, phase(), 1..4u32, any::<bool>())
+        2 => (any::<usize>(), phase(), 1..4u32, any::<bool>())
             .prop_map(|(step, phase, attempt, maybe)| Input::Unroutable { step, phase, attempt, maybe }),
         3 => Just(Input::Wait),
         1 => Just(Input::Cancel),
@@ -719,7 +747,23 @@ fn input() -> impl Strategy<Value = Input> {
 
 fn feed(run: &mut Run, input: Input) {
     match input {
+        Input::Answer { nth, kind } => {
+            let open = run.instance.steps.iter().enumerate().filter_map(|(step, state)| match state.status {
+                StepStatus::Dispatched | StepStatus::Unknown | StepStatus::Failed => {
+                    Some((step, Phase::Action))
+                }
+                StepStatus::Compensating => Some((step, Phase::Compensation)),
+                _ => None,
+            });
+            let open: Vec<_> = open.collect();
+            if let Some((step, phase)) = nth.checked_rem(open.len()).map(|nth| open[nth]) {
+                feed(run, Input::Reply { step, phase, attempt: None, kind });
+            }
+        }
         Input::Reply { step, phase, attempt, kind } => {
+            let step = step % (run.plan.steps.len() + 1);
+            let name = run.instance.steps.get(step).map(|state| state.name.clone());
+            let failure = |code| Failure { step: name.clone(), ..failure(code) };
             let outcome = match kind {
                 0 => Outcome::Success(Ok(json!({"reservation": "r-1"}))),
                 1 => Outcome::Failure(failure("NO")),
@@ -733,6 +777,7 @@ fn feed(run: &mut Run, input: Input) {
             run.publish();
         }
         Input::Unroutable { step, phase, attempt, maybe } => {
+            let step = step % (run.plan.steps.len() + 1);
             let part = Part::Attempt { step, phase, attempt };
             run.event(Event::Unroutable { part, reason: "NO_ROUTE".to_owned(), maybe_delivered: maybe });
         }
@@ -803,10 +848,10 @@ proptest! {
 
     #[test]
     fn in_any_order_of_inputs_the_invariants_hold_and_silence_ends_it(
-        which in 0..3usize,
-        inputs in proptest::collection::vec(input(), 0..40),
+        plan in prop_oneof![(0..3usize).prop_map(|which| plans().remove(which)), parallel::any_plan()],
+        inputs in proptest::collection::vec(input(), 0..60),
     ) {
-        let mut run = Run::of(plans().remove(which));
+        let mut run = Run::of(plan);
         check(&run);
         for input in inputs {
             let ended = matches!(run.instance.status, Status::Completed | Status::Compensated);
@@ -822,11 +867,13 @@ proptest! {
         }
         // From here on nobody answers any more: it ends, or a person is asked; only a step after the
         // pivot is tried for ever.
-        for _ in 0..60 {
+        for _ in 0..60 + 40 * run.plan.steps.len() {
             run.wait();
         }
         check(&run);
-        let forward_only = run.instance.steps.last().is_some_and(|step| step.status == StepStatus::Dispatched);
+        let forward_only = run.plan.steps.iter().zip(&run.instance.steps).any(|(step, state)| {
+            step.kind == Kind::Retriable && state.status == StepStatus::Dispatched
+        });
         let under_way = matches!(run.instance.status, Status::Running | Status::Compensating);
         prop_assert!(!under_way || forward_only, "hangs: {:#?}", run.instance);
     }

@@ -17,7 +17,7 @@ use super::command;
 use super::expression::Scope;
 use super::fact::Fact;
 use super::id::Phase;
-use super::instance::{Awaiting, Status, StepStatus};
+use super::instance::{Awaiting, Status, StepState, StepStatus};
 use super::message::Part;
 use super::plan::Kind;
 use super::transition::Transition;
@@ -42,6 +42,14 @@ impl Transition<'_> {
 
     /// Begins every step whose prerequisites are settled.
     fn go_forward(&mut self) {
+        // While it was parked for one step, another may have come to its end.
+        let is_given_up =
+            |state: &&StepState| matches!(state.status, StepStatus::Failed | StepStatus::Unknown);
+        if let Some(error) =
+            self.instance.steps.iter().find(is_given_up).and_then(|state| state.error.clone())
+        {
+            return self.park(error);
+        }
         for step in 0..self.plan.steps.len() {
             if self.instance.status != Status::Running || self.instance.is_stopping() {
                 return;
@@ -112,6 +120,11 @@ impl Transition<'_> {
     /// Undoes every step that may have taken effect and that nothing later stands on.
     fn go_back(&mut self) {
         let steps = self.plan.steps.len();
+        // While it was parked for one compensation, another may have used up its attempts.
+        if let Some(step) = (0..steps).find(|step| self.is_stuck(*step)) {
+            let message = "it is not undone, and no attempt to undo it is left".to_owned();
+            return self.park(self.failure(step, "NOT_UNDONE", message));
+        }
         // open[i]: step i, or a step that requires it, is still to be undone or being undone.
         let mut open = vec![false; steps];
         for step in (0..steps).rev() {
@@ -153,6 +166,11 @@ impl Transition<'_> {
 
     fn is_settled(&self, step: usize) -> bool {
         matches!(self.instance.steps[step].status, StepStatus::Succeeded | StepStatus::Skipped)
+    }
+
+    fn is_stuck(&self, step: usize) -> bool {
+        let state = &self.instance.steps[step];
+        state.status == StepStatus::Compensating && state.compensation.awaiting == Awaiting::Nothing
     }
 
     fn is_to_undo(&self, step: usize) -> bool {
