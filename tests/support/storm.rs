@@ -1,5 +1,5 @@
-//! A storm for the simulated world: an order saga with everything that the language has, and every
-//! fault there is.
+//! A storm for the simulated world: an order saga with everything that the language has, trips with
+//! branches, and every fault there is.
 
 use sagamq::checker::evidence::Placing;
 use sagamq::definitions::Loaded;
@@ -63,17 +63,20 @@ on_compensated: {emit: {exchange: orders, key: order.rejected, body: {reason: =s
 on_parked: {emit: {exchange: orders, key: order.parked, body: {reason: =saga.error}}}
 "#;
 
+const TRIP: &str = include_str!("../../sagas/trip.yaml");
+
 /// The storm.
 pub(crate) fn storm(verbose: bool) -> Setting {
-    let plan = compile::load("order.yaml", DEFINITION).unwrap();
     let mut events: Vec<_> = (1..=6).map(order).collect();
     events.insert(2, garbage());
     events.push(order(3));
     events.push(cancel(2));
+    events.extend((1..=4).map(trip));
+    events.push(cancel_trip(2));
     Setting {
-        definitions: vec![Loaded { file: "order.yaml".into(), source: DEFINITION.into(), plan: plan.into() }],
+        definitions: vec![loaded("order.yaml", DEFINITION), loaded("trip.yaml", TRIP)],
         events,
-        reply_data: json!({"reservation": "r-1"}),
+        reply_data: json!({"reservation": "r-1", "booking_id": "b-1", "price": 10}),
         trouble: Trouble {
             crashes: 150,
             power_cuts: 300,
@@ -86,6 +89,11 @@ pub(crate) fn storm(verbose: bool) -> Setting {
     }
 }
 
+fn loaded(file: &str, source: &str) -> Loaded {
+    let plan = compile::load(file, source).unwrap();
+    Loaded { file: file.into(), source: source.into(), plan: plan.into() }
+}
+
 fn order(number: usize) -> Planned {
     let id = format!("A-{number}");
     let body = json!({"order_id": id, "items": [1, 2], "invoice": number.is_multiple_of(2)});
@@ -96,6 +104,23 @@ fn cancel(number: usize) -> Planned {
     let id = format!("A-{number}");
     let body = json!({"order_id": id}).to_string();
     placing("order.cancelled", &body, Placing::Cancel { saga: "order".into(), business_key: id })
+}
+
+fn trip(number: usize) -> Planned {
+    let id = format!("T-{number}");
+    let body = json!({
+        "trip_id": id, "traveller_id": "c-7", "city": "Rome", "date": "2027-01-02", "nights": 3,
+        "car": number.is_multiple_of(2),
+    });
+    let what = Placing::Start { saga: "trip".into(), business_key: id };
+    Planned { to: ("trips".into(), "trip.requested".into()), body: body.to_string().into(), what }
+}
+
+fn cancel_trip(number: usize) -> Planned {
+    let id = format!("T-{number}");
+    let body = json!({"trip_id": id}).to_string();
+    let what = Placing::Cancel { saga: "trip".into(), business_key: id };
+    Planned { to: ("trips".into(), "trip.cancelled".into()), body: body.into(), what }
 }
 
 fn garbage() -> Planned {
