@@ -1,5 +1,7 @@
 //! Branches: forward at the same time, back at the same time, and one that waits for the others.
 
+use sagamq::saga::reply::answered_step;
+
 use super::*;
 
 const RESERVE: usize = 0;
@@ -208,6 +210,30 @@ fn a_compensation_that_ends_while_the_instance_is_parked_for_another_parks_it_ag
     assert_eq!(parked(&run), ("flight", "NOT_UNDONE"));
     run.undo(FLIGHT).undo(SEAT).undo(INSURE).undo(CAR).undo(RESERVE);
     assert_eq!(run.instance.status, Status::Compensated);
+}
+
+#[test]
+fn an_event_answers_the_branch_in_flight_whose_rules_match_it() {
+    let booking = |name: &str| {
+        let rule = format!(
+            "{{on: {{exchange: f, key: booked}}, when: '=reply.data.what == \"{name}\"', outcome: success}}"
+        );
+        format!(
+            "{{step: {name}, command: {{exchange: e, key: {name}}}, compensate: none, replies: [{rule}]}}"
+        )
+    };
+    let bookings = format!("{{parallel: bookings, steps: [{}, {}]}}", booking("room"), booking("seat"));
+    let Run { plan, instance, .. } = Run::of(with_steps(&[bookings]));
+    let event = |what: &str| Message {
+        exchange: "f".to_owned(),
+        key: "booked".to_owned(),
+        data: json!({"what": what}),
+        ..Message::default()
+    };
+    let answered = |what: &str| answered_step(&plan, &instance, &event(what));
+    assert_eq!(answered("seat"), Ok(Some((1, Phase::Action))));
+    assert_eq!(answered("room"), Ok(Some((0, Phase::Action))));
+    assert!(answered("car").is_err());
 }
 
 /// What stands in a place of a definition: one step, or more of them.
