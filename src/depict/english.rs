@@ -54,8 +54,11 @@ fn heading(plan: &Plan, number: usize) -> String {
         Kind::Retriable => " (retriable)",
     };
     let earlier = step.requires.iter().map(|&earlier| plan.steps[earlier].name.clone());
-    let after =
-        if step.requires.is_empty() { String::new() } else { format!(", after {}", list(earlier, "and")) };
+    let after = match number {
+        _ if !step.requires.is_empty() => format!(", after {}", list(earlier, "and")),
+        0 => String::new(),
+        _ => ", from the start".to_owned(),
+    };
     format!("{}. {}{kind}{after}", number + 1, step.name)
 }
 
@@ -311,6 +314,9 @@ mod tests {
             assert!(told.contains(heading), "{heading}: {told}");
         }
         assert!(told.contains("Done only if `input.a < 3 && input.b != \"<x>\"`;"), "{told}");
+        let trip = include_str!("../../sagas/trip.yaml");
+        let told = explanation(&compile::load("sagas/trip.yaml", trip).unwrap());
+        assert!(told.contains("\n3. book_car, from the start\n"), "{told}");
     }
 
     #[test]
