@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use sagamq::cli::args::{Cli, Command};
-use sagamq::cli::orders::{Asked, order};
+use sagamq::cli::args::{Cli, Command, ResolveArgs};
 use sagamq::cli::{
-    CliError, Exit, bench, check, client, compact, dead_letters, demo, explain, graph, list, ready, replay,
-    run, schema, show, topology, verify,
+    CliError, Exit, bench, check, client, compact, dead_letters, demo, explain, graph, list, orders, ready,
+    replay, run, schema, show, topology, verify,
 };
 use sagamq::config::Config;
 use sagamq::fault;
+use sagamq::saga::order::Verb;
 use sagamq::telemetry;
 
 /// Small things live for a moment and often die on another thread, which it is far better at than glibc's.
@@ -68,17 +68,13 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::Explain(args) => explain::explain(&definitions(args.paths)?),
         Command::List(args) => list::list(&args, &api()?),
         Command::Show(args) => show::show(&args, &api()?),
-        Command::Retry(args) => order(&Asked::Retry { step: args.step.as_deref() }, &args.order, &api()?),
-        Command::Skip(args) => {
-            let asked = Asked::Skip { step: args.step.as_deref(), output: args.output.as_ref() };
-            order(&asked, &args.order, &api()?)
+        Command::Retry(args) => orders::give(Verb::Retry, args.step, None, &args.order, &api()?),
+        Command::Skip(args) => orders::give(Verb::Skip, args.step, args.output, &args.order, &api()?),
+        Command::Resolve(ResolveArgs { to, settle }) => {
+            orders::give(to.verb(), settle.step, settle.output, &settle.order, &api()?)
         }
-        Command::Resolve(args) => {
-            let (step, output) = (args.step.as_deref(), args.output.as_ref());
-            order(&Asked::Resolve { step, to: args.to, output }, &args.order, &api()?)
-        }
-        Command::Compensate(args) => order(&Asked::Compensate, &args, &api()?),
-        Command::Cancel(args) => order(&Asked::Cancel, &args, &api()?),
+        Command::Compensate(args) => orders::give(Verb::Compensate, None, None, &args, &api()?),
+        Command::Cancel(args) => orders::give(Verb::Cancel, None, None, &args, &api()?),
         Command::DeadLetters(args) => dead_letters::dead_letters(&args, &api()?),
         Command::Verify(args) => verify::verify(&args),
         Command::Replay(args) => replay::replay(&load(args.into_overrides())?.store),

@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use self::orders::{OrderArgs, ResolveArgs, RetryArgs, SettleArgs};
 use crate::config::{Override, Secret};
 use crate::saga::instance::Status;
+
+mod orders;
 
 /// A saga orchestrator that runs beside RabbitMQ.
 #[derive(Debug, Parser)]
@@ -43,7 +46,7 @@ pub enum Command {
     /// Send the command of a step once more, now; or take a parked instance on
     Retry(RetryArgs),
     /// Have an instance go on without a step
-    Skip(SkipArgs),
+    Skip(SettleArgs),
     /// Say what became of a step that nobody answers for
     Resolve(ResolveArgs),
     /// Undo what an instance has done
@@ -199,81 +202,6 @@ pub struct FilterArgs {
     /// Only started before this time
     #[arg(long, value_name = "TIME")]
     pub before: Option<String>,
-}
-
-/// Arguments of every order to instances.
-#[derive(Debug, Args)]
-pub struct OrderArgs {
-    /// Ids or business keys
-    #[arg(value_name = "ID or BUSINESS_KEY", required_unless_present = "all", conflicts_with = "all")]
-    pub keys: Vec<String>,
-    /// All instances that the filters match
-    #[arg(long)]
-    pub all: bool,
-    /// Why: it is kept in the history
-    #[arg(long, value_name = "TEXT")]
-    pub reason: String,
-    /// Who asks, which is kept as well [default: the user of the system]
-    #[arg(long, value_name = "NAME")]
-    pub actor: Option<String>,
-    /// Which instances.
-    #[command(flatten)]
-    pub filter: FilterArgs,
-}
-
-/// Arguments of `retry`.
-#[derive(Debug, Args)]
-pub struct RetryArgs {
-    /// Which step, if not the one that the instance is parked for or the only one under way
-    #[arg(long, value_name = "NAME")]
-    pub step: Option<String>,
-    /// Of which instances.
-    #[command(flatten)]
-    pub order: OrderArgs,
-}
-
-/// Arguments of `skip`.
-#[derive(Debug, Args)]
-pub struct SkipArgs {
-    /// Which step, if not the one that the instance is parked for or the only one under way
-    #[arg(long, value_name = "NAME")]
-    pub step: Option<String>,
-    /// What the step is to keep, as JSON
-    #[arg(long, value_name = "JSON", value_parser = json)]
-    pub output: Option<serde_json::Value>,
-    /// Of which instances.
-    #[command(flatten)]
-    pub order: OrderArgs,
-}
-
-/// Arguments of `resolve`.
-#[derive(Debug, Args)]
-pub struct ResolveArgs {
-    /// What became of the step
-    #[arg(long, value_enum)]
-    pub to: Resolution,
-    /// Which step, if not the one that the instance is parked for or the only one under way
-    #[arg(long, value_name = "NAME")]
-    pub step: Option<String>,
-    /// What the step is to keep, as JSON
-    #[arg(long, value_name = "JSON", value_parser = json)]
-    pub output: Option<serde_json::Value>,
-    /// Of which instances.
-    #[command(flatten)]
-    pub order: OrderArgs,
-}
-
-/// What became of a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Resolution {
-    /// It is done.
-    Succeeded,
-    /// It has had no effect.
-    Failed,
-}
-
-fn json(text: &str) -> Result<serde_json::Value, String> {
-    serde_json::from_str(text).map_err(|error| format!("it is not JSON: {error}"))
 }
 
 /// Arguments of every list.

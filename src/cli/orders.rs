@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::args::{OrderArgs, Resolution};
+use super::args::OrderArgs;
 use super::client::Client;
 use super::error::{CliError, Exit};
 use super::list;
@@ -14,52 +14,30 @@ use crate::saga::order::{Order, Verb};
 /// Instances that are asked for at a time.
 const PAGE: &str = "500";
 
-/// What is asked of each instance that is meant.
-pub enum Asked<'a> {
-    /// Send the command of the step once more.
-    Retry {
-        /// Name of the step.
-        step: Option<&'a str>,
-    },
-    /// Go on without the step.
-    Skip {
-        /// Name of the step.
-        step: Option<&'a str>,
-        /// What it keeps, as JSON.
-        output: Option<&'a Value>,
-    },
-    /// Say what became of the step.
-    Resolve {
-        /// Name of the step.
-        step: Option<&'a str>,
-        /// What became of it.
-        to: Resolution,
-        /// What it keeps, as JSON.
-        output: Option<&'a Value>,
-    },
-    /// Undo what was done.
-    Compensate,
-    /// Undo what was done, as a cancelling event would.
-    Cancel,
-}
-
 /// Gives an order to each instance that is meant, and tells a line of each.
 ///
 /// # Errors
 /// No orchestrator answers; an instance is not there, or not named clearly.
-pub fn order(asked: &Asked<'_>, args: &OrderArgs, url: &str) -> Result<Exit, CliError> {
+pub fn give(
+    verb: Verb,
+    step: Option<String>,
+    output: Option<Value>,
+    args: &OrderArgs,
+    url: &str,
+) -> Result<Exit, CliError> {
     let client = Client::new(url);
     let meant = meant(&client, args)?;
     if meant.is_empty() {
         output::print("no sagas\n")?;
         return Ok(Exit::Failed);
     }
-    let order = asked.order(args);
+    let (actor, reason) = (args.actor.clone().unwrap_or_else(user), args.reason.clone());
+    let order = Order { verb, step, output: output.unwrap_or_default(), actor, reason };
     let mut exit = Exit::Fine;
     for item in &meant {
         let told = match client.post(&format!("/api/v1/sagas/{}/orders", item.id), &order) {
             Ok(answer) => {
-                format!("{}, it is {}", order.verb.as_str(), client.read::<Summary>(&answer)?.status)
+                format!("{}, it is {}", verb.as_str(), client.read::<Summary>(&answer)?.status)
             }
             Err(CliError::Refused(reason)) => {
                 exit = Exit::Failed;
@@ -90,28 +68,6 @@ fn meant(client: &Client, args: &OrderArgs) -> Result<Vec<Summary>, CliError> {
         cursor = page.next;
         if cursor.is_none() {
             return Ok(items);
-        }
-    }
-}
-
-impl Asked<'_> {
-    fn order(&self, args: &OrderArgs) -> Order {
-        let (verb, step, output) = match *self {
-            Asked::Retry { step } => (Verb::Retry, step, None),
-            Asked::Skip { step, output } => (Verb::Skip, step, output),
-            Asked::Resolve { step, to: Resolution::Succeeded, output } => {
-                (Verb::ResolveSucceeded, step, output)
-            }
-            Asked::Resolve { step, to: Resolution::Failed, .. } => (Verb::ResolveFailed, step, None),
-            Asked::Compensate => (Verb::Compensate, None, None),
-            Asked::Cancel => (Verb::Cancel, None, None),
-        };
-        Order {
-            verb,
-            step: step.map(str::to_owned),
-            output: output.cloned().unwrap_or_default(),
-            actor: args.actor.clone().unwrap_or_else(user),
-            reason: args.reason.clone(),
         }
     }
 }

@@ -51,7 +51,8 @@ pub(super) async fn order(
             return Err(ApiError::unavailable(message));
         }
         Err(_) => {
-            return Err(ApiError::unavailable("no order is taken yet: /readyz tells what is awaited"));
+            let message = "the order was not taken in time: /readyz tells what is awaited, and the instance where it stands";
+            return Err(ApiError::unavailable(message));
         }
     }
     let instance = api::blocking(move || reader.instance(id)).await?;

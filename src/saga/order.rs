@@ -89,8 +89,10 @@ impl Transition<'_> {
             Status::Completed | Status::Compensated => Err(format!("it has ended: {}", self.instance.status)),
             _ => match order.verb {
                 Verb::Retry => self.retry(&order),
-                Verb::Skip => self.skip(&order),
-                Verb::ResolveSucceeded => self.resolve_succeeded(&order),
+                Verb::Skip => self.settle_as(&order, |step, output| Fact::Skipped { step, output }),
+                Verb::ResolveSucceeded => {
+                    self.settle_as(&order, |step, output| Fact::Succeeded { step, output })
+                }
                 Verb::ResolveFailed => self.resolve_failed(&order),
                 Verb::Compensate | Verb::Cancel => self.turn_back(&order),
             },
@@ -123,23 +125,13 @@ impl Transition<'_> {
         Ok(())
     }
 
-    fn skip(&mut self, order: &Order) -> Result<(), Refusal> {
+    /// Has a step count as settled by a fact; or as undone, where it is being undone.
+    fn settle_as(&mut self, order: &Order, fact: fn(usize, Value) -> Fact) -> Result<(), Refusal> {
         let target = self.settled_by(order)?;
         self.record_order(order, Some(target.step));
         self.resume_from(target.step, target.phase);
         self.record(match target.phase {
-            Phase::Action => Fact::Skipped { step: target.step, output: order.output.clone() },
-            Phase::Compensation => Fact::Compensated { step: target.step },
-        });
-        Ok(())
-    }
-
-    fn resolve_succeeded(&mut self, order: &Order) -> Result<(), Refusal> {
-        let target = self.settled_by(order)?;
-        self.record_order(order, Some(target.step));
-        self.resume_from(target.step, target.phase);
-        self.record(match target.phase {
-            Phase::Action => Fact::Succeeded { step: target.step, output: order.output.clone() },
+            Phase::Action => fact(target.step, order.output.clone()),
             Phase::Compensation => Fact::Compensated { step: target.step },
         });
         Ok(())

@@ -1,0 +1,198 @@
+
+use super::super::compile::load;
+
+/// Line 1 is `saga: s`, a step stands on each of the lines 8 to 10.
+const BASE: &str = "\
+saga: s
+version: 1
+start: {on: {exchange: in, key: a.b}, business_key: =event.data.id}
+attributes: {customer: =input.customer}
+deadline: {after: 10m}
+retry: {some: {attempts: 3}}
+steps:
+  - {step: one, command: {exchange: out, key: one}, compensate: {command: {exchange: out, key: undo}}}
+  - {step: two, kind: pivot, command: {exchange: out, key: two}, retry: some}
+  - {step: three, kind: retriable, command: {exchange: out, key: three}}
+on_completed: {emit: {exchange: out, key: done}}
+";
+
+const COMPENSATE: &str = ", compensate: {command: {exchange: out, key: undo}}";
+const DEADLINE: &str = "deadline: {after: 10m}\nretry: {some: {attempts: 3}}";
+
+#[test]
+fn the_base_of_these_tests_holds() {
+    load("f", BASE).unwrap();
+}
+
+/// Each row: what is replaced in the base, by what, and the one problem that comes of it.
+#[test]
+fn each_refusal_has_its_place_and_its_reason() {
+    let long_name = format!("step: {}", "x".repeat(65));
+    let long_key = format!("key: {}", "k".repeat(256));
+    let rows: [(&str, &str, &str, &str); 54] = [
+        // Names.
+        ("saga: s", "saga: S", "1:7", "name of saga \"S\" is not snake_case"),
+        ("step: one", "step: o-ne", "8:12", "name of step \"o-ne\" is not"),
+        ("step: one", &long_name, "8:12", "name of step is over 64 characters"),
+        ("customer: =", "Customer: =", "4:14", "name of attribute \"Customer\" is not"),
+        ("some: {", "1st: {attempts: 1}, some: {", "6:9", "name of retry policy \"1st\" is not"),
+        ("step: three", "step: one", "10:12", "there is another step \"one\""),
+        ("version: 1", "version: 0", "2:10", "versions count from 1"),
+        // What names mean where.
+        ("retry: some", "retry: soem", "9:73", "unknown retry policy \"soem\""),
+        ("key: two", "key: two, body: =steps.three.output", "9:71", "step \"three\" is not before"),
+        ("key: two", "key: two, body: =steps.two.output", "9:71", "step \"two\" is not before"),
+        ("key: two", "key: two, body: [{x: =steps.oen.output}]", "9:76", "unknown step \"oen\""),
+        ("key: two", "key: two, body: =steps.one.outptu", "9:71", "there is no field \"outptu\""),
+        ("key: two", "key: two, body: =steps", "9:71", "`steps` needs the name of a step"),
+        ("key: two", "key: two, body: =event.data", "9:71", "`event` is not available in the body"),
+        ("key: two", "key: two, body: =reply.data", "9:71", "`reply` is not available in the body"),
+        ("key: two", "key: two, body: =saga.status", "9:71", "`saga.status` is not available in the body"),
+        ("key: two", "key: two, body: =saga", "9:71", "`saga` as a whole is not available"),
+        ("key: undo", "key: undo, body: =saga.status", "8:108", "`saga.status` is not available"),
+        ("key: undo", "key: undo, body: =steps.two.output", "8:108", "step \"two\" is not before"),
+        ("key: done", "key: done, body: =event.data", "11:55", "`event` is not available in an event"),
+        ("kind: pivot", "kind: pivot, when: =reply.id == null", "9:36", "`reply` is not available in `when`"),
+        ("=event.data.id", "=input.id", "3:53", "`input` is not available in the start"),
+        ("=event.data.id", "=event.dat.id", "3:53", "there is no field \"dat\""),
+        ("=input.customer", "=saga.id", "4:24", "`saga` is not available in attributes"),
+        (
+            "retry: some",
+            "replies: [{business_key: =input.x, outcome: success}]",
+            "9:91",
+            "`input` is not available",
+        ),
+        // Expressions.
+        ("=event.data.id", "=event.data.id +", "3:69", "does not parse"),
+        ("=event.data.id", "\"=event.data.id + 'é' + ,\"", "3:77", "does not parse"),
+        ("=event.data.id", "order", "3:53", "this key is the same for every event"),
+        ("=event.data.id", "{a: 1}", "3:53", "expected an expression"),
+        ("kind: pivot", "kind: pivot, when: 1", "9:36", "a condition must be true or false"),
+        // The way back.
+        (COMPENSATE, "", "8:12", "does not say how it is undone"),
+        ("kind: pivot", "compensate: none", "10:25", "is retriable but comes before any pivot"),
+        ("kind: pivot", "kind: pivot, compensate: none", "9:42", "it is never undone"),
+        ("kind: retriable", "kind: retriable, compensate: none", "10:48", "it is never undone"),
+        ("kind: retriable, ", "", "10:12", "comes after the pivot and cannot be undone"),
+        ("kind: retriable", "kind: pivot", "10:25", "is a second pivot"),
+        ("kind: pivot", "kind: pivot, on_timeout: compensate", "9:42", "no way back from its timeout"),
+        (
+            "kind: retriable",
+            "kind: retriable, on_timeout: compensate",
+            "10:48",
+            "no way back from its timeout",
+        ),
+        // Time.
+        ("attempts: 3", "attempts: 20", "9:73", "step \"two\" may take 1443s, longer than"),
+        ("attempts: 3", "attempts: 0", "6:26", "attempts must be 1 to 10000"),
+        ("attempts: 3", "attempts: 3, factor: 0.5", "6:37", "the factor must be at least 1"),
+        ("attempts: 3", "attempts: 3, factor: -2", "6:37", "the factor must be at least 1"),
+        ("attempts: 3", "attempts: 3, initial: 0s", "6:38", "a duration of zero"),
+        ("attempts: 3", "attempts: 3, initial: 2s, max: 1s", "6:47", "`max` is shorter than `initial`"),
+        ("retry: some", "timeout: 11m", "9:75", "step \"two\" may take 11m, longer than"),
+        ("retry: some", "timeout: 0ms", "9:75", "a duration of zero"),
+        (DEADLINE, "retry: {some: {attempts: unlimited}}", "8:73", "tried without end"),
+        // Topology.
+        ("in, key: a.b", "out, key: '#'", "3:13", "starts on what it publishes itself: \"one\""),
+        ("out, key: two", "'', key: two", "9:50", "the exchange is empty"),
+        (
+            "retry: some",
+            "replies: [{on: {exchange: out, key: '#.two'}, outcome: success}]",
+            "9:81",
+            "takes for an answer what it publishes itself: \"two\"",
+        ),
+        (
+            "deadline:",
+            "cancel: {on: {exchange: out, key: done}, business_key: =event.data.id}\ndeadline:",
+            "5:14",
+            "is cancelled by what it publishes itself: \"done\"",
+        ),
+        ("key: two", "key: =input.key", "9:60", "the key cannot be an expression"),
+        ("key: two", &long_key, "9:60", "the key is over 255 bytes"),
+        ("retry: some", "replies: [{outcome: success, error: X}]", "9:102", "a success has no error code"),
+    ];
+    for (from, to, place, part) in rows {
+        let problems = load("f", &BASE.replacen(from, to, 1)).expect_err(to);
+        let [problem] = problems.as_slice() else { panic!("{to}: {problems:#?}") };
+        assert!(problem.message.contains(part), "{problem}");
+        assert_eq!(format!("{}:{}", problem.line, problem.column), place, "{problem}");
+    }
+}
+
+/// Steps stand on the lines 7 to 12.
+const BRANCHES: &str = "\
+saga: s
+version: 1
+start: {on: {exchange: in, key: a}, business_key: =event.data.id}
+steps:
+  - parallel: both
+    steps:
+      - {step: one, command: {exchange: out, key: one}, compensate: none}
+      - sequence: two
+        steps:
+          - {step: two_a, command: {exchange: out, key: two_a}, compensate: none}
+          - {step: two_b, command: {exchange: out, key: two_b}, compensate: none}
+  - {step: three, kind: pivot, command: {exchange: out, key: three, body: =steps.two_a.output}}
+  - parallel: after
+    steps:
+      - {step: four, kind: retriable, command: {exchange: out, key: four}}
+      - {step: five, kind: retriable, command: {exchange: out, key: five, body: =steps.one.output}}
+";
+
+#[test]
+fn each_refusal_of_branches_has_its_place_and_its_reason() {
+    load("f", BRANCHES).unwrap();
+    let rows: [(&str, &str, &str, &str); 12] = [
+        ("key: two_b", "key: two_b, body: =steps.one.output", "11:70", "step \"one\" is not before"),
+        ("key: one", "key: one, body: =steps.two_a.output", "7:62", "step \"two_a\" is not before"),
+        ("key: one", "key: one, body: =steps.both.output", "7:62", "unknown step \"both\""),
+        ("=steps.one.output", "=steps.four.output", "16:81", "step \"four\" is not before"),
+        ("parallel: both", "parallel: Both", "5:15", "name of block \"Both\" is not"),
+        ("parallel: both", "parallel: one", "7:16", "there is another block \"one\""),
+        ("sequence: two", "sequence: one", "8:19", "there is another step \"one\""),
+        ("parallel: after", "parallel: both", "13:15", "there is another block \"both\""),
+        ("key: one}, compensate: none", "key: one}, kind: pivot", "7:63", "is a pivot in a parallel block"),
+        ("kind: pivot, ", "compensate: none, ", "15:28", "is retriable but comes before any pivot"),
+        ("step: five, kind: retriable", "step: five", "16:16", "comes after the pivot and cannot be undone"),
+        ("step: five, kind: retriable", "step: five, kind: pivot", "16:28", "is a second pivot"),
+    ];
+    for (from, to, place, part) in rows {
+        let problems = load("f", &BRANCHES.replacen(from, to, 1)).expect_err(to);
+        let problem = &problems[0];
+        assert!(problem.message.contains(part), "{problem}");
+        assert_eq!(format!("{}:{}", problem.line, problem.column), place, "{problem}");
+    }
+}
+
+#[test]
+fn a_block_has_steps() {
+    let (head, _) = BRANCHES.split_once("  - parallel").unwrap();
+    for kind in ["parallel", "sequence"] {
+        let source = format!("{head}  - {kind}: both\n    steps: []\n");
+        let problem = &load("f", &source).unwrap_err()[0];
+        assert_eq!((problem.line, problem.message.as_str()), (6, "block \"both\" has no steps"));
+    }
+}
+
+#[test]
+fn branches_that_wait_for_each_other_have_a_bound() {
+    let (head, _) = BRANCHES.split_once("  - parallel").unwrap();
+    let block = |name: &str| {
+        let step = |at: usize| {
+            format!("      - {{step: {name}{at}, command: {{exchange: out, key: k}}, compensate: none}}\n")
+        };
+        format!("  - parallel: {name}\n    steps:\n{}", (0..400).map(step).collect::<String>())
+    };
+    let problems = load("f", &format!("{head}{}{}", block("a"), block("b"))).unwrap_err();
+    assert_eq!(problems[0].message, "there are too many branches that wait for too many branches");
+    let between = "  - {step: between, command: {exchange: out, key: k}, compensate: none}\n";
+    load("f", &format!("{head}{}{between}{}", block("a"), block("b"))).unwrap();
+}
+
+#[test]
+fn a_saga_has_steps() {
+    let steps = BASE.find("  - {step").unwrap()..BASE.find("on_completed").unwrap();
+    let mut source = BASE.to_owned();
+    source.replace_range(steps, "  []\n");
+    assert_eq!(load("f", &source).unwrap_err()[0].message, "a saga needs at least one step");
+}
