@@ -650,6 +650,26 @@ fn a_skipped_step_is_gone_on_without_and_keeps_what_was_given() {
 }
 
 #[test]
+fn a_pivot_is_not_skipped_while_the_instance_turns_back() {
+    let mut run = Run::new();
+    run.succeed(RESERVE).succeed(CHARGE);
+    run.order(Verb::Cancel, None, Value::Null).unwrap();
+    let refused = run.order(Verb::Skip, Some("ship"), Value::Null).unwrap_err();
+    assert!(refused.contains("turns back"), "{refused}");
+    run.order(Verb::ResolveFailed, Some("ship"), Value::Null).unwrap();
+    assert_eq!(run.instance.status, Status::Compensating);
+}
+
+#[test]
+fn an_output_that_nothing_keeps_is_refused() {
+    let mut run = parked_at_the_pivot();
+    for verb in [Verb::Retry, Verb::ResolveFailed, Verb::Compensate, Verb::Cancel] {
+        let refused = run.order(verb, None, json!(1)).unwrap_err();
+        assert!(refused.contains("leave it out"), "{refused}");
+    }
+}
+
+#[test]
 fn a_compensation_that_cannot_be_done_is_skipped_or_tried_again() {
     for verb in [Verb::Skip, Verb::ResolveSucceeded, Verb::Retry] {
         let mut run = Run::new();

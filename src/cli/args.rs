@@ -182,7 +182,7 @@ pub struct ListArgs {
 }
 
 /// Which instances are meant.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct FilterArgs {
     /// Only this saga
     #[arg(long, value_name = "NAME")]

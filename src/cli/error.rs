@@ -77,6 +77,11 @@ pub enum CliError {
          --broker-url or SAGAMQ_BROKER__URL"
     )]
     UnusedAddress,
+    /// Filters beside names.
+    #[error(
+        "filters choose among all instances: name instances, or give --all with filters (--saga goes with both)"
+    )]
+    FilterWithoutAll,
     /// What was asked for is not there.
     #[error("{0}")]
     NotFound(String),
@@ -165,6 +170,7 @@ impl CliError {
             | CliError::Telemetry(_)
             | CliError::Address { .. }
             | CliError::UnusedAddress
+            | CliError::FilterWithoutAll
             | CliError::Refused(_) => Exit::Usage,
             CliError::Unreachable { .. }
             | CliError::Foreign { .. }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::args::OrderArgs;
+use super::args::{FilterArgs, OrderArgs};
 use super::client::Client;
 use super::error::{CliError, Exit};
 use super::list;
@@ -53,6 +53,9 @@ pub fn give(
 /// The instances that are named, or that the filters match.
 fn meant(client: &Client, args: &OrderArgs) -> Result<Vec<Summary>, CliError> {
     if !args.all {
+        if list::filters(&FilterArgs { saga: None, ..args.filter.clone() }).len() > 0 {
+            return Err(CliError::FilterWithoutAll);
+        }
         let named = args.keys.iter().map(|key| show::details(client, key, args.filter.saga.as_deref()));
         return named.map(|details| Ok(details?.summary)).collect();
     }

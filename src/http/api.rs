@@ -225,6 +225,7 @@ mod tests {
                 (order("skip", ""), "\"reason\" must not be empty"),
                 (order("skip", &long), "1000 are allowed"),
                 (order("fly", "why"), "unknown variant"),
+                (serde_json::json!({"verb": "skip", "stpe": "a", "actor": "a", "reason": "b"}), "unknown field"),
                 (serde_json::json!({"verb": "skip", "reason": "why"}), "missing field"),
                 (order("skip", &"x".repeat(MAX_ORDER)), "length limit"),
             ];
@@ -237,6 +238,9 @@ mod tests {
             // What a web page of another origin can send unasked is no order.
             let form = ureq::post(format!("{url}{path}")).config().http_status_as_error(false).build();
             assert_eq!(form.send(order("skip", "why").to_string()).unwrap().status(), 400);
+            let page = ureq::post(format!("{url}{path}")).header("origin", url);
+            let page = page.config().http_status_as_error(false).build();
+            assert_eq!(page.send_json(order("skip", "why")).unwrap().status(), 403);
         })
         .await;
     }

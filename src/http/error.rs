@@ -38,6 +38,11 @@ impl ApiError {
         Self { status: StatusCode::BAD_REQUEST, code: "bad_order", message: problem.into() }
     }
 
+    /// Not from there.
+    pub(super) fn forbidden(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::FORBIDDEN, code: "forbidden", message: message.into() }
+    }
+
     /// An order that makes no sense where the instance stands.
     pub(super) fn refused(reason: String) -> Self {
         Self { status: StatusCode::CONFLICT, code: "refused", message: reason }

@@ -1,7 +1,7 @@
 //! The admin API: `/livez`, `/readyz`, `/metrics` and, below `/api/v1`, what is kept about sagas.
 //!
 //! It reads, and takes orders for instances. It has no authentication: it is meant for loopback or for a proxy
-//! in front. An order must be JSON and say so, which a web page of another origin cannot send unasked.
+//! in front. An order must be JSON and say so, and come without an `Origin`: web pages give none.
 //!
 //! [`server`] binds and serves, [`api`] and [`orders`] hold one function a route, [`query`] reads parameters, and
 //! [`view`] and [`history`] are the answers. The answers are a contract of their own, apart from what

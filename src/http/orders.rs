@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
+use axum::http::{HeaderMap, header};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -28,8 +29,13 @@ const MAX_ACTOR: usize = 200;
 pub(super) async fn order(
     State(state): State<ApiState>,
     id: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
     order: Result<Json<Order>, JsonRejection>,
 ) -> Result<Json<Summary>, ApiError> {
+    // A page may have its own name lead here, and then nothing else tells it from a person's program.
+    if headers.contains_key(header::ORIGIN) {
+        return Err(ApiError::forbidden("no orders are taken from web pages"));
+    }
     let id = api::instance_id(id)?;
     let Json(order) = order.map_err(|error| ApiError::bad_order(error.body_text()))?;
     check("reason", &order.reason, MAX_REASON)?;
@@ -40,7 +46,7 @@ pub(super) async fn order(
         orders.send(Asked { id, order, done }).await.ok()?;
         told.await.ok()
     });
-    // What nobody waits for any more is not carried out.
+    // What has not been taken when nobody waits for it any more is not carried out.
     match ordered.await {
         Ok(Some(Ordered::Done)) => {}
         Ok(Some(Ordered::Refused(reason))) => return Err(ApiError::refused(reason)),
@@ -51,7 +57,7 @@ pub(super) async fn order(
             return Err(ApiError::unavailable(message));
         }
         Err(_) => {
-            let message = "the order was not taken in time: /readyz tells what is awaited, and the instance where it stands";
+            let message = "no answer came in time: /readyz tells what is awaited, and the instance whether the order was taken";
             return Err(ApiError::unavailable(message));
         }
     }

@@ -14,6 +14,7 @@ use super::transition::Transition;
 
 /// What a person asks of an instance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Order {
     /// What is to be done.
     pub verb: Verb,
@@ -46,6 +47,9 @@ pub enum Verb {
     /// Undo what was done, as a cancelling event would.
     Cancel,
 }
+
+/// Why an output is refused.
+const NO_OUTPUT: &str = "nothing keeps an output here: leave it out";
 
 /// Why an order is refused, in words.
 pub type Refusal = String;
@@ -85,8 +89,10 @@ struct Target {
 impl Transition<'_> {
     /// Does what a person asks for, or refuses it.
     pub(super) fn order(&mut self, order: Order) {
+        let keeps_output = matches!(order.verb, Verb::Skip | Verb::ResolveSucceeded);
         let done = match self.instance.status {
             Status::Completed | Status::Compensated => Err(format!("it has ended: {}", self.instance.status)),
+            _ if !keeps_output && !order.output.is_null() => Err(NO_OUTPUT.to_owned()),
             _ => match order.verb {
                 Verb::Retry => self.retry(&order),
                 Verb::Skip => self.settle_as(&order, |step, output| Fact::Skipped { step, output }),
@@ -110,9 +116,15 @@ impl Transition<'_> {
         let target = self.target(order)?;
         let waits = matches!(target.awaiting, Awaiting::Retry(_));
         let is_out = matches!(target.awaiting, Awaiting::Confirm | Awaiting::Reply(_));
-        if is_out {
+        if is_out && self.is_under_way() {
             return Err(
                 "its command is out and may still be answered: it is sent again after its timeout".to_owned()
+            );
+        }
+        if is_out {
+            return Err(
+                "its command is out and may still be answered: its timeout runs on when the instance goes on"
+                    .to_owned(),
             );
         }
         if !waits && !self.is_open_to_orders(&target) {
@@ -128,6 +140,14 @@ impl Transition<'_> {
     /// Has a step count as settled by a fact; or as undone, where it is being undone.
     fn settle_as(&mut self, order: &Order, fact: fn(usize, Value) -> Fact) -> Result<(), Refusal> {
         let target = self.settled_by(order)?;
+        if target.phase == Phase::Compensation && !order.output.is_null() {
+            return Err(NO_OUTPUT.to_owned());
+        }
+        let is_pivot = self.plan.steps[target.step].kind == Kind::Pivot;
+        if order.verb == Verb::Skip && is_pivot && self.instance.error.is_some() {
+            return Err("the instance turns back, and to skip its pivot would take it on: resolve the step"
+                .to_owned());
+        }
         self.record_order(order, Some(target.step));
         self.resume_from(target.step, target.phase);
         self.record(match target.phase {

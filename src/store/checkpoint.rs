@@ -4,7 +4,7 @@
 //! tables once and as a whole. Where an instance does not end for long, it moves as it is, so that the
 //! journal, and with it the memtable and the time of a start, stays bounded.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::batch::Removal;
@@ -119,6 +119,8 @@ impl Checkpoints {
         self.remove(writes, tables, removals)?;
         let mut moved =
             Moved { instances: removals.iter().map(Removal::instance).collect(), segments: 0, index: None };
+        // What was to move of them moves no more: under the same id, something else may begin.
+        self.due.retain(|due| !moved.instances.contains(&due.id));
         let chosen = chosen.into_iter().filter(|id| !moved.instances.contains(id));
         self.begin(writes, memtable, chosen);
         let (mut bytes, room) = (0, moved.instances.len() + pace);
@@ -164,9 +166,9 @@ impl Checkpoints {
 
     /// Has these instances move next; writes where they will be, and the messages of those that have ended.
     fn begin(&mut self, writes: &mut Writes, memtable: &Memtable, chosen: impl Iterator<Item = InstanceId>) {
-        let (mut places, mut ended) = (Vec::new(), Vec::new());
+        let (mut places, mut ended, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
         for id in chosen {
-            let Some(recent) = memtable.get(id) else { continue };
+            let Some(recent) = memtable.get(id).filter(|_| seen.insert(id)) else { continue };
             if recent.first == 1 {
                 places.push((id, Some(recent.head.place())));
             }

@@ -159,14 +159,11 @@ impl Store {
         let letters = put_letters(&mut writes, self.letters.clone(), &batch.letters);
         let chosen = self.checkpoints.choose(&mut self.shared.memtable_mut(), limits);
         let pace = limits.pace(batch.changes.len(), self.shared.memtable().journal_bytes());
-        let moved = self.checkpoints.go_on(
-            &mut writes,
-            disk,
-            &self.shared.memtable(),
-            &batch.removals,
-            chosen,
-            pace,
-        )?;
+        let memtable = self.shared.memtable();
+        let moved = self.checkpoints.go_on(&mut writes, disk, &memtable, &batch.removals, chosen, pace);
+        drop(memtable);
+        // What it had begun is half done then.
+        let moved = moved.inspect_err(|error| self.poisoned = Some(error.to_string()))?;
         let (_, previous) = self.shared.memtable().span(0);
         let (mut first, mut last) = self.shared.memtable().span(moved.segments);
         let ids: Vec<_> = moved.instances.iter().copied().collect();

@@ -109,6 +109,46 @@ fn instances_that_are_about_to_move_to_the_tables_are_removed_all_the_same() {
 }
 
 #[test]
+fn instances_that_begin_anew_while_those_before_them_were_about_to_move_stay() {
+    let memory = Memory::default();
+    let mut store = Store::simulated(&memory).unwrap();
+    let (mut ended, mut renewed) = (Batch::default(), Batch::default());
+    let mut living = Vec::new();
+    for number in 0..30 {
+        let (mut instance, first) = start("order", &number.to_string(), 1, json!(1));
+        ended.save(&instance, &first);
+        let last = change(&mut instance, Fact::Completed);
+        ended.save(&instance, &last);
+        // The last in the queue.
+        if number >= 27 {
+            renewed.remove(Removal::of(&instance, &[first, last]));
+            let (instance, first) = start("order", &number.to_string(), 2, json!(2));
+            renewed.save(&instance, &first);
+            living.push(instance);
+        }
+    }
+    store.commit(ended).unwrap();
+    // It begins to move them, and has some left.
+    store.commit(started("order", "other", 1, json!(1)).1).unwrap();
+    store.commit(renewed).unwrap();
+    for round in 0..20 {
+        store.commit(started("order", &format!("later {round}"), 3, json!(1)).1).unwrap();
+        for instance in &living {
+            assert_eq!(store.reader().instance(instance.id).unwrap().as_ref(), Some(instance), "{round}");
+        }
+    }
+    for instance in &mut living {
+        store.commit(moved(instance, Fact::Completed)).unwrap();
+    }
+    store.checkpoint().unwrap();
+    let store = Store::simulated(&memory).unwrap();
+    for instance in &living {
+        assert_eq!(store.reader().instance(instance.id).unwrap().as_ref(), Some(instance));
+    }
+    assert_eq!(store.reader().instances().count(), 30 + 1 + 20);
+}
+
+#[test]
 fn a_snapshot_that_gets_shorter_leaves_no_chunks_behind() {
     let folder = Folder::new();
     let mut store = folder.open().unwrap();

@@ -1,4 +1,3 @@
-
 use super::super::compile::load;
 
 /// Line 1 is `saga: s`, a step stands on each of the lines 8 to 10.

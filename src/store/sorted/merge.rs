@@ -10,8 +10,9 @@ use crate::store::disk::{Disk, Writes};
 use crate::store::error::StoreError;
 use crate::store::{keys, record};
 
-/// Runs of about the same size that are merged.
+/// Runs of about the same size that are merged, at least and at most.
 const MERGED: usize = 8;
+const MOST_MERGED: usize = 16;
 /// How much larger than the largest before it a run may be, to be merged with these.
 const SIMILAR: u64 = 2;
 /// Bytes of a block, beyond which it is closed.
@@ -25,7 +26,7 @@ pub(in crate::store) struct Writer {
     change: u64,
     /// Number of the next run.
     next: u64,
-    merge: Option<Merge>,
+    merges: Vec<Merge>,
     /// Runs that do not count any more, and whose blocks are still there.
     dropped: VecDeque<u64>,
 }
@@ -39,6 +40,8 @@ struct Merge {
     heads: Vec<(Option<Entry>, Cursor)>,
     /// Whether there is nothing older, of which it matters that it was removed.
     oldest: bool,
+    /// Entries of these runs.
+    entries: u64,
     output: Output,
 }
 
@@ -72,7 +75,7 @@ impl Writer {
             next = number + 1;
             rest.start = keys::run(kind, next);
         }
-        Ok(Self { runs, change, next, merge: None, dropped })
+        Ok(Self { runs, change, next, merges: Vec::new(), dropped })
     }
 
     /// The runs, once all that was added to a commit is durable.
@@ -112,13 +115,15 @@ impl Writer {
         entries: usize,
     ) -> Result<(), StoreError> {
         self.remove_blocks(writes, disk, 1 + entries / 32)?;
-        if self.merge.is_none() {
-            self.merge = self.begin_merge(disk)?;
-        }
-        let Some(merge) = &mut self.merge else { return Ok(()) };
+        let begun = self.begin_merge(disk)?;
+        self.merges.extend(begun);
+        // The smallest first: otherwise small runs would pile up while large ones are merged.
+        let smallest = (0..self.merges.len()).min_by_key(|at| self.merges[*at].entries);
+        let Some(at) = smallest else { return Ok(()) };
         for _ in 0..entries {
-            if !merge.step(writes, disk)? {
-                self.end_merge(writes);
+            if !self.merges[at].step(writes, disk)? {
+                let merge = self.merges.swap_remove(at);
+                self.end_merge(writes, merge);
                 break;
             }
         }
@@ -148,24 +153,24 @@ impl Writer {
     /// Begins to merge the newest runs that are enough and of about the same size.
     fn begin_merge(&mut self, disk: &Disk) -> Result<Option<Merge>, StoreError> {
         let family = self.runs.family;
-        let sizes: Vec<_> = self.runs.runs.iter().map(|run| run.entries).collect();
+        let is_free = |run: &Run| !self.merges.iter().any(|merge| merge.from.contains(&run.number));
+        let sizes: Vec<_> = self.runs.runs.iter().map(|run| is_free(run).then_some(run.entries)).collect();
         let found = (0..sizes.len()).map(|at| at..at + similar(&sizes[at..], family.largest));
         let Some(range) = found.into_iter().find(|range| range.len() >= MERGED) else { return Ok(None) };
         let oldest = range.end == sizes.len();
-        let total = sizes[range.clone()].iter().sum();
-        let output = Output::new(family, self.take_number(), total);
+        let entries = sizes[range.clone()].iter().flatten().sum();
+        let output = Output::new(family, self.take_number(), entries);
         let (mut from, mut heads) = (Vec::new(), Vec::new());
         for run in &self.runs.runs[range] {
             let mut cursor = Cursor::of(family, run.number);
             from.push(run.number);
             heads.push((cursor.next(disk)?, cursor));
         }
-        Ok(Some(Merge { from, heads, oldest, output }))
+        Ok(Some(Merge { from, heads, oldest, entries, output }))
     }
 
     /// Has the merged run count, in the place of those that it was made of.
-    fn end_merge(&mut self, writes: &mut Writes) {
-        let Some(Merge { from, output, .. }) = self.merge.take() else { return };
+    fn end_merge(&mut self, writes: &mut Writes, Merge { from, output, .. }: Merge) {
         let runs = &mut self.runs.runs;
         let at = runs.iter().position(|run| from.contains(&run.number)).unwrap_or(0);
         runs.retain(|run| !from.contains(&run.number));
@@ -182,7 +187,7 @@ impl Writer {
         let Runs { family, .. } = self.runs;
         while let Some(oldest) = self.runs.runs.last()
             && self.runs.entries() - oldest.entries >= family.kept
-            && self.merge.as_ref().is_none_or(|merge| !merge.from.contains(&oldest.number))
+            && !self.merges.iter().any(|merge| merge.from.contains(&oldest.number))
         {
             self.dropped.push_back(oldest.number);
             self.runs.runs.pop();
@@ -253,14 +258,15 @@ impl Output {
     }
 }
 
-/// How many of these runs, from the first on, are of about the same size, and not too large together.
-fn similar(sizes: &[u64], largest: u64) -> usize {
+/// How many of these runs, from the first on, are not being merged, of about the same size, and not too large
+/// together.
+fn similar(sizes: &[Option<u64>], largest: u64) -> usize {
     let (mut sum, mut greatest) = (0, 0);
-    let fits = |size: &&u64| {
-        let is_similar = greatest == 0 || **size <= SIMILAR * greatest;
-        sum += **size;
-        greatest = greatest.max(**size);
+    let fits = |size: &u64| {
+        let is_similar = greatest == 0 || *size <= SIMILAR * greatest;
+        sum += *size;
+        greatest = greatest.max(*size);
         is_similar && sum <= largest
     };
-    sizes.iter().take_while(fits).count()
+    sizes.iter().take(MOST_MERGED).map_while(|size| *size).take_while(fits).count()
 }
