@@ -53,7 +53,7 @@ pub fn give(
 /// The instances that are named, or that the filters match.
 fn meant(client: &Client, args: &OrderArgs) -> Result<Vec<Summary>, CliError> {
     if !args.all {
-        if list::filters(&FilterArgs { saga: None, ..args.filter.clone() }).len() > 0 {
+        if !list::filters(&FilterArgs { saga: None, ..args.filter.clone() }).is_empty() {
             return Err(CliError::FilterWithoutAll);
         }
         let named = args.keys.iter().map(|key| show::details(client, key, args.filter.saga.as_deref()));
