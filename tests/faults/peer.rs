@@ -11,7 +11,7 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer, ExchangeKind,
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer, ExchangeKind, Queue,
 };
 use tokio::time::timeout;
 
@@ -106,10 +106,17 @@ impl Peer {
 
     /// Messages that wait in a queue.
     pub(crate) async fn depth(&self, queue: &str) -> lapin::Result<u32> {
+        Ok(self.look_at(queue).await?.message_count())
+    }
+
+    /// Consumers that a queue has.
+    pub(crate) async fn consumers(&self, queue: &str) -> lapin::Result<u32> {
+        Ok(self.look_at(queue).await?.consumer_count())
+    }
+
+    async fn look_at(&self, queue: &str) -> lapin::Result<Queue> {
         let options = QueueDeclareOptions { passive: true, ..Default::default() };
-        let declared =
-            answered(self.channel.queue_declare(queue.into(), options, FieldTable::default())).await?;
-        Ok(declared.message_count())
+        answered(self.channel.queue_declare(queue.into(), options, FieldTable::default())).await
     }
 }
 
