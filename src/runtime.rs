@@ -33,8 +33,8 @@ const LOOK: Duration = Duration::from_millis(250);
 /// How long a stop waits for confirms that are out.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Inputs in a commit from which on the store rests after it, as long as it took: half as many commits cost
-/// half as much, and who waits for one waits hardly longer, since most of that is waiting for the CPU.
+/// Inputs in a commit from which on the store rests after it, as long as it took: fewer commits take less CPU,
+/// and who waits for one waits somewhat longer.
 const BUSY: usize = 16;
 /// How long it rests at most.
 const LONGEST_REST: Duration = Duration::from_millis(5);
