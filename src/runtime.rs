@@ -33,12 +33,6 @@ const LOOK: Duration = Duration::from_millis(250);
 /// How long a stop waits for confirms that are out.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Inputs in a commit from which on the store rests after it, as long as it took: fewer commits take less CPU,
-/// and who waits for one waits somewhat longer.
-const BUSY: usize = 16;
-/// How long it rests at most.
-const LONGEST_REST: Duration = Duration::from_millis(5);
-
 /// All that the loop moves between.
 pub struct Runtime {
     /// Decides.
@@ -183,8 +177,6 @@ impl Runtime {
         let mut committing: Option<Committing> = None;
         let mut askers = Askers::default();
         let mut stopping = false;
-        // Until when the next batch gathers, though the store has nothing to do.
-        let mut resting = Instant::now();
         // Whether more may be decided that the broker would have to confirm.
         let has_room = |engine: &Engine, committing: &Option<Committing>| {
             let committed = committing.as_ref().map_or(0, |committing| committing.outgoing);
@@ -197,8 +189,7 @@ impl Runtime {
             if has_room(engine, &committing) && engine.next_due().is_some_and(|due| due <= now) {
                 engine.tick(now)?;
             }
-            let rests = Instant::now() < resting && !stopping && !engine.is_full();
-            if !rests && let Some(store) = idle.take() {
+            if let Some(store) = idle.take() {
                 match engine.take() {
                     None if stopping => {
                         *idle = Some(store);
@@ -228,7 +219,6 @@ impl Runtime {
             // A full batch or outbox is waited for; what is due meanwhile is due after it.
             let due = engine.next_due().filter(|_| has_room_now);
             let wake = due.map_or(next_look, |due| clock.instant_of(due).min(next_look));
-            let wake = if rests { wake.min(resting) } else { wake };
             tokio::select! {
                 biased;
                 done = async { (&mut committing.as_mut().expect("the guard saw a commit").task).await }, if committing.is_some() => {
@@ -243,9 +233,6 @@ impl Runtime {
                     histogram!(metric::COMMIT_SECONDS).record(took.as_secs_f64());
                     histogram!(metric::BATCH_INPUTS).record(gathered.inputs as f64);
                     gauge!(metric::OUTBOX).set(publisher.outstanding() as f64);
-                    if gathered.inputs >= BUSY {
-                        resting = Instant::now() + took.min(LONGEST_REST);
-                    }
                     release(engine, consumer, publisher, gathered, waiting.unwrap_or_default());
                     *idle = Some(store);
                 }
