@@ -6,7 +6,6 @@ use tracing::{debug, info, warn};
 use crate::delivery::Queue;
 use crate::engine::{Applied, Engine, EngineError, Fate};
 use crate::metric;
-use crate::saga::command;
 use crate::saga::id::{InstanceId, MessageId, Phase};
 use crate::saga::message::Message;
 use crate::saga::reply;
@@ -178,8 +177,9 @@ impl Engine {
             return Ok(true);
         }
         self.load(id)?;
-        let call = self.loaded(id).and_then(|(_, plan)| command::call(plan, target.step, target.phase));
-        Ok(call.is_some_and(|call| call.replies.iter().any(|rule| reply::listens(rule, message))))
+        let step = self.loaded(id).and_then(|(_, plan)| plan.steps.get(target.step));
+        let rules = step.map_or(&[][..], |step| step.rules(target.phase));
+        Ok(rules.iter().any(|rule| reply::listens(rule, message)))
     }
 
     /// Hands a reply to a step of an instance.

@@ -79,6 +79,7 @@ pub(super) fn step_key(step: &str) -> String {
 mod tests {
     use super::*;
     use crate::saga::compile;
+    use crate::saga::id::Phase;
 
     #[test]
     fn the_definition_can_be_used_and_has_the_steps_and_keys_that_the_null_orchestrator_knows() {
@@ -87,7 +88,8 @@ mod tests {
             Ok(plan) => plan,
             Err(problems) => panic!("{}", problems[0]),
         };
-        let steps: Vec<_> = plan.steps.iter().map(|step| (step.name.as_str(), &step.action)).collect();
+        let steps: Vec<_> =
+            plan.steps.iter().map(|step| (step.name.as_str(), step.call(Phase::Action).unwrap())).collect();
         assert_eq!(steps.iter().map(|(name, _)| *name).collect::<Vec<_>>(), STEPS);
         assert_eq!(plan.saga, SAGA);
         for (name, action) in steps {

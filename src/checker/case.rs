@@ -197,6 +197,12 @@ impl<'a> Case<'a> {
         self.plan.and_then(|plan| plan.steps.get(step)).is_some_and(|step| step.compensation.is_none())
     }
 
+    /// Whether a participant does a step. Of a definition that is not known, all are believed to be.
+    pub(super) fn is_done_by_participant(&self, step: usize) -> bool {
+        let step = self.plan.and_then(|plan| plan.steps.get(step));
+        step.is_none_or(|step| step.call(Phase::Action).is_some())
+    }
+
     /// The messages that say of themselves that they are this.
     pub(super) fn copies(&self, told: Told) -> impl Iterator<Item = &'a Seen> {
         self.messages.iter().filter(move |sent| sent.told == told).map(|sent| sent.seen)

@@ -60,6 +60,7 @@ fn effects_are_what_the_end_says(case: &Case<'_>, found: &mut Findings) {
             Status::Completed if state.status == StepStatus::Skipped => {
                 (!net.is_empty()).then(|| format!("it was skipped, and its net effect is {net:?}"))
             }
+            Status::Completed if !case.is_done_by_participant(step) => None,
             Status::Completed if booked.of(Phase::Action).is_empty() => {
                 Some("the instance is completed, and no ledger knows of it".to_owned())
             }

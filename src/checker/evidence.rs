@@ -74,6 +74,13 @@ pub enum Placing {
         /// Names the instance in its saga.
         business_key: String,
     },
+    /// It answers a step of an instance, perhaps before that step has its turn.
+    Answer {
+        /// Name of the saga.
+        saga: String,
+        /// Names the instance in its saga.
+        business_key: String,
+    },
     /// It can never be understood, whoever reads it.
     Garbage,
 }

@@ -151,11 +151,18 @@ fn it_is_not_early(moment: &Moment<'_>) -> Option<String> {
         |step: usize, phase| moment.before.steps.get(step).map(|state| state.progress(phase).awaiting);
     let (what, due) = match *moment.fact {
         Fact::TimedOut { step, phase, .. } => match awaiting(step, phase) {
-            Some(Awaiting::Reply(due)) => (format!("the timeout of step {}", moment.name(step)), due),
+            Some(Awaiting::Reply(due) | Awaiting::Event(due)) => {
+                (format!("the timeout of step {}", moment.name(step)), due)
+            }
             _ => return None,
         },
         Fact::Dispatched { step, phase, .. } => match awaiting(step, phase) {
             Some(Awaiting::Retry(due)) => (format!("the retry of step {}", moment.name(step)), due),
+            _ => return None,
+        },
+        Fact::Succeeded { step, .. } => match (awaiting(step, Phase::Action), moment.previous) {
+            (_, Some(Fact::Ordered { .. } | Fact::Resumed { .. })) => return None,
+            (Some(Awaiting::Time(until)), _) => (format!("the delay {}", moment.name(step)), until),
             _ => return None,
         },
         Fact::DeadlinePassed => ("the deadline".to_owned(), moment.before.deadline?),

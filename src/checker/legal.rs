@@ -5,7 +5,7 @@
 //! what may be undone and in which order (I5, I6), times (I14).
 
 use super::histories::Moment;
-use crate::saga::fact::Fact;
+use crate::saga::fact::{Fact, Ignored, Tells};
 use crate::saga::id::Phase;
 use crate::saga::instance::{Awaiting, Status, StepState, StepStatus};
 use crate::saga::plan::Kind;
@@ -32,6 +32,9 @@ pub(super) fn offence(moment: &Moment<'_>) -> Option<String> {
 fn step_of(fact: &Fact) -> Option<usize> {
     match *fact {
         Fact::Skipped { step, .. }
+        | Fact::Awaited { step, .. }
+        | Fact::CameEarly { step, .. }
+        | Fact::Delayed { step, .. }
         | Fact::Dispatched { step, .. }
         | Fact::Published { step, .. }
         | Fact::Unroutable { step, .. }
@@ -66,8 +69,18 @@ fn of_step(moment: &Moment<'_>, index: usize, state: &StepState) -> Option<&'sta
     match *moment.fact {
         Fact::Skipped { .. } => unless(
             (state.status == Pending && before.status == Status::Running && has_its_turn(moment, index))
+                || matches!(moment.previous, Some(Fact::TimedOut { step, attempt: 0, .. }) if *step == index)
                 || (ordered(moment) && matches!(state.status, Dispatched | Failed | Unknown) && never_undone),
-            "only a step that has its turn is skipped, or one that a person says",
+            "only a step that has its turn is skipped, or one that a person says, or a wait in vain",
+        ),
+        Fact::Awaited { .. } | Fact::Delayed { .. } => unless(
+            (state.status == Pending && before.status == Status::Running && has_its_turn(moment, index))
+                || ordered(moment),
+            "only a step that has its turn begins to wait, or one that a person says",
+        ),
+        Fact::CameEarly { .. } => unless(
+            !ended && state.status == Pending && state.early.is_none(),
+            "only the first event comes early, before the step has its turn",
         ),
         Fact::Dispatched { phase: Phase::Action, attempt: 1, .. } => unless(
             state.status == Pending && before.status == Status::Running && has_its_turn(moment, index),
@@ -92,8 +105,8 @@ fn of_step(moment: &Moment<'_>, index: usize, state: &StepState) -> Option<&'sta
             under_way
                 && out(phase)
                 && attempt == attempt_of(phase)
-                && matches!(awaiting(phase), Awaiting::Reply(_)),
-            "only an attempt that awaits its reply is not answered in time",
+                && matches!(awaiting(phase), Awaiting::Reply(_) | Awaiting::Event(_)),
+            "only what awaits an answer is not answered in time",
         ),
         Fact::Transient { phase, attempt, .. } => unless(
             under_way && out(phase) && attempt == attempt_of(phase) && is_out(awaiting(phase)),
@@ -182,9 +195,17 @@ fn of_instance(moment: &Moment<'_>) -> Option<&'static str> {
             before.status == Status::Parked && matches!(to, Status::Running | Status::Compensating),
             "only a parked instance goes on",
         ),
-        Fact::NoticeDue { .. } => (
-            matches!(moment.previous, Some(Fact::Completed | Fact::AllCompensated | Fact::Parked { .. })),
-            "an end is told when it comes",
+        Fact::NoticeDue { tells, .. } => (
+            match tells {
+                Tells::Status => matches!(
+                    moment.previous,
+                    Some(Fact::Completed | Fact::AllCompensated | Fact::Parked { .. })
+                ),
+                Tells::RefusedCancel => {
+                    matches!(moment.previous, Some(Fact::Ignored { what: Ignored::RefusedCancel, .. }))
+                }
+            },
+            "an end is told when it comes, and a refusal when it is given",
         ),
         Fact::NoticePublished { notice: index } | Fact::NoticeDropped { notice: index, .. } => {
             (notice(*index), "the broker speaks of a notice that is to be published")

@@ -138,7 +138,7 @@ fn it_has_ended(case: &Case<'_>, found: &mut Findings) {
 
 /// I8, of what was acked. Only what cannot be judged wrongly is judged:
 /// - A start that was acked has its instance; a second one, under another id, is on its history.
-/// - A cancellation that was acked after a start of its instance, on the same queue, is on its history.
+/// - A cancellation, or an event that answers, that was acked after a start of its instance, on the same queue, is on its history.
 ///   An earlier one had nothing to cancel and leaves no trace.
 /// - A reply whose id names a command that was decided is on the history of its instance.
 ///
@@ -166,11 +166,11 @@ fn acks_come_after_the_effect(cases: &Cases<'_>, found: &mut Findings) {
                         Some(case) => is_on_history(case, id, "start event", found),
                     }
                 }
-                Placing::Cancel { saga, business_key } => {
+                Placing::Cancel { saga, business_key } | Placing::Answer { saga, business_key } => {
                     if started.contains(&(queue, InstanceId::new(saga, business_key)))
                         && let Some(case) = cases.of(saga, business_key)
                     {
-                        is_on_history(case, id, "cancellation", found);
+                        is_on_history(case, id, "event", found);
                     }
                 }
                 Placing::Garbage => {}

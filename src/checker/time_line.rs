@@ -47,6 +47,7 @@ impl Lines {
             let (kind, names) = match what {
                 Placing::Start { saga, business_key } => ("start event", (saga, business_key)),
                 Placing::Cancel { saga, business_key } => ("cancellation", (saga, business_key)),
+                Placing::Answer { saga, business_key } => ("answering event", (saga, business_key)),
                 Placing::Garbage => continue,
             };
             if InstanceId::new(names.0, names.1) == id {
@@ -93,9 +94,9 @@ impl Lines {
     fn settled(&mut self, cases: &Cases<'_>, case: Option<&Case<'_>>, instance: InstanceId) {
         let placed = |id: &str| {
             let is_this = |what: &Placing| match what {
-                Placing::Start { saga, business_key } | Placing::Cancel { saga, business_key } => {
-                    InstanceId::new(saga, business_key) == instance
-                }
+                Placing::Start { saga, business_key }
+                | Placing::Cancel { saga, business_key }
+                | Placing::Answer { saga, business_key } => InstanceId::new(saga, business_key) == instance,
                 Placing::Garbage => false,
             };
             cases.evidence.placed.iter().any(|placed| placed.message_id == id && is_this(&placed.what))

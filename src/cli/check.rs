@@ -83,6 +83,9 @@ fn outline(blocks: &[Block], between: &str) -> String {
             let is_pivot = step.kind.as_ref().is_some_and(|kind| kind.value == definition::Kind::Pivot);
             format!("{}{}", step.step.value, if is_pivot { " (pivot)" } else { "" })
         }
+        Block::Wait(wait) => format!("{} (wait)", wait.wait.value),
+        Block::Delay(delay) => format!("{} (delay)", delay.delay.value),
+        Block::Emit(emit) => format!("{} (emit)", emit.emit.value),
         Block::Parallel(parallel) => format!("[{}]", outline(&parallel.steps, " | ")),
         Block::Sequence(sequence) => outline(&sequence.steps, " -> "),
     };

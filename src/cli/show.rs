@@ -127,6 +127,8 @@ fn step_line(step: &StepView, has_ended: bool, name_width: usize) -> String {
         match progress.awaiting.as_str() {
             "confirm" => line.push_str(", awaits the broker"),
             "reply" => line.push_str(&format!(", awaits the reply until {due}")),
+            "event" => line.push_str(&format!(", awaits the event until {due}")),
+            "time" => line.push_str(&format!(", until {due}")),
             "retry" => line.push_str(&format!(", next attempt at {due}")),
             _ => {}
         }
@@ -147,6 +149,10 @@ fn sentence(fact: &FactView) -> String {
         "published" if undoing => "undo command sent",
         "published" => "command sent",
         "unroutable" => "command came back, no queue is bound for it",
+        "awaited" => "waits for the event",
+        "came_early" => "the event came before its turn",
+        "delayed" => "waits",
+        "timed_out" if fact.attempt == Some(0) => "no event in time",
         "timed_out" => "no reply in time",
         "still_working" => "participant is still working",
         "transient" => "failed for now",
@@ -179,7 +185,11 @@ fn sentence(fact: &FactView) -> String {
         text.push_str(&format!(", attempt {attempt}"));
     }
     if let Some(due) = fact.due {
-        let word = if fact.fact == "retry_scheduled" { "at" } else { "reply awaited until" };
+        let word = match fact.fact.as_str() {
+            "retry_scheduled" => "at",
+            "awaited" | "delayed" => "until",
+            _ => "reply awaited until",
+        };
         text.push_str(&format!(", {word} {due}"));
     }
     let kind = fact

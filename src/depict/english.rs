@@ -9,7 +9,8 @@ use super::words::{printable, title};
 use crate::saga::duration;
 use crate::saga::expression::Expression;
 use crate::saga::plan::{
-    AtDeadline, Call, Emission, Kind, OnTimeout, OutcomeKind, Plan, ReplyRule, Step, Subscription,
+    AtDeadline, Call, Delay, Emission, Kind, OnTimeout, OutcomeKind, Plan, ReplyRule, Step, Subscription,
+    Wait, Work,
 };
 use crate::saga::retry::{Jitter, RetryPolicy};
 use crate::saga::template::Template;
@@ -67,20 +68,61 @@ fn step(step: &Step) -> Vec<String> {
     if let Some(when) = &step.when {
         said.push(format!("Done only if {}; else it is skipped.", code(&when.to_string())));
     }
-    said.extend(call(&step.action, "Sends"));
-    said.extend(patience(&step.action, step.on_timeout));
-    if let Some(output) = &step.output {
-        let kept = value(output);
-        said.push(format!(
-            "Keeps {kept} of the reply that says success; if that has no such thing, it is given up."
-        ));
+    match &step.work {
+        Work::Command(action) => {
+            said.extend(call(action, "Sends"));
+            said.extend(patience(action, step.on_timeout));
+            if let Some(output) = &step.output {
+                let kept = value(output);
+                said.push(format!(
+                    "Keeps {kept} of the reply that says success; if that has no such thing, it is given up."
+                ));
+            }
+            said.extend(failures(step).map(str::to_owned));
+        }
+        Work::Wait(wait) => said.extend(waiting(step, wait)),
+        Work::Delay(Delay::For(time)) => said.push(format!("Waits {}.", duration::format(*time))),
+        Work::Delay(Delay::Until(until)) => {
+            said.push(format!("Waits until {}, an RFC 3339 time.", code(&until.to_string())));
+        }
+        Work::Emit(emission) => {
+            said.push(format!("Emits {}; nobody answers that.", emitted(emission)));
+            said.push("It is done when the broker has confirmed it, or has no queue for it.".to_owned());
+        }
     }
-    said.extend(failures(step).map(str::to_owned));
     if let Some(undo) = &step.compensation {
         said.extend(call(undo, "Undone by"));
         said.extend(patience(undo, OnTimeout::Retry));
         said.push("If the undoing is refused or given up, the instance is parked.".to_owned());
     }
+    said
+}
+
+/// What is waited for, and what follows when it does not come.
+fn waiting(step: &Step, wait: &Wait) -> Vec<String> {
+    let mut said = vec![format!(
+        "Waits {} for the first event that matches, which may have come before:",
+        duration::format(wait.timeout)
+    )];
+    said.extend(wait.events.iter().map(rule));
+    if let Some(output) = &step.output {
+        said.push(format!("Keeps {} of the event that says success.", value(output)));
+    }
+    said.push(
+        match step.kind {
+            Kind::Retriable => "If it is refused, the instance is parked.",
+            Kind::Compensatable | Kind::Pivot => "If it is refused, the instance turns back.",
+        }
+        .to_owned(),
+    );
+    said.push(
+        match step.on_timeout {
+            OnTimeout::Continue => "If none comes in time, the step is skipped.",
+            OnTimeout::Park => "If none comes in time, the instance is parked; the event still takes it on.",
+            OnTimeout::Compensate | OnTimeout::Retry => "If none comes in time, the instance turns back.",
+        }
+        .to_owned(),
+    );
     said
 }
 
@@ -142,7 +184,9 @@ fn patience(call: &Call, on_timeout: OnTimeout) -> Vec<String> {
     let timeout = duration::format(call.timeout);
     let again = match on_timeout {
         OnTimeout::Retry => "if no answer comes in time, on the answer `retry`, or if no queue takes it",
-        OnTimeout::Compensate | OnTimeout::Park => "on the answer `retry`, or if no queue takes it",
+        OnTimeout::Compensate | OnTimeout::Park | OnTimeout::Continue => {
+            "on the answer `retry`, or if no queue takes it"
+        }
     };
     let attempts = match call.retry.attempts {
         Some(1) => format!("There is one attempt: {again}, it is given up."),
@@ -151,7 +195,7 @@ fn patience(call: &Call, on_timeout: OnTimeout) -> Vec<String> {
     };
     let mut said = vec![format!("Waits {timeout} for an answer, and anew after each `pending`."), attempts];
     match on_timeout {
-        OnTimeout::Retry => {}
+        OnTimeout::Retry | OnTimeout::Continue => {}
         OnTimeout::Compensate => said.push("If no answer comes in time, it is given up at once.".to_owned()),
         OnTimeout::Park => {
             said.push(
@@ -237,17 +281,19 @@ fn cancellation(plan: &Plan) -> Vec<String> {
     let Some(cancel) = &plan.cancel else { return vec!["There is none.".to_owned()] };
     let (on, key) = (event(&cancel.on), code(&cancel.business_key.to_string()));
     let pivot = if has_pivot(plan) { "has passed the point of no return, " } else { "" };
+    let and_emits = plan.on_cancel_refused.as_ref();
+    let and_emits = and_emits.map(|event| format!(", and emits {}", emitted(event))).unwrap_or_default();
     vec![
         format!("An event {on} makes the instance that {key} names turn back (CANCELLED)."),
-        format!("One that {pivot}turns back already, is parked or has ended only records it as refused."),
+        format!(
+            "One that {pivot}turns back already, is parked or has ended only records it as refused{and_emits}."
+        ),
     ]
 }
 
 fn ends(plan: &Plan) -> Vec<String> {
     let emits = |emission: &Option<Emission>| match emission {
-        Some(Emission { exchange, key, body }) => {
-            format!("emits {} with {} to exchange {}", code(key), value(body), code(exchange))
-        }
+        Some(emission) => format!("emits {}", emitted(emission)),
         None => "emits nothing".to_owned(),
     };
     vec![
@@ -255,6 +301,10 @@ fn ends(plan: &Plan) -> Vec<String> {
         format!("Compensated, when all is undone: {}.", emits(&plan.on_compensated)),
         format!("Parked, to wait for a person or a late answer: {}.", emits(&plan.on_parked)),
     ]
+}
+
+fn emitted(Emission { exchange, key, body }: &Emission) -> String {
+    format!("{} with {} to exchange {}", code(key), value(body), code(exchange))
 }
 
 fn event(on: &Subscription) -> String {

@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 
 use super::words::{patience, place, printable};
 use crate::saga::duration;
-use crate::saga::plan::{AtDeadline, Emission, Kind, Plan};
+use crate::saga::id::Phase;
+use crate::saga::plan::{AtDeadline, Delay, Emission, Kind, Plan, Step, Work};
 
 /// What is drawn as a box. Steps are indices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,19 +111,36 @@ pub(super) fn lines(plan: &Plan, node: Node) -> Vec<String> {
             let step = &plan.steps[step];
             let when = step.when.as_ref().map(|when| format!("when {}", printable(&when.to_string())));
             let kind = match step.kind {
-                Kind::Compensatable if step.compensation.is_none() => Some("nothing to undo"),
+                Kind::Compensatable if step.compensation.is_none() && step.call(Phase::Action).is_some() => {
+                    Some("nothing to undo")
+                }
                 Kind::Compensatable => None,
                 Kind::Pivot => Some("pivot: no way back from here"),
                 Kind::Retriable => Some("retriable: forward only"),
             };
-            let call = &step.action;
-            let known = [step.name.clone(), place(&call.exchange, &call.key), patience(call)];
-            known.into_iter().chain(when).chain(kind.map(str::to_owned)).collect()
+            let known = [step.name.clone()].into_iter().chain(work(step));
+            known.chain(when).chain(kind.map(str::to_owned)).collect()
         }
         Node::Undo(step) => {
             let Some(call) = &plan.steps[step].compensation else { return Vec::new() };
             vec![format!("undo {}", plan.steps[step].name), place(&call.exchange, &call.key), patience(call)]
         }
+    }
+}
+
+/// What a step does, in few words.
+fn work(step: &Step) -> Vec<String> {
+    match &step.work {
+        Work::Command(call) => vec![place(&call.exchange, &call.key), patience(call)],
+        Work::Wait(wait) => {
+            let mut on: Vec<_> = wait.events.iter().filter_map(|event| event.on.as_ref()).collect();
+            on.dedup();
+            let events = on.into_iter().map(|on| format!("waits for {}", place(&on.exchange, &on.pattern)));
+            events.chain([format!("at most {}", duration::format(wait.timeout))]).collect()
+        }
+        Work::Delay(Delay::For(time)) => vec![format!("waits {}", duration::format(*time))],
+        Work::Delay(Delay::Until(until)) => vec![format!("waits until {}", printable(&until.to_string()))],
+        Work::Emit(event) => vec![format!("emits {}", place(&event.exchange, &event.key))],
     }
 }
 
@@ -138,10 +156,13 @@ pub(super) fn remarks(plan: &Plan) -> Vec<String> {
     });
     let cancel = plan.cancel.as_ref().map(|cancel| &cancel.on);
     let cancel = cancel.map(|on| format!("Cancelled by {}.", place(&on.exchange, &on.pattern)));
-    let parked = plan.on_parked.as_ref();
-    let parked =
-        parked.map(|emission| format!("When parked: emits {}.", place(&emission.exchange, &emission.key)));
-    [deadline, cancel, parked].into_iter().flatten().collect()
+    let emits = |when: &str, emission: &Option<Emission>| {
+        let emission = emission.as_ref();
+        emission.map(|emission| format!("When {when}: emits {}.", place(&emission.exchange, &emission.key)))
+    };
+    let parked = emits("parked", &plan.on_parked);
+    let refused = emits("a cancellation is refused", &plan.on_cancel_refused);
+    [deadline, cancel, parked, refused].into_iter().flatten().collect()
 }
 
 /// Whether there is a point of no return.

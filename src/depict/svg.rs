@@ -176,6 +176,7 @@ mod tests {
     use super::super::fixture;
     use super::*;
     use crate::http::fixture::assert_golden;
+    use crate::saga::plan::Work;
 
     #[test]
     fn a_fork_that_joins_is_drawn_as_in_the_golden_file() {
@@ -225,7 +226,8 @@ mod tests {
         fn no_text_of_a_definition_breaks_the_picture(text in any::<String>()) {
             let mut plan = fixture::parallel();
             plan.start.on.exchange = text.clone();
-            plan.steps[0].action.key = text;
+            let Work::Command(call) = &mut plan.steps[0].work else { unreachable!() };
+            call.key = text;
             assert_well_formed(&picture([&plan]));
         }
     }

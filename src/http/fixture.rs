@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::config::StoreConfig;
-use crate::saga::fact::{Fact, Failure, HistoryEntry, Ignored, Recorded, Started};
+use crate::saga::fact::{Fact, Failure, HistoryEntry, Ignored, Recorded, Started, Tells};
 use crate::saga::id::{InstanceId, Phase};
 use crate::saga::instance::Instance;
 use crate::saga::time::Timestamp;
@@ -29,7 +29,10 @@ pub(crate) fn instances() -> Vec<(Instance, Vec<HistoryEntry>)> {
                 step_done(RESERVE, 1, json!({"reservation_id": "R-1"})),
                 step_done(CHARGE, 1, json!({"payment_id": "P-1"})),
                 step_done(SHIP, 1, json!(null)),
-                vec![Fact::Completed, Fact::NoticeDue { body: serde_json::Value::Null }],
+                vec![
+                    Fact::Completed,
+                    Fact::NoticeDue { tells: Tells::Status, body: serde_json::Value::Null },
+                ],
                 vec![Fact::NoticePublished { notice: 0 }],
                 vec![ignored(Ignored::DuplicateReply, SHIP)],
             ],
@@ -48,7 +51,7 @@ pub(crate) fn instances() -> Vec<(Instance, Vec<HistoryEntry>)> {
                 vec![
                     Fact::Compensated { step: RESERVE },
                     Fact::AllCompensated,
-                    Fact::NoticeDue { body: serde_json::Value::Null },
+                    Fact::NoticeDue { tells: Tells::Status, body: serde_json::Value::Null },
                 ],
             ],
         ),
@@ -88,7 +91,7 @@ pub(crate) fn instances() -> Vec<(Instance, Vec<HistoryEntry>)> {
                 vec![
                     unanswered(SHIP),
                     Fact::Parked { error: silent() },
-                    Fact::NoticeDue { body: serde_json::Value::Null },
+                    Fact::NoticeDue { tells: Tells::Status, body: serde_json::Value::Null },
                 ],
             ],
         ),

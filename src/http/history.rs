@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::view::{Reason, Time};
-use crate::saga::fact::{Fact, HistoryEntry, Ignored, Recorded};
+use crate::saga::fact::{Early, Fact, HistoryEntry, Ignored, Recorded, Tells};
 use crate::saga::id::{MessageId, Phase};
 use crate::saga::instance::Instance;
 
@@ -112,6 +112,15 @@ fn fact_view(instance: &Instance, recorded: &Recorded) -> FactView {
             reason: Some(reason.clone()),
             ..step.map_or_else(|| plain("ordered"), |step| of_step("ordered", step))
         },
+        Fact::Awaited { step, due } => FactView { due: Some(Time(*due)), ..of_step("awaited", *step) },
+        Fact::Delayed { step, until } => FactView { due: Some(Time(*until)), ..of_step("delayed", *step) },
+        Fact::CameEarly { step, says: Early::Success(output) } => FactView {
+            output: Some(output.clone()).filter(|output| !output.is_null()),
+            ..of_step("came_early", *step)
+        },
+        Fact::CameEarly { step, says: Early::Failure(error) } => {
+            FactView { error: Some(error.into()), ..of_step("came_early", *step) }
+        }
         Fact::Dispatched { step, phase, attempt } => {
             let name = instance.steps.get(*step).map_or("", |state| &state.name);
             let message_id = MessageId::attempt(instance.id, name, *phase, *attempt).to_string();
@@ -156,7 +165,10 @@ fn fact_view(instance: &Instance, recorded: &Recorded) -> FactView {
         Fact::AllCompensated => plain("all_compensated"),
         Fact::Parked { error } => FactView { error: Some(error.into()), ..plain("parked") },
         Fact::Resumed { to } => FactView { to: Some(to.to_string()), ..plain("resumed") },
-        Fact::NoticeDue { .. } => plain("notice_due"),
+        Fact::NoticeDue { tells, .. } => FactView {
+            reason: (*tells == Tells::RefusedCancel).then(|| kind(Ignored::RefusedCancel).to_owned()),
+            ..plain("notice_due")
+        },
         Fact::NoticePublished { notice } => FactView { notice: Some(*notice), ..plain("notice_published") },
         Fact::NoticeDropped { notice, reason } => {
             FactView { notice: Some(*notice), reason: Some(reason.clone()), ..plain("notice_dropped") }

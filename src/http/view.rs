@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::Value;
 
 use super::history::{EntryView, entries};
-use crate::saga::fact::{Fact, Failure, HistoryEntry};
+use crate::saga::fact::{Fact, Failure, HistoryEntry, Tells};
 use crate::saga::instance::{Awaiting, Instance, Notice, Progress, Status, StepState, StepStatus};
 use crate::saga::time::Timestamp;
 use crate::store::DeadLetter;
@@ -107,11 +107,11 @@ pub struct StepView {
 pub struct ProgressView {
     /// Attempts so far.
     pub attempts: u32,
-    /// What is awaited: `nothing`, `confirm`, `reply` or `retry`.
+    /// What is awaited: `nothing`, `confirm`, `reply`, `event`, `time` or `retry`.
     pub awaiting: String,
     /// When the last attempt was decided.
     pub dispatched_at: Time,
-    /// When the answer is overdue, or the next attempt is sent.
+    /// When the answer or the event is overdue, the time is over, or the next attempt is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due: Option<Time>,
     /// Whether an attempt may have reached a participant.
@@ -123,6 +123,9 @@ pub struct ProgressView {
 pub struct NoticeView {
     /// The instance's status that it tells.
     pub status: String,
+    /// What else it tells: `refused_cancel`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tells: Option<String>,
     /// Since when.
     pub at: Time,
     /// Whether it still has to be published.
@@ -280,6 +283,8 @@ impl From<&Progress> for ProgressView {
             Awaiting::Nothing => ("nothing", None),
             Awaiting::Confirm => ("confirm", None),
             Awaiting::Reply(due) => ("reply", Some(due)),
+            Awaiting::Event(due) => ("event", Some(due)),
+            Awaiting::Time(until) => ("time", Some(until)),
             Awaiting::Retry(due) => ("retry", Some(due)),
         };
         Self {
@@ -294,7 +299,8 @@ impl From<&Progress> for ProgressView {
 
 impl From<&Notice> for NoticeView {
     fn from(notice: &Notice) -> Self {
-        Self { status: notice.status.to_string(), at: Time(notice.at), pending: notice.pending }
+        let tells = (notice.tells == Tells::RefusedCancel).then(|| "refused_cancel".to_owned());
+        Self { status: notice.status.to_string(), tells, at: Time(notice.at), pending: notice.pending }
     }
 }
 

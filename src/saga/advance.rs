@@ -15,11 +15,13 @@ use serde_json::Value;
 
 use super::command;
 use super::expression::Scope;
-use super::fact::Fact;
+use super::fact::{Early, Fact, Tells};
 use super::id::Phase;
 use super::instance::{Awaiting, Status, StepState, StepStatus};
 use super::message::Part;
-use super::plan::Kind;
+use super::plan::{Delay, Kind, Work};
+use super::scope::type_name;
+use super::time::Timestamp;
 use super::transition::Transition;
 use crate::fault::{self, Bug};
 
@@ -69,7 +71,7 @@ impl Transition<'_> {
     fn begin(&mut self, step: usize) {
         let condition = self.plan.steps[step].when.as_ref();
         match condition.map(|condition| condition.evaluate_bool(&Scope::of(self.instance))) {
-            None | Some(Ok(true)) => self.dispatch(step, Phase::Action, 1),
+            None | Some(Ok(true)) => self.work(step, 1),
             Some(Ok(false)) => self.record(Fact::Skipped { step, output: Value::Null }),
             Some(Err(error)) => {
                 let message = format!("the step's `when` cannot be evaluated: {error}");
@@ -80,7 +82,48 @@ impl Transition<'_> {
         }
     }
 
-    /// Decides an attempt and renders its command.
+    /// Does what the step does. `attempt` counts where something is sent.
+    pub(super) fn work(&mut self, step: usize, attempt: u32) {
+        match &self.plan.steps[step].work {
+            Work::Command(_) | Work::Emit(_) => self.dispatch(step, Phase::Action, attempt),
+            Work::Wait(wait) => {
+                self.record(Fact::Awaited { step, due: self.now + wait.timeout });
+                match self.instance.steps[step].early.clone() {
+                    Some(Early::Success(output)) => self.record(Fact::Succeeded { step, output }),
+                    Some(Early::Failure(error)) => self.refuse(step, error),
+                    None => {}
+                }
+            }
+            Work::Delay(delay) => match self.end_of(delay) {
+                Ok(until) => {
+                    self.record(Fact::Delayed { step, until });
+                    if until <= self.now {
+                        self.record(Fact::Succeeded { step, output: Value::Null });
+                    }
+                }
+                Err(message) => {
+                    let error = self.failure(step, "BAD_EXPRESSION", message);
+                    self.refuse(step, error);
+                }
+            },
+        }
+    }
+
+    /// When a delay that begins now is over.
+    fn end_of(&self, delay: &Delay) -> Result<Timestamp, String> {
+        let expression = match delay {
+            Delay::For(time) => return Ok(self.now + *time),
+            Delay::Until(expression) => expression,
+        };
+        match expression.evaluate(&Scope::of(self.instance)) {
+            Ok(Value::String(text)) => Timestamp::parse(&text)
+                .ok_or_else(|| format!("the step's `until` is {text:?}, which is no RFC 3339 time")),
+            Ok(other) => Err(format!("the step's `until` is {}, and not a time as text", type_name(&other))),
+            Err(error) => Err(format!("the step's `until` cannot be evaluated: {error}")),
+        }
+    }
+
+    /// Decides an attempt and renders its message.
     pub(super) fn dispatch(&mut self, step: usize, phase: Phase, attempt: u32) {
         self.record(Fact::Dispatched { step, phase, attempt });
         match command::render(self.plan, self.instance, Part::Attempt { step, phase, attempt }) {
@@ -98,9 +141,18 @@ impl Transition<'_> {
     fn drain(&mut self) {
         for step in 0..self.plan.steps.len() {
             let state = &self.instance.steps[step];
-            let idle = matches!(state.action.awaiting, Awaiting::Retry(_));
-            if state.status != StepStatus::Dispatched || !idle {
+            if state.status != StepStatus::Dispatched {
                 continue;
+            }
+            match state.action.awaiting {
+                Awaiting::Retry(_) => {}
+                Awaiting::Event(_) | Awaiting::Time(_) => {
+                    let message = "not awaited any longer because the instance stops".to_owned();
+                    let error = self.failure(step, "STOPPED", message);
+                    self.record(Fact::Failed { step, error });
+                    continue;
+                }
+                Awaiting::Nothing | Awaiting::Confirm | Awaiting::Reply(_) => continue,
             }
             // Nothing is out for this step. The pivot alone is asked on: whether it happened decides
             // the direction.
@@ -151,13 +203,18 @@ impl Transition<'_> {
 
     /// Has an event emitted that tells where the instance stands, if the plan names one.
     pub(super) fn notify(&mut self) {
-        let Some(emission) = command::emission(self.plan, self.instance.status) else { return };
+        self.tell(Tells::Status);
+    }
+
+    /// Has an event emitted, if the plan names one.
+    pub(super) fn tell(&mut self, tells: Tells) {
+        let Some(emission) = command::emission(self.plan, tells, self.instance.status) else { return };
         let notice = self.instance.notices.len();
         let (body, failed) = match emission.body.evaluate(&Scope::of_notice(self.instance)) {
             Ok(body) => (body, Ok(())),
             Err(error) => (Value::Null, Err(error)),
         };
-        self.record(Fact::NoticeDue { body });
+        self.record(Fact::NoticeDue { tells, body });
         match failed.and_then(|()| command::render(self.plan, self.instance, Part::Notice(notice))) {
             Ok(outgoing) => self.decision.outgoing.extend(outgoing),
             Err(error) => self.record(Fact::NoticeDropped { notice, reason: error.to_string() }),

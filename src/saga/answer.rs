@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::command;
-use super::fact::{Fact, Failure, Ignored};
+use super::fact::{Early, Fact, Failure, Ignored};
 use super::id::Phase;
 use super::instance::{Awaiting, Status, StepStatus};
-use super::plan::Kind;
+use super::plan::{Kind, Work};
 use super::reply::Outcome;
 use super::transition::{Answer, Transition};
 
@@ -21,6 +21,9 @@ impl Transition<'_> {
 
     fn action_reply(&mut self, answer: Answer, outcome: Outcome) {
         let step = answer.step;
+        if matches!(self.plan.steps[step].work, Work::Delay(_) | Work::Emit(_)) {
+            return self.ignore_reply(Ignored::UnexpectedReply, answer);
+        }
         match (self.instance.steps[step].status, outcome) {
             (StepStatus::Dispatched, Outcome::Success(output)) => self.succeed(step, output),
             (StepStatus::Dispatched, Outcome::Failure(error)) => self.refuse(step, error),
@@ -49,6 +52,17 @@ impl Transition<'_> {
             (StepStatus::Unknown, Outcome::Failure(error)) if self.is_unsettled(step) => {
                 self.resume_from(step, Phase::Action);
                 self.refuse(step, error);
+            }
+            (StepStatus::Pending, Outcome::Success(Ok(output))) if self.may_come_early(step) => {
+                self.record(Fact::CameEarly { step, says: Early::Success(output) });
+            }
+            (StepStatus::Pending, Outcome::Failure(error) | Outcome::Success(Err(error)))
+                if self.may_come_early(step) =>
+            {
+                self.record(Fact::CameEarly { step, says: Early::Failure(error) });
+            }
+            (StepStatus::Pending, _) if self.instance.steps[step].early.is_some() => {
+                self.ignore_reply(Ignored::DuplicateReply, answer);
             }
             (StepStatus::Pending | StepStatus::Skipped, _) => {
                 self.ignore_reply(Ignored::UnexpectedReply, answer)
@@ -132,8 +146,22 @@ impl Transition<'_> {
 
     /// Whether what is learned of a step that was given up can still be taken into account.
     fn is_unsettled(&self, step: usize) -> bool {
+        // That an event came is of no interest any more when the instance turns back.
+        let is_of_interest = !self.is_wait(step) || self.instance.error.is_none();
         !matches!(self.instance.status, Status::Completed | Status::Compensated)
             && self.instance.steps[step].compensation.is_idle()
+            && is_of_interest
+    }
+
+    /// Whether a step that has not begun waits for an event, and none has come yet.
+    fn may_come_early(&self, step: usize) -> bool {
+        let may_begin = !matches!(self.instance.status, Status::Completed | Status::Compensated)
+            && self.instance.error.is_none();
+        may_begin && self.is_wait(step) && self.instance.steps[step].early.is_none()
+    }
+
+    fn is_wait(&self, step: usize) -> bool {
+        matches!(self.plan.steps[step].work, Work::Wait(_))
     }
 
     fn is_contradiction(&self, step: usize) -> bool {

@@ -46,6 +46,7 @@ codes! {
     WrongForm "S0109" "a value of the wrong form",
     SeveralDocuments "S0110" "more than one document",
     NotYetSupported "S0111" "a form that is not supported yet",
+    OneOfTwo "S0112" "not exactly one of two fields",
 
     // Names and references.
     InvalidName "S0201" "a name that is not allowed",

@@ -9,11 +9,11 @@
 use std::collections::BTreeMap;
 
 use super::expression::{ExpressionError, Scope};
-use super::fact::Trace;
+use super::fact::{Tells, Trace};
 use super::id::{MessageId, Phase};
 use super::instance::{Instance, Notice, Status};
 use super::message::{Origin, Outgoing, Part};
-use super::plan::{Call, Emission, Plan};
+use super::plan::{Call, Emission, Plan, Step};
 use super::template::to_bytes;
 use super::time::Timestamp;
 use crate::fault::{self, Bug};
@@ -25,12 +25,15 @@ use crate::fault::{self, Bug};
 pub fn render(plan: &Plan, instance: &Instance, part: Part) -> Result<Option<Outgoing>, ExpressionError> {
     match part {
         Part::Attempt { step, phase, attempt } => {
-            let Some(call) = call(plan, step, phase) else { return Ok(None) };
-            render_attempt(plan, instance, call, step, phase, attempt).map(Some)
+            if let Some(call) = call(plan, step, phase) {
+                return render_attempt(plan, instance, call, step, phase, attempt).map(Some);
+            }
+            let Some(emission) = plan.steps.get(step).and_then(Step::emission) else { return Ok(None) };
+            render_event(plan, instance, emission, step, attempt).map(Some)
         }
         Part::Notice(index) => {
             let Some(notice) = instance.notices.get(index) else { return Ok(None) };
-            let Some(emission) = emission(plan, notice.status) else { return Ok(None) };
+            let Some(emission) = emission(plan, notice.tells, notice.status) else { return Ok(None) };
             Ok(Some(render_notice(plan, instance, emission, notice, index)))
         }
     }
@@ -38,20 +41,17 @@ pub fn render(plan: &Plan, instance: &Instance, part: Part) -> Result<Option<Out
 
 /// The call that does or undoes a step.
 pub fn call(plan: &Plan, step: usize, phase: Phase) -> Option<&Call> {
-    let step = plan.steps.get(step)?;
-    match phase {
-        Phase::Action => Some(&step.action),
-        Phase::Compensation => step.compensation.as_ref(),
-    }
+    plan.steps.get(step)?.call(phase)
 }
 
-/// The event that tells that an instance has come to `status`.
-pub fn emission(plan: &Plan, status: Status) -> Option<&Emission> {
-    match status {
-        Status::Completed => plan.on_completed.as_ref(),
-        Status::Compensated => plan.on_compensated.as_ref(),
-        Status::Parked => plan.on_parked.as_ref(),
-        Status::Running | Status::Compensating => None,
+/// The event that tells that an instance has come to `status`, or that it was not cancelled there.
+pub fn emission(plan: &Plan, tells: Tells, status: Status) -> Option<&Emission> {
+    match (tells, status) {
+        (Tells::RefusedCancel, _) => plan.on_cancel_refused.as_ref(),
+        (Tells::Status, Status::Completed) => plan.on_completed.as_ref(),
+        (Tells::Status, Status::Compensated) => plan.on_compensated.as_ref(),
+        (Tells::Status, Status::Parked) => plan.on_parked.as_ref(),
+        (Tells::Status, Status::Running | Status::Compensating) => None,
     }
 }
 
@@ -92,6 +92,33 @@ fn render_attempt(
         timestamp: instance.steps[step].progress(phase).dispatched_at,
         headers,
         body,
+        repeated: false,
+    })
+}
+
+fn render_event(
+    plan: &Plan,
+    instance: &Instance,
+    emission: &Emission,
+    step: usize,
+    attempt: u32,
+) -> Result<Outgoing, ExpressionError> {
+    let phase = Phase::Action;
+    let name = &plan.steps[step].name;
+    let message_id = MessageId::attempt(instance.id, name, phase, attempt);
+    let mut headers = headers(plan, instance, message_id);
+    headers.insert("x-saga-step", name.clone());
+    headers.insert("x-saga-phase", phase.as_str().to_owned());
+    headers.insert("x-saga-attempt", attempt.to_string());
+    Ok(Outgoing {
+        origin: Origin { instance: instance.id, part: Part::Attempt { step, phase, attempt } },
+        exchange: emission.exchange.clone(),
+        key: emission.key.clone(),
+        message_id,
+        wants_reply: false,
+        timestamp: instance.steps[step].progress(phase).dispatched_at,
+        headers,
+        body: emission.body.render(&Scope::of(instance))?,
         repeated: false,
     })
 }

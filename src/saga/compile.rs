@@ -1,12 +1,16 @@
 //! From a definition to a plan: defaults filled in, expressions compiled, the graph made.
 
+use std::ops::Range;
 use std::slice;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::code::Code;
-use super::definition::{self, Attempts, Compensate, Definition, Located, Node, Place, Retry, Rule};
+use super::definition::{
+    self, Attempts, Awaited, Compensate, Definition, Form, Located, Node, Place, Retry, Rule, Step, Verdict,
+    Wait,
+};
 use super::expression::{Expression, ExpressionError, Template};
 use super::graph::{self, graph};
 use super::lint;
@@ -99,7 +103,7 @@ impl Compiler<'_> {
     fn plan(&mut self) -> Plan {
         let definition = self.definition;
         let nodes = self.nodes;
-        let steps: Vec<&str> = nodes.iter().map(|node| node.step.step.as_str()).collect();
+        let steps: Vec<&str> = nodes.iter().map(|node| node.form.name().as_str()).collect();
         let all = 0..steps.len();
         let start = &definition.start;
         let at_start = Names { event: true, place: "the start", ..Names::default() };
@@ -142,12 +146,11 @@ impl Compiler<'_> {
             on_completed: self.ending(definition.on_completed.as_ref(), &at_end),
             on_compensated: self.ending(definition.on_compensated.as_ref(), &at_end),
             on_parked: self.ending(definition.on_parked.as_ref(), &at_end),
+            on_cancel_refused: self.ending(definition.on_cancel_refused.as_ref(), &at_end),
         }
     }
 
     fn step(&mut self, node: &graph::Node<'_>, steps: &[&str]) -> plan::Step {
-        let step = node.step;
-        let before_and_itself = node.before_and_itself();
         let before = Names {
             input: true,
             steps: Some(&node.before),
@@ -156,46 +159,97 @@ impl Compiler<'_> {
             place: "a step",
             ..Names::default()
         };
-        let its_own_too = Names {
-            steps: Some(&before_and_itself),
-            saga: &["id", "name", "version", "business_key", "started_at", "error"],
-            place: "a compensation",
-            ..before
+        // An event may come before its turn, when the steps before it are not done.
+        let of_event = Names { event: true, steps: Some(&[]), ..before };
+        let by_place = match lint::is_after_pivot(self.nodes, node) {
+            true => plan::Kind::Retriable,
+            false => plan::Kind::Compensatable,
         };
-        let action = CallParts {
-            command: &step.command,
-            replies: &step.replies,
-            timeout: step.timeout.as_ref(),
-            retry: step.retry.as_ref(),
+        let mut output = None;
+        let mut compensation = None;
+        let mut kind = by_place;
+        let mut on_timeout = plan::OnTimeout::Retry;
+        let work = match node.form {
+            Form::Step(step) => {
+                kind = kind_of(step);
+                on_timeout = on_timeout_of(step);
+                output =
+                    step.output.as_ref().map(|output| self.template(output, &before.and_reply("`output`")));
+                compensation = self.compensation(step, &before, &node.before_and_itself());
+                plan::Work::Command(self.call(&CallParts::of_step(step), &before))
+            }
+            Form::Wait(wait) => {
+                on_timeout = at_timeout_of(wait, by_place);
+                output = wait.output.as_ref().map(|output| self.template(output, &of_event.at("`output`")));
+                plan::Work::Wait(self.wait(wait, &of_event))
+            }
+            Form::Delay(delay) => plan::Work::Delay(match (&delay.time, &delay.until) {
+                (Some(time), _) => plan::Delay::For(time.value.0),
+                (None, Some(until)) => plan::Delay::Until(self.expression(until, &before.at("`until`"))),
+                // Refused elsewhere.
+                (None, None) => plan::Delay::For(Duration::ZERO),
+            }),
+            Form::Emit(emit) => {
+                plan::Work::Emit(self.emission(&emit.event, &before.at("the body of an event")))
+            }
         };
         plan::Step {
-            name: step.step.value.clone(),
-            kind: match lint::kind(step) {
-                definition::Kind::Compensatable => plan::Kind::Compensatable,
-                definition::Kind::Pivot => plan::Kind::Pivot,
-                definition::Kind::Retriable => plan::Kind::Retriable,
-            },
+            name: node.form.name().value.clone(),
+            kind,
             requires: node.requires.clone(),
-            when: step.when.as_ref().map(|when| self.condition(when, &before.at("`when`"))),
-            action: self.call(&action, &before),
-            on_timeout: match step.on_timeout.as_ref().map(|on_timeout| on_timeout.value) {
-                Some(definition::OnTimeout::Retry) | None => plan::OnTimeout::Retry,
-                Some(definition::OnTimeout::Compensate) => plan::OnTimeout::Compensate,
-                Some(definition::OnTimeout::Park) => plan::OnTimeout::Park,
+            when: node.form.when().map(|when| self.condition(when, &before.at("`when`"))),
+            work,
+            on_timeout,
+            output,
+            compensation,
+        }
+    }
+
+    fn compensation(
+        &mut self,
+        step: &Step,
+        before: &Names<'_>,
+        its_own_too: &[Range<usize>],
+    ) -> Option<plan::Call> {
+        let Compensate::By(by) = &step.compensate.as_ref()?.value else { return None };
+        let names = Names {
+            steps: Some(its_own_too),
+            saga: &["id", "name", "version", "business_key", "started_at", "error"],
+            place: "a compensation",
+            ..*before
+        };
+        let parts = CallParts {
+            command: &by.command,
+            replies: &by.replies,
+            timeout: by.timeout.as_ref(),
+            retry: by.retry.as_ref(),
+        };
+        Some(self.call(&parts, &names))
+    }
+
+    fn wait(&mut self, wait: &Wait, names: &Names<'_>) -> plan::Wait {
+        let only = wait.on.as_ref().map(|on| Awaited {
+            on: on.clone(),
+            when: None,
+            business_key: wait.business_key.clone(),
+            outcome: None,
+            error: None,
+        });
+        let events = only.iter().chain(&wait.events).map(|event| self.awaited(event, names));
+        plan::Wait { events: events.collect(), timeout: wait.timeout.value.0 }
+    }
+
+    fn awaited(&mut self, event: &Awaited, names: &Names<'_>) -> plan::ReplyRule {
+        let of_event = Names { event: true, place: "the business key of an event", ..Names::default() };
+        plan::ReplyRule {
+            on: Some(subscription(&event.on)),
+            when: event.when.as_ref().map(|when| self.condition(when, &names.at("`events`"))),
+            business_key: event.business_key.as_ref().map(|key| self.key(key, &of_event)),
+            outcome: match event.outcome {
+                Some(Verdict::Failure) => plan::OutcomeKind::Failure,
+                Some(Verdict::Success) | None => plan::OutcomeKind::Success,
             },
-            output: step.output.as_ref().map(|output| self.template(output, &before.and_reply("`output`"))),
-            compensation: match step.compensate.as_ref().map(|compensate| &compensate.value) {
-                Some(Compensate::By(by)) => Some(self.call(
-                    &CallParts {
-                        command: &by.command,
-                        replies: &by.replies,
-                        timeout: by.timeout.as_ref(),
-                        retry: by.retry.as_ref(),
-                    },
-                    &its_own_too,
-                )),
-                Some(Compensate::None) | None => None,
-            },
+            error: event.error.as_ref().map(|error| error.value.clone()),
         }
     }
 
@@ -227,12 +281,15 @@ impl Compiler<'_> {
     }
 
     fn ending(&mut self, ending: Option<&definition::Ending>, names: &Names<'_>) -> Option<plan::Emission> {
-        let emit = &ending?.emit;
-        Some(plan::Emission {
-            exchange: emit.exchange.value.clone(),
-            key: emit.key.value.clone(),
-            body: self.template_or(emit.body.as_ref(), "input", &names.at("an event at the end")),
-        })
+        Some(self.emission(&ending?.emit, &names.at("an event at the end")))
+    }
+
+    fn emission(&mut self, event: &definition::Command, names: &Names<'_>) -> plan::Emission {
+        plan::Emission {
+            exchange: event.exchange.value.clone(),
+            key: event.key.value.clone(),
+            body: self.template_or(event.body.as_ref(), "input", names),
+        }
     }
 
     /// A business key, which differs from message to message.
@@ -337,6 +394,43 @@ struct CallParts<'a> {
     retry: Option<&'a Located<Retry>>,
 }
 
+impl<'a> CallParts<'a> {
+    fn of_step(step: &'a Step) -> Self {
+        Self {
+            command: &step.command,
+            replies: &step.replies,
+            timeout: step.timeout.as_ref(),
+            retry: step.retry.as_ref(),
+        }
+    }
+}
+
+fn kind_of(step: &Step) -> plan::Kind {
+    match lint::kind(step) {
+        definition::Kind::Compensatable => plan::Kind::Compensatable,
+        definition::Kind::Pivot => plan::Kind::Pivot,
+        definition::Kind::Retriable => plan::Kind::Retriable,
+    }
+}
+
+fn on_timeout_of(step: &Step) -> plan::OnTimeout {
+    match step.on_timeout.as_ref().map(|on_timeout| on_timeout.value) {
+        Some(definition::OnTimeout::Retry) | None => plan::OnTimeout::Retry,
+        Some(definition::OnTimeout::Compensate) => plan::OnTimeout::Compensate,
+        Some(definition::OnTimeout::Park) => plan::OnTimeout::Park,
+    }
+}
+
+fn at_timeout_of(wait: &Wait, kind: plan::Kind) -> plan::OnTimeout {
+    match wait.on_timeout.as_ref().map(|on_timeout| on_timeout.value) {
+        Some(definition::AtTimeout::Continue) => plan::OnTimeout::Continue,
+        Some(definition::AtTimeout::Compensate) => plan::OnTimeout::Compensate,
+        Some(definition::AtTimeout::Park) => plan::OnTimeout::Park,
+        None if kind == plan::Kind::Compensatable => plan::OnTimeout::Compensate,
+        None => plan::OnTimeout::Park,
+    }
+}
+
 fn subscription(on: &definition::Subscription) -> plan::Subscription {
     plan::Subscription { exchange: on.exchange.value.clone(), pattern: on.key.value.clone() }
 }
@@ -363,6 +457,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::saga::id::Phase;
 
     const ORDER: &str = include_str!("../../sagas/order.yaml");
 
@@ -393,10 +488,11 @@ on_completed: {emit: {exchange: c, key: e}}
 ";
         let plan = load("tiny.yaml", source).unwrap();
         let step = &plan.steps[0];
-        assert_eq!((step.action.timeout, step.on_timeout), (DEFAULT_TIMEOUT, plan::OnTimeout::Retry));
-        assert_eq!(step.action.retry, RetryPolicy::once());
+        let action = step.call(Phase::Action).unwrap();
+        assert_eq!((action.timeout, step.on_timeout), (DEFAULT_TIMEOUT, plan::OnTimeout::Retry));
+        assert_eq!(action.retry, RetryPolicy::once());
         assert_eq!(plan.start.input.references(), [["event", "data"]]);
-        assert_eq!(step.action.body.references(), [["input"]]);
+        assert_eq!(action.body.references(), [["input"]]);
         assert_eq!(plan.on_completed.unwrap().body.references(), [["input"]]);
     }
 

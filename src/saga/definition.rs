@@ -47,6 +47,9 @@ pub struct Definition {
     /// Event to emit when an instance is parked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_parked: Option<Ending>,
+    /// Event to emit when a cancellation is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_cancel_refused: Option<Ending>,
 }
 
 /// What starts an instance.
@@ -143,8 +146,14 @@ pub enum Jitter {
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Block {
-    /// One unit of work.
+    /// One unit of work, done by a participant.
     Step(Box<Step>),
+    /// An event that is awaited.
+    Wait(Box<Wait>),
+    /// Time that passes.
+    Delay(Box<Delay>),
+    /// An event that is emitted.
+    Emit(Box<Emit>),
     /// Steps at the same time.
     Parallel(Parallel),
     /// Steps in order.
@@ -215,6 +224,113 @@ pub struct Step {
     /// What undoes the step, or `none` where nothing has to be undone. Said for every step before the pivot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compensate: Option<Located<Compensate>>,
+}
+
+/// A step that waits for an event: an approval, say, or what another system has done. One that comes before the step has its turn counts then.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Wait {
+    /// Name of the step, in snake_case; the first field of its entry.
+    pub wait: Located<String>,
+    /// Which events; or `events`, where several mean different things.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<Located<Subscription>>,
+    /// Finds the instance, by default as the start does. In scope: event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<ExpressionText>")]
+    pub business_key: Option<Located<Node>>,
+    /// Events, and what each means; the first match wins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<Awaited>,
+    /// If it is false, the step is skipped. In scope: input, saga, the steps before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<ExpressionText>")]
+    pub when: Option<Located<Node>>,
+    /// How long the event is awaited.
+    pub timeout: Located<Period>,
+    /// What to do when it does not come in time, by default `compensate` before the pivot and `park` after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_timeout: Option<Located<AtTimeout>>,
+    /// What the step keeps of the event. In scope: event, input, saga.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Located<Node>>,
+}
+
+/// An event that is waited for, and what it means.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Awaited {
+    /// Which events.
+    pub on: Located<Subscription>,
+    /// Must be true for the rule to match. In scope: event, input, saga.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<ExpressionText>")]
+    pub when: Option<Located<Node>>,
+    /// Finds the instance, by default as the start does. In scope: event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<ExpressionText>")]
+    pub business_key: Option<Located<Node>>,
+    /// What the event means, by default `success`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Verdict>,
+    /// Error code of a failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Located<String>>,
+}
+
+/// What an event means that is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It is what was awaited.
+    Success,
+    /// It is the opposite, such as a refusal: the step has failed.
+    Failure,
+}
+
+/// What to do when an event does not come in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AtTimeout {
+    /// Go on without it; the step is skipped.
+    Continue,
+    /// The step has failed: undo what was done.
+    Compensate,
+    /// Wait for a person, or for the event.
+    Park,
+}
+
+/// A step that lets time pass.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Delay {
+    /// Name of the step, in snake_case; the first field of its entry.
+    pub delay: Located<String>,
+    /// If it is false, the step is skipped. In scope: input, saga, the steps before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<ExpressionText>")]
+    pub when: Option<Located<Node>>,
+    /// How long, counted from the step's turn; or `until`.
+    #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
+    pub time: Option<Located<Period>>,
+    /// Up to when, as RFC 3339 text; one that is past ends it at once. In scope: input, saga, the steps before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<ExpressionText>")]
+    pub until: Option<Located<Node>>,
+}
+
+/// A step that emits an event. It is done when the broker has confirmed it; nobody answers it.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Emit {
+    /// Name of the step, in snake_case; the first field of its entry.
+    pub emit: Located<String>,
+    /// If it is false, the step is skipped. In scope: input, saga, the steps before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<ExpressionText>")]
+    pub when: Option<Located<Node>>,
+    /// The event.
+    pub event: Command,
 }
 
 /// Where a step stands relative to the point of no return.
@@ -333,6 +449,41 @@ pub struct Compensation {
 pub struct Ending {
     /// The event to emit. In scope of its body: input, saga, all steps.
     pub emit: Command,
+}
+
+/// A step of whatever form.
+#[derive(Clone, Copy, Debug)]
+pub enum Form<'a> {
+    /// Done by a participant.
+    Step(&'a Step),
+    /// Waits for an event.
+    Wait(&'a Wait),
+    /// Lets time pass.
+    Delay(&'a Delay),
+    /// Emits an event.
+    Emit(&'a Emit),
+}
+
+impl<'a> Form<'a> {
+    /// Its name.
+    pub fn name(self) -> &'a Located<String> {
+        match self {
+            Self::Step(step) => &step.step,
+            Self::Wait(wait) => &wait.wait,
+            Self::Delay(delay) => &delay.delay,
+            Self::Emit(emit) => &emit.emit,
+        }
+    }
+
+    /// Its condition.
+    pub fn when(self) -> Option<&'a Located<Node>> {
+        match self {
+            Self::Step(step) => step.when.as_ref(),
+            Self::Wait(wait) => wait.when.as_ref(),
+            Self::Delay(delay) => delay.when.as_ref(),
+            Self::Emit(emit) => emit.when.as_ref(),
+        }
+    }
 }
 
 impl Definition {

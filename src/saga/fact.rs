@@ -63,6 +63,27 @@ pub enum Fact {
         /// Why.
         reason: String,
     },
+    /// An event is awaited.
+    Awaited {
+        /// Index of the step.
+        step: usize,
+        /// When it is awaited no longer.
+        due: Timestamp,
+    },
+    /// The event came before it was awaited; it counts when the step has its turn.
+    CameEarly {
+        /// Index of the step.
+        step: usize,
+        /// What it says.
+        says: Early,
+    },
+    /// Time is to pass.
+    Delayed {
+        /// Index of the step.
+        step: usize,
+        /// Up to when.
+        until: Timestamp,
+    },
     /// An attempt was decided; its command is to be published.
     Dispatched {
         /// Index of the step.
@@ -96,13 +117,13 @@ pub enum Fact {
         /// What the broker said.
         reason: String,
     },
-    /// The attempt was not answered in time.
+    /// The attempt was not answered in time, or the event did not come in time.
     TimedOut {
         /// Index of the step.
         step: usize,
         /// Doing or undoing.
         phase: Phase,
-        /// From 1.
+        /// From 1; 0 where no command is sent.
         attempt: u32,
     },
     /// The participant is still working; the timeout starts anew.
@@ -203,8 +224,11 @@ pub enum Fact {
         /// Which way it goes on.
         to: Status,
     },
-    /// An event is to be emitted that tells where the instance stands now.
+    /// An event is to be emitted that tells where the instance stands now, or that it was not cancelled.
     NoticeDue {
+        /// What it tells, where that is not the instance's status.
+        #[serde(default, skip_serializing_if = "Tells::is_status")]
+        tells: Tells,
         /// Its body, which could not be made again later: the instance may have gone on by then.
         #[serde(default, skip_serializing_if = "Value::is_null")]
         body: Value,
@@ -260,6 +284,34 @@ pub struct Started {
     /// W3C trace context of the start event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<Trace>,
+}
+
+/// What an event says that came before it was awaited.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Early {
+    /// What was awaited, and what the step keeps of it.
+    Success(Value),
+    /// The opposite.
+    Failure(Failure),
+}
+
+/// What a notice tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tells {
+    /// The instance's status.
+    #[default]
+    Status,
+    /// That a cancellation was refused.
+    RefusedCancel,
+}
+
+impl Tells {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+    fn is_status(&self) -> bool {
+        *self == Self::Status
+    }
 }
 
 /// W3C trace context.

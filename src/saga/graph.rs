@@ -13,13 +13,13 @@
 use std::ops::Range;
 use std::slice;
 
-use super::definition::{Block, Step};
+use super::definition::{Block, Form};
 
 /// A step in its place of the graph.
 #[derive(Debug)]
 pub(super) struct Node<'a> {
     /// The step.
-    pub(super) step: &'a Step,
+    pub(super) form: Form<'a>,
     /// Indices of the steps that must be settled before this one.
     pub(super) requires: Vec<usize>,
     /// All steps that are settled before this one, as indices: those before the outermost parallel
@@ -67,11 +67,15 @@ fn in_order<'a>(
     for block in blocks {
         let here = nodes.len();
         let before = [outer, slice::from_ref(&(start..here))].concat();
+        let mut leaf = |form, requires| {
+            nodes.push(Node { form, requires, before: before.clone() });
+            vec![here]
+        };
         requires = match block {
-            Block::Step(step) => {
-                nodes.push(Node { step, requires, before });
-                vec![here]
-            }
+            Block::Step(step) => leaf(Form::Step(step), requires),
+            Block::Wait(wait) => leaf(Form::Wait(wait), requires),
+            Block::Delay(delay) => leaf(Form::Delay(delay), requires),
+            Block::Emit(emit) => leaf(Form::Emit(emit), requires),
             Block::Sequence(sequence) => in_order(nodes, &sequence.steps, requires, outer, start),
             Block::Parallel(parallel) => {
                 let mut ends = Vec::new();
@@ -102,7 +106,7 @@ mod tests {
         let nodes = graph(&definition.steps);
         assert_eq!(nodes.len(), rows.len());
         for (index, (node, (name, requires, before))) in nodes.iter().zip(rows).enumerate() {
-            assert_eq!((node.step.step.as_str(), node.requires.as_slice()), (*name, *requires));
+            assert_eq!((node.form.name().as_str(), node.requires.as_slice()), (*name, *requires));
             let all: Vec<usize> = node.before.iter().cloned().flatten().collect();
             assert_eq!(all, *before, "{name}");
             let and_itself: Vec<usize> = node.before_and_itself().into_iter().flatten().collect();

@@ -88,6 +88,9 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// Both, in their order.
+    pub const BOTH: [Self; 2] = [Self::Action, Self::Compensation];
+
     /// The phase as it stands in the header `x-saga-phase`.
     pub fn as_str(self) -> &'static str {
         match self {

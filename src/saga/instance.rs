@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::fact::{Fact, Failure, HistoryEntry, Recorded, Started, Trace};
+use super::fact::{Early, Fact, Failure, HistoryEntry, Recorded, Started, Tells, Trace};
 use super::id::{InstanceId, Phase};
 use super::message::Part;
 use super::plan::DefinitionHash;
@@ -101,6 +101,9 @@ pub struct StepState {
     /// Why it failed or was given up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
+    /// What an event said that came before the step had its turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early: Option<Early>,
     /// How far doing it has got.
     #[serde(default, skip_serializing_if = "Progress::is_idle")]
     pub action: Progress,
@@ -115,7 +118,7 @@ pub struct StepState {
 pub enum StepStatus {
     /// Not begun.
     Pending,
-    /// Its command is out, or waits to be sent again.
+    /// Under way: its command is out, or waits to be sent again; or an event or a time is awaited.
     Dispatched,
     /// Done.
     Succeeded,
@@ -156,6 +159,10 @@ pub enum Awaiting {
     Confirm,
     /// The answer, until this time.
     Reply(Timestamp),
+    /// An event, until this time.
+    Event(Timestamp),
+    /// This time.
+    Time(Timestamp),
     /// This time, to send the next attempt.
     Retry(Timestamp),
 }
@@ -164,6 +171,9 @@ pub enum Awaiting {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Notice {
     /// What it tells.
+    #[serde(default)]
+    pub tells: Tells,
+    /// The instance's status then.
     pub status: Status,
     /// Since when.
     pub at: Timestamp,
@@ -231,6 +241,13 @@ impl Instance {
         match &recorded.fact {
             Fact::Started(_) | Fact::Ordered { .. } => {}
             Fact::Skipped { step, output } => self.settle_with(*step, StepStatus::Skipped, output),
+            Fact::Awaited { step, due } => self.begin_to_wait(*step, at, Awaiting::Event(*due)),
+            Fact::Delayed { step, until } => self.begin_to_wait(*step, at, Awaiting::Time(*until)),
+            Fact::CameEarly { step, says } => {
+                if let Some(state) = self.steps.get_mut(*step) {
+                    state.early = Some(says.clone());
+                }
+            }
             Fact::Dispatched { step, phase, attempt } => {
                 if let Some(state) = self.steps.get_mut(*step) {
                     state.status = match phase {
@@ -282,8 +299,9 @@ impl Instance {
                 self.status = *to;
                 self.parked = None;
             }
-            Fact::NoticeDue { body } => {
-                self.notices.push(Notice { status: self.status, at, body: body.clone(), pending: true });
+            Fact::NoticeDue { tells, body } => {
+                let (tells, status, body) = (*tells, self.status, body.clone());
+                self.notices.push(Notice { tells, status, at, body, pending: true });
             }
             Fact::NoticePublished { notice } | Fact::NoticeDropped { notice, .. } => {
                 if let Some(notice) = self.notices.get_mut(*notice) {
@@ -338,7 +356,9 @@ impl Instance {
         let awaited = phases.filter_map(|progress| match progress.awaiting {
             Awaiting::Nothing => None,
             Awaiting::Confirm => Some(progress.dispatched_at + CONFIRM_CHECK),
-            Awaiting::Reply(due) | Awaiting::Retry(due) => Some(due),
+            Awaiting::Reply(due) | Awaiting::Event(due) | Awaiting::Time(due) | Awaiting::Retry(due) => {
+                Some(due)
+            }
         });
         awaited.chain(self.deadline.filter(|_| !self.deadline_passed)).min()
     }
@@ -347,6 +367,7 @@ impl Instance {
         if let Some(state) = self.steps.get_mut(step) {
             state.status = status;
             state.error = error.cloned();
+            state.early = None;
             state.action.awaiting = Awaiting::Nothing;
         }
     }
@@ -355,6 +376,14 @@ impl Instance {
         self.settle(step, status, None);
         if let Some(state) = self.steps.get_mut(step) {
             state.output = Some(output.clone()).filter(|output| !output.is_null());
+        }
+    }
+
+    fn begin_to_wait(&mut self, step: usize, at: Timestamp, awaiting: Awaiting) {
+        if let Some(state) = self.steps.get_mut(step) {
+            state.status = StepStatus::Dispatched;
+            state.action.dispatched_at = at;
+            state.action.awaiting = awaiting;
         }
     }
 
@@ -380,6 +409,7 @@ impl StepState {
             status: StepStatus::Pending,
             output: None,
             error: None,
+            early: None,
             action: Progress::default(),
             compensation: Progress::default(),
         }

@@ -3,14 +3,15 @@
 //!
 //! Which names an expression may use is checked by [`names`](super::names), where it is compiled.
 
+mod forms;
+mod time;
+
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::code::Code;
-use super::compile::{DEFAULT_TIMEOUT, retry_policy};
 use super::definition::{
-    Attempts, Block, Command, Compensate, Definition, Ending, Kind, Located, OnTimeout, Outcome, Parallel,
-    Period, Place, Policy, Retry, Rule, Sequence, Step,
+    Block, Command, Compensate, Definition, Ending, Form, Kind, Located, OnTimeout, Outcome, Parallel,
+    Period, Place, Retry, Rule, Sequence, Step,
 };
 use super::graph::Node;
 use super::plan::Subscription;
@@ -18,9 +19,6 @@ use super::problem::{Finding, Findings, MAX_NAME, closest};
 
 /// Longest name of an exchange and longest routing key, in bytes: the limit of AMQP.
 const MAX_SHORT_STRING: usize = 255;
-/// Most attempts that may be counted.
-const MAX_ATTEMPTS: u32 = 10_000;
-
 /// Most words of own keys times words of patterns: to compare two takes as long as one is times the other.
 const MAX_COMPARED: usize = 10_000_000;
 
@@ -33,6 +31,7 @@ pub(super) fn lint(definition: &Definition, nodes: &[Node<'_>]) -> Findings {
     let mut lint = Lint { definition, nodes, findings: Findings::default() };
     lint.saga();
     lint.blocks(&definition.steps, &mut BTreeMap::new());
+    nodes.iter().for_each(|node| lint.form(node));
     lint.joints();
     lint.order_of_kinds();
     lint.own_messages();
@@ -78,10 +77,10 @@ impl<'a> Lint<'a> {
     fn blocks(&mut self, blocks: &'a [Block], seen: &mut BTreeMap<&'a str, &'static str>) {
         for block in blocks {
             match block {
-                Block::Step(step) => {
-                    self.unique("step", &step.step, seen);
-                    self.step(step);
-                }
+                Block::Step(step) => self.unique("step", &step.step, seen),
+                Block::Wait(wait) => self.unique("step", &wait.wait, seen),
+                Block::Delay(delay) => self.unique("step", &delay.delay, seen),
+                Block::Emit(emit) => self.unique("step", &emit.emit, seen),
                 Block::Parallel(Parallel { parallel: name, steps, .. })
                 | Block::Sequence(Sequence { sequence: name, steps }) => {
                     self.unique("block", name, seen);
@@ -117,6 +116,15 @@ impl<'a> Lint<'a> {
             let message = "there are too many branches that wait for too many branches";
             let hint = "put a step between the parallel blocks";
             self.refuse(Code::TooLarge, self.definition.steps.at, message, Some(hint));
+        }
+    }
+
+    fn form(&mut self, node: &Node<'a>) {
+        match node.form {
+            Form::Step(step) => self.step(step),
+            Form::Wait(wait) => self.wait(wait, self.is_after_pivot(node)),
+            Form::Delay(delay) => self.delay(delay, self.is_after_pivot(node)),
+            Form::Emit(emit) => self.command(&emit.event),
         }
     }
 
@@ -166,14 +174,11 @@ impl<'a> Lint<'a> {
 
     /// Where steps stand relative to the pivot, and what follows from it.
     fn order_of_kinds(&mut self) {
-        let nodes = self.nodes;
-        let is_pivot = |index: &usize| kind(nodes[*index].step) == Kind::Pivot;
-        let pivots: Vec<usize> = (0..nodes.len()).filter(is_pivot).collect();
-        for node in nodes {
-            let step = node.step;
+        for node in self.nodes {
+            let Form::Step(step) = node.form else { continue };
             let at = step.kind.as_ref().map_or(step.step.at, |kind| kind.at);
             let name = &step.step.value;
-            let after_pivot = pivots.iter().any(|pivot| node.is_after(*pivot));
+            let after_pivot = self.is_after_pivot(node);
             match (kind(step), after_pivot) {
                 (Kind::Pivot, true) => self.refuse(
                     Code::SecondPivot,
@@ -203,6 +208,11 @@ impl<'a> Lint<'a> {
             }
             self.way_back(step, after_pivot);
         }
+    }
+
+    /// Whether a step is beyond the point of no return.
+    fn is_after_pivot(&self, node: &Node<'_>) -> bool {
+        is_after_pivot(self.nodes, node)
     }
 
     fn way_back(&mut self, step: &Step, after_pivot: bool) {
@@ -238,70 +248,6 @@ impl<'a> Lint<'a> {
         }
     }
 
-    /// The time that a step may take up must fit into the deadline.
-    fn budget(&mut self, step: &Step) {
-        let policy = retry_policy(self.definition, step.retry.as_ref());
-        let timeout_at = || step.timeout.as_ref().map_or(step.step.at, |timeout| timeout.at);
-        let at = step.retry.as_ref().map_or_else(timeout_at, |retry| retry.at);
-        let deadline = self.definition.deadline.as_ref().map(|deadline| deadline.after.value);
-        let (attempts, deadline) = match (policy.attempts, deadline) {
-            (None, None) => {
-                let message =
-                    format!("step {:?} is tried without end, and the saga has no deadline", step.step.value);
-                let hint = "give the saga a `deadline`, or the policy a number of attempts";
-                return self.refuse(Code::WithoutEnd, at, message, Some(hint));
-            }
-            // A deadline of zero is refused by itself.
-            (Some(attempts), Some(deadline)) if !deadline.0.is_zero() => {
-                (attempts.min(MAX_ATTEMPTS), deadline)
-            }
-            _ => return,
-        };
-        let timeout = step.timeout.as_ref().map_or(DEFAULT_TIMEOUT, |timeout| timeout.value.0);
-        let delays: Duration = (1..attempts).map(|attempt| policy.longest_delay_after(attempt)).sum();
-        let budget = timeout.saturating_mul(attempts).saturating_add(delays);
-        if budget > deadline.0 {
-            let message = format!(
-                "step {:?} may take {}, longer than the deadline of {deadline}",
-                step.step.value,
-                Period(budget)
-            );
-            self.refuse(
-                Code::OverDeadline,
-                at,
-                message,
-                Some("lower attempts, delays or timeout, or allow the saga more time"),
-            );
-        }
-    }
-
-    fn policy(&mut self, policy: &Policy) {
-        if let Attempts::AtMost(count) = policy.attempts.value
-            && !(1..=MAX_ATTEMPTS).contains(&count)
-        {
-            let message = format!("attempts must be 1 to {MAX_ATTEMPTS}, or `unlimited`");
-            self.refuse(Code::AttemptsOutOfRange, policy.attempts.at, message, None);
-        }
-        if let Some(factor) = &policy.factor
-            && !(factor.value >= 1.0 && factor.value.is_finite())
-        {
-            self.refuse(
-                Code::ShrinkingDelays,
-                factor.at,
-                "the factor must be at least 1, delays never shrink",
-                None,
-            );
-        }
-        for period in [&policy.initial, &policy.max].into_iter().flatten() {
-            self.not_zero(period);
-        }
-        if let (Some(initial), Some(max)) = (&policy.initial, &policy.max)
-            && initial.value.0 > max.value.0
-        {
-            self.refuse(Code::MaxBelowInitial, max.at, "`max` is shorter than `initial`", None);
-        }
-    }
-
     fn command(&mut self, command: &Command) {
         self.short_string("exchange", &command.exchange);
         self.short_string("key", &command.key);
@@ -313,7 +259,20 @@ impl<'a> Lint<'a> {
         let mut own: Vec<&Command> = Vec::new();
         let mut listens = vec![("starts on", &definition.start.on)];
         listens.extend(definition.cancel.as_ref().map(|cancel| ("is cancelled by", &cancel.on)));
-        for Node { step, .. } in self.nodes {
+        for Node { form, .. } in self.nodes {
+            let step = match *form {
+                Form::Step(step) => step,
+                Form::Emit(emit) => {
+                    own.push(&emit.event);
+                    continue;
+                }
+                Form::Wait(wait) => {
+                    let on = wait.on.iter().chain(wait.events.iter().map(|event| &event.on));
+                    listens.extend(on.map(|on| ("waits for", on)));
+                    continue;
+                }
+                Form::Delay(_) => continue,
+            };
             own.push(&step.command);
             let mut rules: Vec<&Rule> = step.replies.iter().collect();
             if let Some(Compensate::By(by)) = step.compensate.as_ref().map(|compensate| &compensate.value) {
@@ -352,7 +311,13 @@ impl<'a> Lint<'a> {
 
     fn endings(&self) -> impl Iterator<Item = &'a Ending> + use<'a> {
         let definition = self.definition;
-        [&definition.on_completed, &definition.on_compensated, &definition.on_parked].into_iter().flatten()
+        let endings = [
+            &definition.on_completed,
+            &definition.on_compensated,
+            &definition.on_parked,
+            &definition.on_cancel_refused,
+        ];
+        endings.into_iter().flatten()
     }
 
     fn subscription(&mut self, on: &super::definition::Subscription) {
@@ -402,15 +367,15 @@ impl<'a> Lint<'a> {
         }
     }
 
-    fn not_zero(&mut self, period: &Located<Period>) {
-        if period.value.0.is_zero() {
-            self.refuse(Code::ZeroDuration, period.at, "a duration of zero", Some("write at least 1ms"));
-        }
-    }
-
     fn refuse(&mut self, code: Code, at: Place, message: impl Into<String>, hint: Option<&str>) {
         self.findings.push(Finding { code, at, message: message.into(), hint: hint.map(str::to_owned) });
     }
+}
+
+/// Whether a step of a graph is beyond the point of no return.
+pub(super) fn is_after_pivot(nodes: &[Node<'_>], node: &Node<'_>) -> bool {
+    let is_pivot = |of: &Node<'_>| matches!(of.form, Form::Step(step) if kind(step) == Kind::Pivot);
+    nodes.iter().enumerate().any(|(index, of)| is_pivot(of) && node.is_after(index))
 }
 
 /// The kind of a step that may not say so.

@@ -97,7 +97,8 @@ impl<'a> Names<'a> {
             }
             let message = format!("step {name:?} is not before this one");
             let hint = match before.len() {
-                0 | 1 => "an expression sees the steps that are done before it",
+                0 => "an event may come before its turn: refer to steps in one that comes later",
+                1 => "an expression sees the steps that are done before it",
                 _ => "an expression sees the steps that are done before it, and none of another branch",
             };
             return Err((Code::StepNotBefore, message, Some(hint.to_owned())));

@@ -114,6 +114,9 @@ impl Transition<'_> {
             return Ok(());
         }
         let target = self.target(order)?;
+        if matches!(target.awaiting, Awaiting::Event(_) | Awaiting::Time(_)) {
+            return Err("nothing was sent that could be sent again: skip it, or resolve it".to_owned());
+        }
         let waits = matches!(target.awaiting, Awaiting::Retry(_));
         let is_out = matches!(target.awaiting, Awaiting::Confirm | Awaiting::Reply(_));
         if is_out && self.is_under_way() {
@@ -133,7 +136,10 @@ impl Transition<'_> {
         self.record_order(order, Some(target.step));
         self.resume_from(target.step, target.phase);
         let attempt = self.instance.steps[target.step].progress(target.phase).attempt.saturating_add(1);
-        self.dispatch(target.step, target.phase, attempt);
+        match target.phase {
+            Phase::Action => self.work(target.step, attempt),
+            Phase::Compensation => self.dispatch(target.step, target.phase, attempt),
+        }
         Ok(())
     }
 

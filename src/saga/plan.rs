@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::expression::{Expression, Template};
+use super::id::Phase;
 use super::retry::RetryPolicy;
 
 /// A compiled definition. Immutable; instances share it.
@@ -33,6 +34,8 @@ pub struct Plan {
     pub on_compensated: Option<Emission>,
     /// Event to emit when an instance is parked.
     pub on_parked: Option<Emission>,
+    /// Event to emit when a cancellation is refused.
+    pub on_cancel_refused: Option<Emission>,
 }
 
 /// SHA-256 of a definition's canonical form, in hexadecimal. Comments and layout do not count.
@@ -96,14 +99,45 @@ pub struct Step {
     pub requires: Vec<usize>,
     /// If it is there and false, the step is skipped.
     pub when: Option<Expression>,
-    /// What does the step.
-    pub action: Call,
-    /// What to do when an attempt is not answered in time.
+    /// What is done.
+    pub work: Work,
+    /// What to do when an attempt is not answered in time, or no event comes in time.
     pub on_timeout: OnTimeout,
-    /// What the step keeps of its reply.
+    /// What the step keeps of its reply, or of the event that it waited for.
     pub output: Option<Template>,
     /// What undoes the step; `None` where nothing has to be undone.
     pub compensation: Option<Call>,
+}
+
+/// What is done at a node of the graph.
+#[derive(Debug)]
+pub enum Work {
+    /// A participant is asked, and answers.
+    Command(Call),
+    /// An event is awaited.
+    Wait(Wait),
+    /// Time passes.
+    Delay(Delay),
+    /// An event is emitted. Nobody answers it.
+    Emit(Emission),
+}
+
+/// An event that is awaited. It may have come before the step has its turn.
+#[derive(Debug)]
+pub struct Wait {
+    /// Which events, and what each means; the first match wins.
+    pub events: Vec<ReplyRule>,
+    /// How long it is awaited, counted from the step's turn.
+    pub timeout: Duration,
+}
+
+/// How long time passes.
+#[derive(Debug)]
+pub enum Delay {
+    /// So long, counted from the step's turn.
+    For(Duration),
+    /// Up to a time that the instance knows, as RFC 3339 text.
+    Until(Expression),
 }
 
 /// Where a step stands relative to the point of no return.
@@ -163,11 +197,13 @@ pub enum OutcomeKind {
     Pending,
 }
 
-/// What to do when an attempt of an action is not answered in time.
+/// What to do when an attempt of an action is not answered in time, or an event does not come in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnTimeout {
     /// Send the next attempt.
     Retry,
+    /// Go on without the event.
+    Continue,
     /// Give the step up, and compensate it too.
     Compensate,
     /// Wait for a person.
@@ -188,8 +224,7 @@ pub struct Emission {
 impl Plan {
     /// Every pattern that the event queue must be bound to, without repeats.
     pub fn subscriptions(&self) -> Vec<Subscription> {
-        let calls = self.steps.iter().flat_map(|step| [Some(&step.action), step.compensation.as_ref()]);
-        let rules = calls.flatten().flat_map(|call| &call.replies).filter_map(|rule| rule.on.clone());
+        let rules = self.listeners().flat_map(|(_, _, rules)| rules).filter_map(|rule| rule.on.clone());
         let mut all: Vec<_> = [self.start.on.clone()]
             .into_iter()
             .chain(self.cancel.as_ref().map(|cancel| cancel.on.clone()))
@@ -202,18 +237,56 @@ impl Plan {
 
     /// Every exchange that the saga publishes to or listens on, without repeats.
     pub fn exchanges(&self) -> Vec<String> {
-        let calls = self.steps.iter().flat_map(|step| [Some(&step.action), step.compensation.as_ref()]);
-        let emissions = [&self.on_completed, &self.on_compensated, &self.on_parked].into_iter().flatten();
+        let calls = self.steps.iter().flat_map(|step| Phase::BOTH.map(|phase| step.call(phase)));
         let mut all: Vec<_> = calls
             .flatten()
             .map(|call| call.exchange.clone())
-            .chain(emissions.map(|emission| emission.exchange.clone()))
+            .chain(self.emissions().map(|emission| emission.exchange.clone()))
             .chain(self.subscriptions().into_iter().map(|on| on.exchange))
             .filter(|exchange| !exchange.is_empty())
             .collect();
         all.sort();
         all.dedup();
         all
+    }
+
+    /// Every event that is emitted, by steps and at the ends.
+    pub fn emissions(&self) -> impl Iterator<Item = &Emission> {
+        let notices = [&self.on_completed, &self.on_compensated, &self.on_parked, &self.on_cancel_refused];
+        self.steps.iter().filter_map(Step::emission).chain(notices.into_iter().flatten())
+    }
+
+    /// Every doing and undoing of a step, with the rules by which it takes messages for answers.
+    pub fn listeners(&self) -> impl Iterator<Item = (usize, Phase, &[ReplyRule])> {
+        let steps = self.steps.iter().enumerate();
+        steps.flat_map(|(index, step)| Phase::BOTH.map(|phase| (index, phase, step.rules(phase))))
+    }
+}
+
+impl Step {
+    /// The command that does or undoes it, if a command does.
+    pub fn call(&self, phase: Phase) -> Option<&Call> {
+        match (phase, &self.work) {
+            (Phase::Action, Work::Command(call)) => Some(call),
+            (Phase::Action, Work::Wait(_) | Work::Delay(_) | Work::Emit(_)) => None,
+            (Phase::Compensation, _) => self.compensation.as_ref(),
+        }
+    }
+
+    /// The event that it emits, if it is one that does.
+    pub fn emission(&self) -> Option<&Emission> {
+        match &self.work {
+            Work::Emit(emission) => Some(emission),
+            Work::Command(_) | Work::Wait(_) | Work::Delay(_) => None,
+        }
+    }
+
+    /// The rules by which it takes messages for answers.
+    pub fn rules(&self, phase: Phase) -> &[ReplyRule] {
+        match (phase, &self.work) {
+            (Phase::Action, Work::Wait(wait)) => &wait.events,
+            _ => self.call(phase).map_or(&[], |call| &call.replies),
+        }
     }
 }
 

@@ -8,7 +8,8 @@ use serde::{Deserialize, Deserializer};
 
 use super::code::Code;
 use super::definition::{
-    Block, Compensate, Compensation, Definition, Join, Located, Parallel, Policy, Retry, Sequence, Step,
+    Block, Compensate, Compensation, Definition, Delay, Emit, Join, Located, Parallel, Policy, Retry,
+    Sequence, Step, Wait,
 };
 use super::problem::{Finding, Problem, closest};
 
@@ -19,10 +20,13 @@ pub const MAX_SOURCE: usize = 1 << 20;
 const MAX_DEPTH: usize = 32;
 
 /// Forms that the language will have.
-const LATER: [&str; 6] = ["wait", "delay", "emit", "foreach", "call", "limit"];
+const LATER: [&str; 3] = ["foreach", "call", "limit"];
 
 /// Fields of blocks; a step has none of them.
 const OF_BLOCKS: [&str; 4] = ["parallel", "sequence", "join", "steps"];
+
+/// Steps that are told by their first field, since others are also those of a step with a command.
+const TOLD_BY_FIRST: [&str; 3] = ["wait", "delay", "emit"];
 
 /// Parses a definition. It is strict: a field that the language does not have is an error.
 ///
@@ -158,11 +162,14 @@ fn unknown_field(field: &str, expected: &[&str]) -> String {
     if !expected.contains(&"step") {
         return meant(field, expected);
     }
+    if TOLD_BY_FIRST.contains(&field) {
+        return format!("`{field}` is the first field of its entry");
+    }
     if OF_BLOCKS.contains(&field) {
         return "an entry is either a step or a block of steps".to_owned();
     }
-    match closest(field, ["parallel", "sequence"]) {
-        Some(block) => format!("did you mean `{block}`?"),
+    match closest(field, ["parallel", "sequence", "wait", "delay", "emit"]) {
+        Some(form) => format!("did you mean `{form}`?"),
         None => meant(field, expected),
     }
 }
@@ -187,17 +194,20 @@ impl<'de> Deserialize<'de> for Block {
                 f.write_str("a mapping")
             }
 
-            /// Steps and blocks have no field in common, so any of them tells which it is.
+            /// Steps and blocks have no field in common, so any of them tells which it is. Other forms of
+            /// steps are told by their first field.
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Block, A::Error> {
                 let first: Option<String> = map.next_key()?;
-                let is_block = first.as_deref().is_some_and(|name| OF_BLOCKS.contains(&name));
+                let told = first.clone().unwrap_or_default();
                 let mut map = Peeked { first, map };
                 // The map is only lent: as long as it is there, problems have the place of the last field.
                 let fields = MapAccessDeserializer::new(&mut map);
-                if is_block {
-                    Steps::deserialize(fields)?.block()
-                } else {
-                    Step::deserialize(fields).map(|step| Block::Step(Box::new(step)))
+                match told.as_str() {
+                    "wait" => Wait::deserialize(fields).map(|wait| Block::Wait(Box::new(wait))),
+                    "delay" => Delay::deserialize(fields).map(|delay| Block::Delay(Box::new(delay))),
+                    "emit" => Emit::deserialize(fields).map(|emit| Block::Emit(Box::new(emit))),
+                    name if OF_BLOCKS.contains(&name) => Steps::deserialize(fields)?.block(),
+                    _ => Step::deserialize(fields).map(|step| Block::Step(Box::new(step))),
                 }
             }
         }
@@ -337,7 +347,16 @@ mod tests {
         // and what it advises.
         let rows = [
             ("timeout: 5s", "timeuot: 5s", "timeuot", "unknown field \"timeuot\"", "did you mean `timeout`?"),
-            ("step: ship", "wait: x", "wait: x", "unknown field \"wait\"", "not supported yet"),
+            ("step: ship", "call: x", "call: x", "unknown field \"call\"", "not supported yet"),
+            ("step: ship", "wiat: x", "wiat: x", "unknown field \"wiat\"", "did you mean `wait`?"),
+            ("kind: pivot", "emit: x", "emit: x", "unknown field \"emit\"", "the first field of its entry"),
+            (
+                "step: ship",
+                "delay: x",
+                "kind: pivot",
+                "unknown field \"kind\"",
+                "one of delay, when, for, until",
+            ),
             ("step: ship", "paralel: x", "paralel: x", "unknown field", "did you mean `parallel`?"),
             (
                 "step: ship",

@@ -9,7 +9,7 @@ use super::fact::Failure;
 use super::id::Phase;
 use super::instance::{Instance, StepStatus};
 use super::message::Message;
-use super::plan::{Call, OutcomeKind, Plan, ReplyRule};
+use super::plan::{OutcomeKind, Plan, ReplyRule, Work};
 
 /// What a reply says.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,7 +56,8 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 const LONGEST_MESSAGE: usize = 1000;
 
 /// Reads the outcome of a reply to step `step` (an index that the plan has) in `phase`: from its
-/// header, else by the first rule that matches.
+/// header, else by the first rule that matches. An event that is waited for is no reply, and is read by
+/// rules alone.
 ///
 /// # Errors
 /// See [`Unreadable`].
@@ -68,16 +69,16 @@ pub fn read(
     message: &Message,
 ) -> Result<Outcome, Unreadable> {
     let name = || plan.steps[step].name.clone();
-    let Some(call) = super::command::call(plan, step, phase) else {
-        return Err(Unreadable::NoOutcome(name()));
-    };
-    let (kind, rule_error) = match message.headers.get("x-saga-outcome") {
+    let rules = plan.steps[step].rules(phase);
+    let is_waited_for = phase == Phase::Action && matches!(plan.steps[step].work, Work::Wait(_));
+    let header_of = message.headers.get("x-saga-outcome").filter(|_| !is_waited_for);
+    let (kind, rule_error) = match header_of {
         Some(value) => {
             let kind = value.as_str().and_then(outcome_kind);
             (kind.ok_or_else(|| Unreadable::BadOutcome { step: name(), value: value.to_string() })?, None)
         }
         None => {
-            let rule = matching_rule(call, instance, message)
+            let rule = matching_rule(rules, instance, message)
                 .map_err(|message| Unreadable::BadRule { step: name(), message })?
                 .ok_or_else(|| Unreadable::NoOutcome(name()))?;
             (rule.outcome, rule.error.as_deref())
@@ -100,17 +101,17 @@ pub fn read(
     })
 }
 
-/// The first of the call's rules that matches the message.
+/// The first rule that matches the message.
 ///
 /// # Errors
 /// A condition cannot be evaluated; the text says which and why.
 fn matching_rule<'a>(
-    call: &'a Call,
+    rules: &'a [ReplyRule],
     instance: &Instance,
     message: &Message,
 ) -> Result<Option<&'a ReplyRule>, String> {
-    let scope = Scope { reply: Some(message), ..Scope::of(instance) };
-    for rule in call.replies.iter().filter(|rule| listens(rule, message)) {
+    let scope = Scope { reply: Some(message), event: Some(message), ..Scope::of(instance) };
+    for rule in rules.iter().filter(|rule| listens(rule, message)) {
         let holds = match &rule.when {
             None => true,
             Some(condition) => condition.evaluate_bool(&scope).map_err(|error| error.to_string())?,
@@ -152,7 +153,7 @@ fn output(
     let Some(template) = step.output.as_ref().filter(|_| phase == Phase::Action) else {
         return Ok(Value::Null);
     };
-    let scope = Scope { reply: Some(message), ..Scope::of(instance) };
+    let scope = Scope { reply: Some(message), event: Some(message), ..Scope::of(instance) };
     template.evaluate(&scope).map_err(|error| Failure {
         step: Some(step.name.clone()),
         code: "BAD_OUTPUT".to_owned(),
@@ -173,7 +174,7 @@ fn retry_after(message: &Message) -> Option<Duration> {
 /// The business keys that an event names to those rules of a plan that listen to it, each once.
 pub fn business_keys(plan: &Plan, message: &Message) -> Vec<Result<String, ExpressionError>> {
     let scope = Scope { event: Some(message), reply: Some(message), ..Scope::default() };
-    let rules = calls(plan).flat_map(|(_, _, call)| &call.replies);
+    let rules = plan.listeners().flat_map(|(_, _, rules)| rules);
     let mut keys = Vec::new();
     for rule in rules.filter(|rule| rule.on.is_some() && listens(rule, message)) {
         let key = rule.business_key.as_ref().unwrap_or(&plan.start.business_key).evaluate_key(&scope);
@@ -194,21 +195,22 @@ pub fn answered_step(
     instance: &Instance,
     message: &Message,
 ) -> Result<Option<(usize, Phase)>, String> {
-    let mut listening: Vec<(u8, usize, Phase, &Call)> = calls(plan)
-        .filter(|(_, _, call)| call.replies.iter().any(|rule| listens(rule, message)))
-        .map(|(step, phase, call)| (nearness(instance, step, phase), step, phase, call))
+    let mut listening: Vec<(u8, usize, Phase, &[ReplyRule])> = plan
+        .listeners()
+        .filter(|(_, _, rules)| rules.iter().any(|rule| listens(rule, message)))
+        .map(|(step, phase, rules)| (nearness(instance, step, phase), step, phase, rules))
         .collect();
     if listening.is_empty() {
         return Ok(None);
     }
     listening.sort_by_key(|(nearness, step, _, _)| (*nearness, *step));
     let mut obstacle = None;
-    for (nearness, step, phase, call) in listening {
+    for (nearness, step, phase, rules) in listening {
         // If the step in flight cannot read it, it is not for one of before.
         if nearness > 0 && obstacle.is_some() {
             break;
         }
-        match matching_rule(call, instance, message) {
+        match matching_rule(rules, instance, message) {
             Ok(Some(_)) => return Ok(Some((step, phase))),
             Ok(None) => {}
             // What a rule of another step makes of this message is of no interest.
@@ -223,15 +225,7 @@ pub fn answered_step(
     Err(obstacle.unwrap_or_else(none))
 }
 
-/// Every call of a plan, with the step that it belongs to and what it does to it.
-fn calls(plan: &Plan) -> impl Iterator<Item = (usize, Phase, &Call)> {
-    plan.steps.iter().enumerate().flat_map(|(index, step)| {
-        let compensation = step.compensation.as_ref().map(|call| (index, Phase::Compensation, call));
-        [(index, Phase::Action, &step.action)].into_iter().chain(compensation)
-    })
-}
-
-/// 0 for a command that is in flight, 1 for one that was, 2 for one that never was.
+/// 0 for what is in flight, 1 for what was, 2 for what never was.
 fn nearness(instance: &Instance, step: usize, phase: Phase) -> u8 {
     match (phase, instance.steps[step].status) {
         (Phase::Action, StepStatus::Dispatched) | (Phase::Compensation, StepStatus::Compensating) => 0,

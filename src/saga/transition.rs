@@ -10,9 +10,11 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::command;
 use super::expression::{ExpressionError, Scope};
-use super::fact::{Fact, Failure, Ignored, Recorded, Started};
+use super::fact::{Fact, Failure, Ignored, Recorded, Started, Tells};
 use super::id::{InstanceId, MessageId, Phase};
 use super::instance::{Awaiting, Instance, Status, StepStatus};
 use super::message::{Message, Outgoing, Part};
@@ -95,8 +97,8 @@ pub fn start(
     let input = plan.start.input.evaluate(&of_event)?;
     let of_input = Scope { input: Some(&input), ..of_event };
     let text = |value| match value {
-        serde_json::Value::Null => None,
-        serde_json::Value::String(text) => Some(text),
+        Value::Null => None,
+        Value::String(text) => Some(text),
         other => Some(other.to_string()),
     };
     // An attribute is for searching: one that cannot be read is left out and stops nothing.
@@ -187,11 +189,15 @@ impl Transition<'_> {
     fn published(&mut self, part: Part) {
         match part {
             Part::Attempt { step, phase, attempt } => {
-                if self.is_unconfirmed(step, phase, attempt)
-                    && let Some(call) = command::call(self.plan, step, phase)
-                {
-                    let due = command::due(call, self.now);
-                    self.record(Fact::Published { step, phase, attempt, due });
+                if !self.is_unconfirmed(step, phase, attempt) {
+                    return;
+                }
+                let call = command::call(self.plan, step, phase);
+                let due = call.map_or(self.now, |call| command::due(call, self.now));
+                self.record(Fact::Published { step, phase, attempt, due });
+                if call.is_none() {
+                    // Nobody answers an event.
+                    self.record(Fact::Succeeded { step, output: Value::Null });
                 }
             }
             Part::Notice(notice) => {
@@ -208,6 +214,10 @@ impl Transition<'_> {
                 if self.is_unconfirmed(step, phase, attempt) {
                     let message = format!("no queue takes this command: {reason}");
                     self.record(Fact::Unroutable { step, phase, attempt, maybe_delivered, reason });
+                    if command::call(self.plan, step, phase).is_none() {
+                        // That nobody listens to an event is on record, and no failure.
+                        return self.record(Fact::Succeeded { step, output: Value::Null });
+                    }
                     self.attempt_failed(step, phase, self.failure(step, "UNROUTABLE", message), None);
                 }
             }
@@ -235,7 +245,12 @@ impl Transition<'_> {
                     return;
                 }
                 match self.instance.steps[step].progress(phase).awaiting {
-                    Awaiting::Reply(due) if due <= self.now => self.timed_out(step, phase),
+                    Awaiting::Reply(due) | Awaiting::Event(due) if due <= self.now => {
+                        self.timed_out(step, phase);
+                    }
+                    Awaiting::Time(until) if until <= self.now => {
+                        self.record(Fact::Succeeded { step, output: Value::Null });
+                    }
                     Awaiting::Retry(at) if at <= self.now => {
                         let attempt = self.instance.steps[step].progress(phase).attempt.saturating_add(1);
                         self.dispatch(step, phase, attempt);
@@ -252,11 +267,16 @@ impl Transition<'_> {
 
     fn timed_out(&mut self, step: usize, phase: Phase) {
         let attempt = self.instance.steps[step].progress(phase).attempt;
-        let message = format!("attempt {attempt} was not answered in time");
+        let message = match attempt {
+            0 => "the event did not come in time".to_owned(),
+            _ => format!("attempt {attempt} was not answered in time"),
+        };
         let error = self.failure(step, "TIMEOUT", message);
         self.record(Fact::TimedOut { step, phase, attempt });
         match (phase, self.plan.steps[step].on_timeout) {
             (Phase::Compensation, _) | (_, OnTimeout::Retry) => self.attempt_failed(step, phase, error, None),
+            (Phase::Action, OnTimeout::Continue) => self.record(Fact::Skipped { step, output: Value::Null }),
+            (Phase::Action, OnTimeout::Compensate) if attempt == 0 => self.refuse(step, error),
             (Phase::Action, OnTimeout::Compensate) => self.exhausted(step, phase, error),
             (Phase::Action, OnTimeout::Park) => {
                 self.record(Fact::GivenUp { step, error: error.clone() });
@@ -283,7 +303,11 @@ impl Transition<'_> {
             let message = "the instance was cancelled by an event".to_owned();
             self.stop(Failure { step: None, code: "CANCELLED".to_owned(), message });
         } else {
+            let is_told = self.instance.ignored < IGNORED_RECORDED;
             self.ignore(Ignored::RefusedCancel, event_id, None);
+            if is_told {
+                self.tell(Tells::RefusedCancel);
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use sagamq::saga::fact::Fact;
+use sagamq::saga::fact::{Fact, Tells};
 use sagamq::saga::instance::{Instance, Status};
 use sagamq::saga::time::Timestamp;
 use sagamq::store::{Batch, DeadLetter, MAX_DEAD_LETTERS, Order, Page, Query, Reader, StoreError, Waiting};
@@ -25,7 +25,7 @@ fn views_follow_the_status() {
         (Fact::DeadlinePassed, Status::Running, true),
         (Fact::CompensationStarted, Status::Compensating, true),
         (Fact::AllCompensated, Status::Compensated, false),
-        (Fact::NoticeDue { body: json!({"order": "A-1"}) }, Status::Compensated, true),
+        (Fact::NoticeDue { tells: Tells::Status, body: json!({"order": "A-1"}) }, Status::Compensated, true),
         (Fact::NoticePublished { notice: 0 }, Status::Compensated, false),
     ] {
         store.commit(moved(&mut instance, fact)).unwrap();

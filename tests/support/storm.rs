@@ -1,5 +1,5 @@
 //! A storm for the simulated world: an order saga with everything that the language has, trips with
-//! branches, and every fault there is.
+//! branches, sign-ups that wait, and every fault there is.
 
 use sagamq::checker::evidence::Placing;
 use sagamq::definitions::Loaded;
@@ -64,6 +64,7 @@ on_parked: {emit: {exchange: orders, key: order.parked, body: {reason: =saga.err
 "#;
 
 const TRIP: &str = include_str!("../../sagas/trip.yaml");
+const SIGNUP: &str = include_str!("../../sagas/signup.yaml");
 
 /// The storm.
 pub(crate) fn storm(verbose: bool) -> Setting {
@@ -73,10 +74,18 @@ pub(crate) fn storm(verbose: bool) -> Setting {
     events.push(cancel(2));
     events.extend((1..=4).map(trip));
     events.push(cancel_trip(2));
+    events.extend((1..=5).map(signup));
+    events.extend(
+        [(1, "approved"), (2, "rejected"), (3, "approved"), (3, "withdrawn"), (5, "approved")].map(decided),
+    );
     Setting {
-        definitions: vec![loaded("order.yaml", DEFINITION), loaded("trip.yaml", TRIP)],
+        definitions: vec![
+            loaded("order.yaml", DEFINITION),
+            loaded("trip.yaml", TRIP),
+            loaded("signup.yaml", SIGNUP),
+        ],
         events,
-        reply_data: json!({"reservation": "r-1", "booking_id": "b-1", "price": 10}),
+        reply_data: json!({"reservation": "r-1", "booking_id": "b-1", "price": 10, "account_id": "a-1"}),
         trouble: Trouble {
             crashes: 150,
             power_cuts: 300,
@@ -121,6 +130,25 @@ fn cancel_trip(number: usize) -> Planned {
     let body = json!({"trip_id": id}).to_string();
     let what = Placing::Cancel { saga: "trip".into(), business_key: id };
     Planned { to: ("trips".into(), "trip.cancelled".into()), body: body.into(), what }
+}
+
+fn signup(number: usize) -> Planned {
+    let id = format!("S-{number}");
+    let body = json!({"signup_id": id, "email": "ann@example.com", "price": 12});
+    let what = Placing::Start { saga: "signup".into(), business_key: id };
+    Planned { to: ("signups".into(), "signup.requested".into()), body: body.to_string().into(), what }
+}
+
+/// What becomes of a sign-up; nobody decides on the fourth.
+fn decided((number, how): (usize, &str)) -> Planned {
+    let id = format!("S-{number}");
+    let body = json!({"signup_id": id, "by": "bob"}).to_string();
+    let (saga, business_key) = ("signup".into(), id);
+    let what = match how {
+        "withdrawn" => Placing::Cancel { saga, business_key },
+        _ => Placing::Answer { saga, business_key },
+    };
+    Planned { to: ("signups".into(), format!("signup.{how}")), body: body.into(), what }
 }
 
 fn garbage() -> Planned {

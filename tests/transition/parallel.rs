@@ -240,13 +240,17 @@ fn an_event_answers_the_branch_in_flight_whose_rules_match_it() {
 #[derive(Clone, Debug)]
 pub(super) enum Shape {
     Step,
+    Wait,
+    Delay,
+    Emit,
     Parallel(Vec<Shape>),
     Sequence(Vec<Shape>),
 }
 
 /// Any plan with blocks in blocks before its pivot, and perhaps after it.
 pub(super) fn any_plan() -> impl Strategy<Value = Plan> {
-    let shape = Just(Shape::Step).prop_recursive(3, 6, 3, |inner| {
+    let leaf = prop_oneof![4 => Just(Shape::Step), 1 => Just(Shape::Wait), 1 => Just(Shape::Delay), 1 => Just(Shape::Emit)];
+    let shape = leaf.prop_recursive(3, 6, 3, |inner| {
         let inner = || proptest::collection::vec(inner.clone(), 1..4);
         prop_oneof![2 => inner().prop_map(Shape::Parallel), 1 => inner().prop_map(Shape::Sequence)]
     });
@@ -283,6 +287,22 @@ fn written(shape: &Shape, kind: &str, names: &mut Vec<String>, seen: &mut Vec<St
                 _ => "retry: forever".to_owned(),
             };
             format!("{{step: {name}, kind: {kind}, {command}, output: =reply.data, {rest}}}")
+        }
+        Shape::Wait => {
+            let on_timeout = match (kind, name.len().is_multiple_of(2)) {
+                ("compensatable", true) => "compensate",
+                (_, true) => "park",
+                (_, false) => "continue",
+            };
+            let on = "on: {exchange: e, key: approved}, timeout: 20s";
+            seen.push(name.clone());
+            format!("{{wait: {name}, {on}, on_timeout: {on_timeout}, output: =event.data}}")
+        }
+        Shape::Delay => format!("{{delay: {name}, for: 30s}}"),
+        Shape::Emit => {
+            let outputs =
+                seen.iter().map(|name| format!("=steps.{name}.output")).collect::<Vec<_>>().join(", ");
+            format!("{{emit: {name}, event: {{exchange: e, key: {name}, body: [{outputs}]}}}}")
         }
         Shape::Sequence(shapes) => {
             let steps: Vec<_> = shapes.iter().map(|shape| written(shape, kind, names, seen)).collect();

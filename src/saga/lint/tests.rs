@@ -163,6 +163,69 @@ fn each_refusal_of_branches_has_its_place_and_its_reason() {
     }
 }
 
+/// Forms stand on the lines 6 to 12.
+const FORMS: &str = "\
+saga: s
+version: 1
+start: {on: {exchange: in, key: a}, business_key: =event.data.id}
+deadline: {after: 1d}
+steps:
+  - {step: one, command: {exchange: out, key: one}, compensate: none}
+  - {wait: nod, on: {exchange: in, key: nod}, timeout: 1h, output: =event.data.by}
+  - {emit: tell, event: {exchange: out, key: told, body: =steps.nod.output}}
+  - {delay: rest, for: 1h}
+  - {step: two, kind: pivot, command: {exchange: out, key: two}}
+  - {delay: long, for: 9d}
+  - {wait: end, on: {exchange: in, key: end}, timeout: 9d}
+";
+
+#[test]
+fn each_refusal_of_waits_delays_and_events_has_its_place_and_its_reason() {
+    load("f", FORMS).unwrap();
+    let rows: [(&str, &str, &str, &str); 20] = [
+        ("on: {exchange: in, key: nod}, ", "", "7:12", "wait \"nod\" needs one of `on` and `events`"),
+        ("key: nod}", "key: nod}, events: [{on: {exchange: in, key: x}}]", "7:21", "needs one of `on` and"),
+        (
+            "on: {exchange: in, key: nod}",
+            "events: [{on: {exchange: in, key: x}}], business_key: =event.id",
+            "7:71",
+            "`business_key` belongs to `on`",
+        ),
+        (
+            "on: {exchange: in, key: nod}",
+            "events: [{on: {exchange: in, key: x}, error: X}]",
+            "7:62",
+            "a success has no error code",
+        ),
+        ("key: nod", "key: ''", "7:41", "the key is empty"),
+        ("=event.data.by", "=steps.one.output", "7:68", "step \"one\" is not before"),
+        ("=event.data.by", "=reply.data.by", "7:68", "`reply` is not available"),
+        ("timeout: 1h", "timeout: 0s", "7:56", "a duration of zero"),
+        ("timeout: 1h", "timeout: 2d", "7:56", "wait \"nod\" may take 2d, longer than"),
+        ("timeout: 9d", "timeout: 9d, on_timeout: compensate", "12:72", "there is no way back"),
+        ("for: 1h", "until: =event.data", "9:26", "`event` is not available in `until`"),
+        ("for: 1h", "for: 0s", "9:24", "a duration of zero"),
+        ("for: 1h", "for: 25h", "9:24", "delay \"rest\" may take 25h, longer than"),
+        (", for: 1h", "", "9:13", "delay \"rest\" needs one of `for` and `until`"),
+        ("for: 1h", "for: 1h, until: =input.at", "9:24", "needs one of `for` and `until`"),
+        ("=steps.nod.output", "=steps.rest.output", "8:58", "step \"rest\" is not before"),
+        ("key: told", "key: nod", "7:21", "the saga waits for what it publishes itself: \"nod\""),
+        ("emit: tell", "emit: one", "8:12", "there is another step \"one\""),
+        ("wait: nod", "wait: Nod", "7:12", "name of step \"Nod\" is not snake_case"),
+        ("key: two}", "key: two}, when: =steps.nod.x", "10:72", "there is no field \"x\""),
+    ];
+    for (from, to, place, part) in rows {
+        let mut source = FORMS.replacen(from, to, 1);
+        if to == "key: nod" {
+            source = source.replace("exchange: out, key: nod", "exchange: in, key: nod");
+        }
+        let problems = load("f", &source).expect_err(to);
+        let problem = &problems[0];
+        assert!(problem.message.contains(part), "{problem}");
+        assert_eq!(format!("{}:{}", problem.line, problem.column), place, "{problem}");
+    }
+}
+
 #[test]
 fn a_block_has_steps() {
     let (head, _) = BRANCHES.split_once("  - parallel").unwrap();
