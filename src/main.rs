@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use sagamq::cli::args::{Cli, Command, ResolveArgs};
 use sagamq::cli::{
-    CliError, Exit, bench, check, client, compact, dead_letters, demo, explain, graph, list, orders, ready,
-    replay, run, schema, show, topology, verify,
+    CliError, Exit, asyncapi, bench, check, client, compact, dead_letters, demo, explain, graph, list,
+    orders, ready, replay, run, schema, show, topology, verify,
 };
 use sagamq::config::Config;
 use sagamq::fault;
@@ -66,6 +66,10 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         }
         Command::Graph(args) => graph::graph(&definitions(args.paths)?, args.format),
         Command::Explain(args) => explain::explain(&definitions(args.paths)?),
+        Command::AsyncApi(mut args) => {
+            args.paths = definitions(args.paths)?;
+            asyncapi::asyncapi(&args)
+        }
         Command::List(args) => list::list(&args, &api()?),
         Command::Show(args) => show::show(&args, &api()?),
         Command::Retry(args) => orders::give(Verb::Retry, args.step, None, &args.order, &api()?),

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use self::asyncapi::{AsyncApiArgs, AsyncApiFormat};
 pub use self::orders::{OrderArgs, ResolveArgs, RetryArgs, SettleArgs};
 use crate::config::{Override, Secret};
 use crate::saga::instance::Status;
 
+mod asyncapi;
 mod orders;
 
 /// A saga orchestrator that runs beside RabbitMQ.
@@ -39,6 +41,9 @@ pub enum Command {
     Graph(GraphArgs),
     /// Tell in plain English what definitions do
     Explain(ExplainArgs),
+    /// Write the messages of definitions as an AsyncAPI document, for those who exchange them
+    #[command(name = "asyncapi")]
+    AsyncApi(AsyncApiArgs),
     /// List instances
     List(ListArgs),
     /// Show one instance: its steps, what is to come, and its history

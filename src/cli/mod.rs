@@ -4,6 +4,7 @@
 //! returns an [`Exit`], or a [`CliError`] that knows its exit code.
 
 pub mod args;
+pub mod asyncapi;
 pub mod bench;
 pub mod check;
 pub mod client;

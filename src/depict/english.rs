@@ -163,7 +163,8 @@ fn call(call: &Call, verb: &str) -> Vec<String> {
     said
 }
 
-fn rule(rule: &ReplyRule) -> String {
+/// What a rule makes of which message, as an item of a list.
+pub(super) fn rule(rule: &ReplyRule) -> String {
     let from = rule.on.as_ref().map_or("a reply".to_owned(), |on| format!("an event {}", event(on)));
     let of = rule.business_key.as_ref();
     let of = of.map(|key| format!(" that names {} as the instance", code(&key.to_string())));

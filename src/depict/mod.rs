@@ -1,4 +1,5 @@
-//! A definition as people read it: pictures of its graph, and plain English. Functions of the plan alone.
+//! A definition as people and their tools read it: pictures of its graph, plain English, and AsyncAPI.
+//! Functions of the plan alone.
 
 mod words;
 
@@ -12,6 +13,8 @@ mod layout;
 pub mod svg;
 
 pub mod english;
+
+pub mod asyncapi;
 
 #[cfg(test)]
 mod fixture;

@@ -89,6 +89,14 @@ impl Expression {
         &self.references
     }
 
+    /// The path that it is, where it is a plain one.
+    pub fn path(&self) -> Option<&[String]> {
+        match &self.form {
+            Form::Path => Some(&self.references[0]),
+            Form::Literal(_) | Form::Cel(_) => None,
+        }
+    }
+
     /// Evaluates it. A path through null is null.
     ///
     /// # Errors

@@ -65,11 +65,16 @@ impl Template {
 
     /// The paths that it names.
     pub fn references(&self) -> Vec<&[String]> {
+        self.expressions().into_iter().flat_map(Expression::references).map(Vec::as_slice).collect()
+    }
+
+    /// The expressions in it.
+    pub fn expressions(&self) -> Vec<&Expression> {
         match self {
             Template::Literal(_) => Vec::new(),
-            Template::Expression(expression) => expression.references().iter().map(Vec::as_slice).collect(),
-            Template::Map(fields) => fields.iter().flat_map(|(_, field)| field.references()).collect(),
-            Template::List(items) => items.iter().flat_map(Template::references).collect(),
+            Template::Expression(expression) => vec![expression],
+            Template::Map(fields) => fields.iter().flat_map(|(_, field)| field.expressions()).collect(),
+            Template::List(items) => items.iter().flat_map(Template::expressions).collect(),
         }
     }
 

@@ -1,0 +1,162 @@
+//! Headers, and the AMQP properties that matter, as schemas.
+//!
+//! AsyncAPI has no place of its own for properties: they stand among the headers, and say so.
+
+use serde_json::{Map, Value, json};
+
+use super::payload::object;
+use crate::saga::id::Phase;
+use crate::saga::plan::{OutcomeKind, Plan, Step};
+
+/// The headers of one kind of message.
+#[derive(Default)]
+struct Headers {
+    properties: Map<String, Value>,
+    required: Vec<&'static str>,
+}
+
+/// Of a command, with the routing key `key`.
+pub(super) fn of_command(plan: &Plan, step: &Step, phase: Phase, key: &str) -> Value {
+    let mut headers = Headers::of_step(plan, step, phase, key);
+    headers.must(
+        "x-saga-command-id",
+        uuid(),
+        "The idempotency key: the same over all attempts, redeliveries and restarts.",
+    );
+    if phase == Phase::Compensation {
+        let what = "The command that this one undoes, by its `x-saga-command-id`. It may never have arrived.";
+        headers.must("x-saga-compensates", uuid(), what);
+    }
+    if plan.deadline.is_some() {
+        headers.must("x-saga-deadline", time(), "When the time limit of the instance passes.");
+    }
+    headers.must("correlation_id", uuid(), "AMQP property, the same as `message_id`. The answer has it too.");
+    headers.must("reply_to", text(), "AMQP property: the queue that the answer goes to.");
+    headers.schema()
+}
+
+/// Of an event that a step emits with the routing key `key`.
+pub(super) fn of_event_of(plan: &Plan, step: &Step, key: &str) -> Value {
+    Headers::of_step(plan, step, Phase::Action, key).schema()
+}
+
+/// Of an event that tells what became of an instance, with the routing key `key`.
+pub(super) fn of_notice(plan: &Plan, key: &str) -> Value {
+    Headers::of_the_orchestrator(plan, key).schema()
+}
+
+/// Of a reply with this outcome; without one, of a reply that the rules of the definition read.
+pub(super) fn of_reply(outcome: Option<OutcomeKind>) -> Value {
+    let mut headers = Headers::default();
+    if let Some(outcome) = outcome {
+        let (word, meaning) = match outcome {
+            OutcomeKind::Success => ("success", "Done."),
+            OutcomeKind::Failure => ("failure", "Refused for good, and nothing was done."),
+            OutcomeKind::Retry => ("retry", "Not now: the next attempt follows."),
+            OutcomeKind::Pending => ("pending", "Still working: the timeout starts anew."),
+        };
+        headers.must("x-saga-outcome", constant(word), meaning);
+    }
+    if matches!(outcome, Some(OutcomeKind::Failure | OutcomeKind::Retry)) {
+        headers.may("x-saga-error-code", text(), "Why, for programs, such as `OUT_OF_STOCK`.");
+        headers.may("x-saga-error-message", text(), "Why, for people; up to 1000 characters are kept.");
+    }
+    if outcome == Some(OutcomeKind::Retry) {
+        headers.may(
+            "x-saga-retry-after",
+            json!({"type": ["integer", "string"], "minimum": 0, "pattern": "^[0-9]+$"}),
+            "Milliseconds until the next attempt, at most 24 hours, in place of the policy's delay.",
+        );
+    }
+    headers.names_its_command();
+    let mut schema = headers.schema();
+    schema["anyOf"] = json!([{"required": ["correlation_id"]}, {"required": ["x-saga-command-id"]}]);
+    schema
+}
+
+/// Of an event that starts, cancels or is waited for; expressions read those in `read`.
+pub(super) fn of_event(read: Map<String, Value>) -> Value {
+    let mut headers = Headers { properties: read, required: Vec::new() };
+    headers.may("message_id", text(), "AMQP property: id of the event, where its body has none.");
+    headers.trace("Trace context; every message of the instance carries it on.");
+    headers.schema()
+}
+
+/// Of an event that answers a command; expressions read those in `read`.
+pub(super) fn of_answer(read: Map<String, Value>) -> Value {
+    let mut headers = Headers { properties: read, required: Vec::new() };
+    let outcomes = json!({"enum": ["success", "failure", "retry", "pending"]});
+    headers.may("x-saga-outcome", outcomes, "Decides, where it is there; else the content does.");
+    headers.names_its_command();
+    headers.schema()
+}
+
+impl Headers {
+    /// What every message of the orchestrator has.
+    fn of_the_orchestrator(plan: &Plan, key: &str) -> Self {
+        let mut headers = Self::default();
+        headers.must("x-saga-id", uuid(), "The instance.");
+        headers.must("x-saga-name", constant(&plan.saga), "Name of the saga.");
+        headers.must("x-saga-version", constant(&plan.version.to_string()), "Version of the definition.");
+        headers.trace("Trace context of the start event, if it had one.");
+        headers.must("message_id", uuid(), "AMQP property. A copy of the same message has the same id.");
+        headers.must("type", constant(key), "AMQP property: the routing key.");
+        headers.must("app_id", constant("sagamq"), "AMQP property: the sender.");
+        headers.must(
+            "timestamp",
+            json!({"type": "integer"}),
+            "AMQP property: when it was decided, in seconds since 1970.",
+        );
+        headers
+    }
+
+    /// What every message of a step has.
+    fn of_step(plan: &Plan, step: &Step, phase: Phase, key: &str) -> Self {
+        let mut headers = Self::of_the_orchestrator(plan, key);
+        headers.must("x-saga-step", constant(&step.name), "Name of the step.");
+        headers.must("x-saga-phase", constant(phase.as_str()), "Whether the step is done or undone.");
+        let number = json!({"type": "string", "pattern": "^[1-9][0-9]*$"});
+        headers.must("x-saga-attempt", number, "Which sending it is, from 1.");
+        headers
+    }
+
+    fn names_its_command(&mut self) {
+        self.may("correlation_id", text(), "AMQP property: that of the command that is answered.");
+        self.may("x-saga-command-id", text(), "That of the command, instead of `correlation_id`.");
+    }
+
+    fn trace(&mut self, what: &str) {
+        self.may("traceparent", text(), what);
+        self.may("tracestate", text(), what);
+    }
+
+    fn must(&mut self, name: &'static str, schema: Value, description: &str) {
+        self.required.push(name);
+        self.may(name, schema, description);
+    }
+
+    fn may(&mut self, name: &str, mut schema: Value, description: &str) {
+        schema["description"] = description.into();
+        self.properties.insert(name.to_owned(), schema);
+    }
+
+    fn schema(self) -> Value {
+        object(self.properties, self.required)
+    }
+}
+
+fn text() -> Value {
+    json!({"type": "string"})
+}
+
+fn uuid() -> Value {
+    json!({"type": "string", "format": "uuid"})
+}
+
+fn time() -> Value {
+    json!({"type": "string", "format": "date-time"})
+}
+
+fn constant(value: &str) -> Value {
+    json!({"type": "string", "const": value})
+}

@@ -1,0 +1,306 @@
+//! Operations: what a participant receives and sends, with the message of each.
+
+use serde_json::{Value, json};
+
+use super::channel::BINDING;
+use super::header;
+use super::payload::{Kind, Read, made, origin};
+use crate::depict::english;
+use crate::depict::words::{patience, title};
+use crate::saga::expression::Expression;
+use crate::saga::id::Phase;
+use crate::saga::plan::{Call, Delay, Emission, OutcomeKind, Plan, ReplyRule, Step, Subscription, Work};
+use crate::saga::template::Template;
+
+/// One message that a participant receives or sends.
+pub(super) struct Operation {
+    /// Of the operation and of its message.
+    pub(super) id: String,
+    pub(super) participant: String,
+    pub(super) action: Action,
+    pub(super) exchange: String,
+    /// A routing key, or a pattern.
+    pub(super) key: String,
+    pub(super) summary: String,
+    pub(super) message: Value,
+    /// What answers a command, at the queue in `reply_to`.
+    pub(super) replies: Vec<Reply>,
+}
+
+/// A reply; those that read the same for all commands share their id.
+pub(super) struct Reply {
+    pub(super) id: String,
+    pub(super) message: Value,
+}
+
+/// What the participant does.
+#[derive(Clone, Copy)]
+pub(super) enum Action {
+    Receive,
+    Send,
+}
+
+impl Action {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Action::Receive => "receive",
+            Action::Send => "send",
+        }
+    }
+}
+
+/// All that is exchanged for a saga, in the order in which it is.
+pub(super) fn operations(plan: &Plan) -> Vec<Operation> {
+    let mut operations = vec![start(plan)];
+    operations.extend(cancel(plan));
+    for step in &plan.steps {
+        operations.extend(Phase::BOTH.into_iter().flat_map(|phase| of_step(plan, step, phase)));
+    }
+    operations.extend(notices(plan));
+    operations
+}
+
+fn start(plan: &Plan) -> Operation {
+    let mut read = Read::default();
+    read.expression(&plan.start.business_key, "event", Kind::Key);
+    for expression in plan.start.input.expressions() {
+        read.expression(expression, "event", Kind::Required);
+    }
+    for (_, attribute) in &plan.attributes {
+        read.expression(attribute, "event", Kind::Optional);
+    }
+    for expression in later_expressions(plan) {
+        for path in expression.references().iter().filter(|path| path[0] == "input") {
+            if let Some(from) = origin(&plan.start.input, &path[1..]) {
+                read.path(&from, expression, Kind::Optional);
+            }
+        }
+    }
+    let summary = format!("Starts an instance of {}.", title(plan));
+    let headers = header::of_event(read.headers());
+    Operation { id: id(plan, "start"), ..event(&plan.start.on, summary, headers, &read) }
+}
+
+fn cancel(plan: &Plan) -> Option<Operation> {
+    let cancel = plan.cancel.as_ref()?;
+    let mut read = Read::default();
+    read.expression(&cancel.business_key, "event", Kind::Key);
+    let summary = format!("Cancels an instance of {}.", title(plan));
+    let headers = header::of_event(read.headers());
+    Some(Operation { id: id(plan, "cancel"), ..event(&cancel.on, summary, headers, &read) })
+}
+
+/// What is sent to do or undo a step, and the events that the step listens to.
+fn of_step(plan: &Plan, step: &Step, phase: Phase) -> Vec<Operation> {
+    let id = id(plan, &format!("{}.{}", step.name, phase.as_str()));
+    let mut operations = Vec::new();
+    if let Some(call) = step.call(phase) {
+        operations.push(command(plan, step, phase, call, &id));
+    }
+    if let (Phase::Action, Some(emission)) = (phase, step.emission()) {
+        let summary = format!("Told by step {} of {}.", step.name, title(plan));
+        operations.push(emitted(&id, emission, summary, header::of_event_of(plan, step, &emission.key)));
+    }
+    let mut listened: Vec<&Subscription> = Vec::new();
+    for on in step.rules(phase).iter().filter_map(|rule| rule.on.as_ref()) {
+        if !listened.contains(&on) {
+            listened.push(on);
+        }
+    }
+    let answers = listened.into_iter().zip(1..);
+    operations.extend(answers.map(|(on, number)| Operation {
+        id: format!("{id}.event_{number}"),
+        ..answer(plan, step, phase, on)
+    }));
+    operations
+}
+
+fn command(plan: &Plan, step: &Step, phase: Phase, call: &Call, id: &str) -> Operation {
+    let verb = if phase == Phase::Action { "do" } else { "undo" };
+    let summary = format!("Asks to {verb} step {} of {}.", step.name, title(plan));
+    let headers = header::of_command(plan, step, phase, &call.key);
+    let mut message = sent(&call.key, &summary, headers, made(&call.body));
+    message["description"] = format!("Awaits an answer for {}.", patience(call)).into();
+    message["correlationId"] = correlation_id();
+    Operation {
+        id: id.to_owned(),
+        participant: call.exchange.clone(),
+        action: Action::Receive,
+        exchange: call.exchange.clone(),
+        key: call.key.clone(),
+        summary,
+        message,
+        replies: replies(id, call, kept(step, phase)),
+    }
+}
+
+/// What is kept of an answer. A compensation keeps nothing.
+fn kept(step: &Step, phase: Phase) -> Option<&Template> {
+    step.output.as_ref().filter(|_| phase == Phase::Action)
+}
+
+fn replies(id: &str, call: &Call, output: Option<&Template>) -> Vec<Reply> {
+    let reply = |name: &str, summary: &str, outcome, payload| {
+        let message = json!({
+            "name": name,
+            "summary": summary,
+            "headers": header::of_reply(outcome),
+            "correlationId": correlation_id(),
+            "payload": payload,
+        });
+        Reply { id: name.to_owned(), message }
+    };
+    let mut read = Read::default();
+    for expression in output.into_iter().flat_map(Template::expressions) {
+        read.expression(expression, "reply", Kind::Required);
+    }
+    let done = read.schema_of("data");
+    let mut replies = vec![
+        reply(&format!("{id}.success"), "It is done.", Some(OutcomeKind::Success), done),
+        reply("reply.failure", "It is refused for good.", Some(OutcomeKind::Failure), json!({})),
+        reply("reply.retry", "Not now.", Some(OutcomeKind::Retry), json!({})),
+        reply("reply.pending", "It is still being worked on.", Some(OutcomeKind::Pending), json!({})),
+    ];
+    let rules: Vec<_> = call.replies.iter().filter(|rule| rule.on.is_none()).collect();
+    if !rules.is_empty() {
+        let read = read_by(&rules, output, "reply");
+        let mut read = reply(&format!("{id}.reply"), "Its content tells.", None, read.schema_of("data"));
+        read.message["description"] = by_content(&rules).into();
+        replies.push(read);
+    }
+    replies
+}
+
+/// An event that answers the command of a step, or that the step waits for.
+fn answer(plan: &Plan, step: &Step, phase: Phase, on: &Subscription) -> Operation {
+    let rules: Vec<_> = step.rules(phase).iter().filter(|rule| rule.on.as_ref() == Some(on)).collect();
+    let call = step.call(phase);
+    let root = if call.is_some() { "reply" } else { "event" };
+    let mut read = read_by(&rules, kept(step, phase), root);
+    for rule in &rules {
+        match &rule.business_key {
+            Some(key) => read.expression(key, root, Kind::Optional),
+            None => read.expression(&plan.start.business_key, "event", Kind::Optional),
+        }
+    }
+    let (headers, told) = match call {
+        Some(_) => (header::of_answer(read.headers()), by_content(&rules)),
+        None => (header::of_event(read.headers()), format!("The first that matches:\n\n{}", listed(&rules))),
+    };
+    let mut operation = event(on, format!("Answers step {} of {}.", step.name, title(plan)), headers, &read);
+    operation.message["description"] = told.into();
+    if let Some(call) = call {
+        operation.participant.clone_from(&call.exchange);
+    }
+    operation
+}
+
+/// What rules read of an answer, and what the step keeps of it.
+fn read_by(rules: &[&ReplyRule], output: Option<&Template>, root: &str) -> Read {
+    let kept = output.into_iter().flat_map(Template::expressions);
+    let mut read = Read::default();
+    for expression in rules.iter().filter_map(|rule| rule.when.as_ref()).chain(kept) {
+        read.expression(expression, root, Kind::Optional);
+    }
+    read
+}
+
+fn by_content(rules: &[&ReplyRule]) -> String {
+    format!("Without the header `x-saga-outcome`, the first that matches:\n\n{}", listed(rules))
+}
+
+fn listed(rules: &[&ReplyRule]) -> String {
+    rules.iter().map(|rule| english::rule(rule)).collect::<Vec<_>>().join("\n")
+}
+
+/// An event that the definition listens to; its operation has no id yet.
+fn event(on: &Subscription, summary: String, headers: Value, read: &Read) -> Operation {
+    let plain = read.schema_of("data");
+    let enveloped = json!({
+        "title": "In a CloudEvent, or in an envelope.",
+        "type": "object",
+        "properties": {"data": plain},
+        "required": ["data"],
+    });
+    let message = json!({
+        "name": on.pattern,
+        "summary": summary,
+        "headers": headers,
+        "payload": {"anyOf": [plain, enveloped]},
+    });
+    Operation {
+        id: String::new(),
+        participant: on.exchange.clone(),
+        action: Action::Send,
+        exchange: on.exchange.clone(),
+        key: on.pattern.clone(),
+        summary,
+        message,
+        replies: Vec::new(),
+    }
+}
+
+/// The events that tell what became of an instance.
+fn notices(plan: &Plan) -> impl Iterator<Item = Operation> {
+    let notices = [
+        ("completed", "is completed", &plan.on_completed),
+        ("compensated", "is compensated", &plan.on_compensated),
+        ("parked", "is parked", &plan.on_parked),
+        ("cancel_refused", "is not cancelled, though that was asked", &plan.on_cancel_refused),
+    ];
+    notices.into_iter().filter_map(move |(name, what, emission)| {
+        let emission = emission.as_ref()?;
+        let summary = format!("Tells that an instance of {} {what}.", title(plan));
+        Some(emitted(&id(plan, name), emission, summary, header::of_notice(plan, &emission.key)))
+    })
+}
+
+/// An event of the orchestrator.
+fn emitted(id: &str, emission: &Emission, summary: String, headers: Value) -> Operation {
+    Operation {
+        id: id.to_owned(),
+        participant: emission.exchange.clone(),
+        action: Action::Receive,
+        exchange: emission.exchange.clone(),
+        key: emission.key.clone(),
+        message: sent(&emission.key, &summary, headers, made(&emission.body)),
+        summary,
+        replies: Vec::new(),
+    }
+}
+
+/// A message of the orchestrator.
+fn sent(key: &str, summary: &str, headers: Value, payload: Value) -> Value {
+    json!({
+        "name": key,
+        "summary": summary,
+        "headers": headers,
+        "payload": payload,
+        "bindings": {"amqp": {"messageType": key, "bindingVersion": BINDING}},
+    })
+}
+
+fn correlation_id() -> Value {
+    json!({"$ref": "#/components/correlationIds/command"})
+}
+
+/// Steps are named apart from what else a saga has by a second word.
+fn id(plan: &Plan, name: &str) -> String {
+    format!("{}.v{}.{name}", plan.saga, plan.version)
+}
+
+/// Every expression that sees the input.
+fn later_expressions(plan: &Plan) -> impl Iterator<Item = &Expression> {
+    let attributes = plan.attributes.iter().map(|(_, from)| from);
+    let conditions = plan.steps.iter().filter_map(|step| step.when.as_ref());
+    let rules = plan.listeners().flat_map(|(_, _, rules)| rules).filter_map(|rule| rule.when.as_ref());
+    let until = plan.steps.iter().filter_map(|step| match &step.work {
+        Work::Delay(Delay::Until(until)) => Some(until),
+        Work::Command(_) | Work::Wait(_) | Work::Delay(Delay::For(_)) | Work::Emit(_) => None,
+    });
+    let calls = plan.steps.iter().flat_map(|step| Phase::BOTH.map(|phase| step.call(phase))).flatten();
+    let bodies = calls.map(|call| &call.body).chain(plan.emissions().map(|emission| &emission.body));
+    let templates = bodies.chain(plan.steps.iter().filter_map(|step| step.output.as_ref()));
+    let in_templates = templates.flat_map(Template::expressions);
+    attributes.chain(conditions).chain(rules).chain(until).chain(in_templates)
+}
