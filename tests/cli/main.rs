@@ -21,6 +21,7 @@ mod stop;
 #[path = "../support/mod.rs"]
 mod support;
 mod topology;
+mod trip;
 
 use std::sync::LazyLock;
 
