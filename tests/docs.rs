@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[path = "docs/language.rs"]
+mod language;
+
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
@@ -96,9 +99,13 @@ fn sections() -> Vec<(&'static str, &'static str)> {
     sections.map(|section| section.split_once('\n').unwrap()).collect()
 }
 
-/// An example as the page says that it is to be read: before the frame, without the fields that it has.
-fn framed(example: &str) -> String {
-    let frame = blocks(CHECK, "yaml").into_iter().find(|block| block.starts_with("saga: parcel")).unwrap();
+/// The frame in which examples of problems are to be read.
+fn frame() -> &'static str {
+    blocks(CHECK, "yaml").into_iter().find(|block| block.starts_with("saga: parcel")).unwrap()
+}
+
+/// An example that is to be read in a frame: before it, without the fields that it has.
+fn framed(frame: &str, example: &str) -> String {
     if example.starts_with("saga:") {
         return example.to_owned();
     }
@@ -140,10 +147,10 @@ fn every_example_of_a_problem_is_refused_as_the_page_says_and_mended_by_what_fol
             in_files.push(*code);
             continue;
         };
-        let problems = compile::load("parcel.yaml", &framed(refused)).expect_err(code.as_str());
+        let problems = compile::load("parcel.yaml", &framed(frame(), refused)).expect_err(code.as_str());
         assert_eq!(problems.iter().map(|problem| problem.code).collect::<Vec<_>>(), [*code]);
         assert_eq!(says, [shown(&problems)], "{code}");
-        if let Err(problems) = compile::load("parcel.yaml", &framed(mended)) {
+        if let Err(problems) = compile::load("parcel.yaml", &framed(frame(), mended)) {
             panic!("{code}: {}", shown(&problems));
         }
     }
@@ -166,10 +173,10 @@ fn every_problem_of_files_and_folders_is_told_as_the_page_says() {
     assert_told("nowhere.yaml", Code::Unreadable);
     assert_told("sagas", Code::NoDefinition);
     for name in ["first.yaml", "second.yaml"] {
-        fs::write(sagas.join(name), framed("")).unwrap();
+        fs::write(sagas.join(name), framed(frame(), "")).unwrap();
     }
     assert_told("sagas", Code::RepeatedVersion);
-    fs::write(sagas.join("second.yaml"), framed("version: 2")).unwrap();
+    fs::write(sagas.join("second.yaml"), framed(frame(), "version: 2")).unwrap();
     let (loaded, problems) = definitions::load_paths(&[sagas]);
     assert_eq!((loaded.len(), problems.len()), (2, 0), "{}", shown(&problems));
 }
