@@ -124,6 +124,11 @@ impl Catalog {
         Ok(plan)
     }
 
+    /// The plan that a new instance of a saga starts with.
+    pub fn in_force(&self, saga: &str) -> Option<Arc<Plan>> {
+        self.starting.iter().find(|plan| plan.saga == saga).cloned()
+    }
+
     /// The plans that new instances start with.
     pub fn starting(&self) -> Vec<Arc<Plan>> {
         self.starting.clone()

@@ -1,5 +1,7 @@
 //! Definition files on disk.
 
+mod calls;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
@@ -89,6 +91,7 @@ pub fn load_paths(paths: &[PathBuf]) -> (Vec<Loaded>, Vec<Problem>) {
         }
     }
     problems.extend(repeats(&loaded));
+    problems.extend(calls::problems(&loaded));
     (loaded, problems)
 }
 

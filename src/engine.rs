@@ -17,6 +17,7 @@ use crate::catalog::{Catalog, CatalogError};
 use crate::delivery::{Delivery, Release, Report, Token, Verdict};
 use crate::fault::{self, Bug, Point};
 use crate::metric;
+use crate::saga::called::Told;
 use crate::saga::fact::{Fact, HistoryEntry, Recorded};
 use crate::saga::id::InstanceId;
 use crate::saga::instance::Instance;
@@ -28,6 +29,7 @@ use crate::saga::transition::{self, Decision, Event};
 use crate::store::{Batch, Correlation, DeadLetter, Reader, Removal, StoreError};
 use crate::timers::Timers;
 
+mod calls;
 mod recovery;
 
 pub use recovery::Recovered;
@@ -54,6 +56,8 @@ pub struct Engine {
     marked: VecDeque<(Timestamp, InstanceId)>,
     /// Instances whose removal is not committed yet: for all that comes in, they are gone.
     leaving: HashSet<InstanceId>,
+    /// What instances have told each other in the decision under way.
+    told: VecDeque<Told>,
     open: usize,
     gathering: Gathered,
     taken: u64,
@@ -137,6 +141,7 @@ impl Engine {
             timers: Timers::default(),
             marked: VecDeque::new(),
             leaving: HashSet::new(),
+            told: VecDeque::new(),
             open: 0,
             gathering: Gathered::default(),
             taken: 0,
@@ -225,6 +230,7 @@ impl Engine {
         let mut decision = transition::transition(&cached.plan, &mut cached.instance, event, now);
         let refused = decision.refused.take();
         self.keep(id, decision, None, now);
+        self.pass_on(now)?;
         Ok(refused.map_or(Ordered::Done, Ordered::Refused))
     }
 
@@ -361,11 +367,24 @@ impl Engine {
         counter!(metric::STARTS, "saga" => plan.saga.clone()).increment(1);
         self.cache.put(instance, Arc::clone(plan), false);
         self.keep(id, decision, message.id.clone(), now);
+        self.pass_on(now)?;
         Ok(Fate::Settled)
     }
 
-    /// Hands an event to an instance.
+    /// Hands an event to an instance, and to others what follows for them.
     pub(crate) fn apply(
+        &mut self,
+        id: InstanceId,
+        event: Event,
+        causation_id: Option<String>,
+        now: Timestamp,
+    ) -> Result<Applied, EngineError> {
+        let applied = self.apply_alone(id, event, causation_id, now)?;
+        self.pass_on(now)?;
+        Ok(applied)
+    }
+
+    fn apply_alone(
         &mut self,
         id: InstanceId,
         event: Event,
@@ -405,6 +424,7 @@ impl Engine {
     /// Gathers what a decision has to store and to release.
     fn keep(&mut self, id: InstanceId, decision: Decision, causation_id: Option<String>, now: Timestamp) {
         let cached = self.cache.get_mut(id).expect("only loaded instances are decided on");
+        self.told.extend(decision.told.iter().cloned());
         self.timers.arm(id, cached.instance.next_due());
         audit::tell(&cached.instance, &decision);
         if decision.facts.is_empty() {

@@ -27,7 +27,7 @@ const OPERATIONS: &str = include_str!("../docs/operations.md");
 const GUARANTEES: &str = include_str!("../docs/guarantees.md");
 
 /// Whole definitions that the pages have at least, so that none is skipped by mistake.
-const WHOLE_DEFINITIONS: usize = 5;
+const WHOLE_DEFINITIONS: usize = 7;
 
 /// The fenced blocks of a page in this language.
 fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
@@ -155,7 +155,9 @@ fn every_example_of_a_problem_is_refused_as_the_page_says_and_mended_by_what_fol
         }
     }
     // What is about files and folders is shown below.
-    assert_eq!(in_files, [Code::Unreadable, Code::NoDefinition, Code::RepeatedVersion]);
+    let about_files =
+        [Code::Unreadable, Code::NoDefinition, Code::RepeatedVersion, Code::UnknownSaga, Code::CalledPivot];
+    assert_eq!(in_files, about_files);
 }
 
 #[test]
@@ -177,8 +179,26 @@ fn every_problem_of_files_and_folders_is_told_as_the_page_says() {
     }
     assert_told("sagas", Code::RepeatedVersion);
     fs::write(sagas.join("second.yaml"), framed(frame(), "version: 2")).unwrap();
-    let (loaded, problems) = definitions::load_paths(&[sagas]);
+    let (loaded, problems) = definitions::load_paths(std::slice::from_ref(&sagas));
     assert_eq!((loaded.len(), problems.len()), (2, 0), "{}", shown(&problems));
+
+    // One saga that calls another.
+    let kind = |kind: &str| framed(frame(), &format!("steps:\n  - {{call: clear, saga: customs{kind}}}"));
+    fs::remove_file(sagas.join("second.yaml")).unwrap();
+    fs::write(sagas.join("first.yaml"), kind("")).unwrap();
+    assert_told("sagas", Code::UnknownSaga);
+    let with_pivot = "steps: [{step: clear, kind: pivot, command: {exchange: customs, key: clear}}]";
+    let customs = framed(frame(), &format!("{with_pivot}\nsaga: customs"));
+    fs::write(sagas.join("customs.yaml"), &customs).unwrap();
+    assert_told("sagas", Code::CalledPivot);
+    fs::write(sagas.join("first.yaml"), kind(", kind: pivot")).unwrap();
+    let (loaded, problems) = definitions::load_paths(std::slice::from_ref(&sagas));
+    assert_eq!((loaded.len(), problems.len()), (2, 0), "{}", shown(&problems));
+    fs::write(sagas.join("customs.yaml"), customs.replace(with_pivot, "steps: [{call: back, saga: parcel}]"))
+        .unwrap();
+    let (_, problems) = definitions::load_paths(&[sagas]);
+    let codes: Vec<_> = problems.iter().map(|problem| problem.code).collect();
+    assert_eq!(codes, [Code::EndlessCalls; 2], "{}", shown(&problems));
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[path = "transition/calls.rs"]
+mod calls;
 #[path = "transition/parallel.rs"]
 mod parallel;
 #[path = "transition/waits.rs"]
@@ -11,6 +13,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use sagamq::saga::called::Told;
 use sagamq::saga::command;
 use sagamq::saga::compile::load;
 use sagamq::saga::fact::{Fact, Failure, HistoryEntry, Ignored, Recorded};
@@ -82,6 +85,7 @@ struct Run {
     now: Timestamp,
     history: Vec<HistoryEntry>,
     sent: Vec<Outgoing>,
+    told: Vec<Told>,
 }
 
 impl Run {
@@ -99,7 +103,7 @@ impl Run {
         let event = Message { id: Some("e-1".to_owned()), data, ..Message::default() };
         let key = business_key(&plan, &event).unwrap();
         let (instance, decision) = start(&plan, key, &event, now).unwrap();
-        let mut run = Self { plan, instance, now, history: Vec::new(), sent: Vec::new() };
+        let mut run = Self { plan, instance, now, history: Vec::new(), sent: Vec::new(), told: Vec::new() };
         run.keep(decision);
         run
     }
@@ -111,6 +115,7 @@ impl Run {
             self.history.push(HistoryEntry { revision, causation_id: None, facts: decision.facts.clone() });
         }
         self.sent.extend(decision.outgoing);
+        self.told.extend(decision.told);
         decision.facts
     }
 

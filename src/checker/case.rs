@@ -107,7 +107,12 @@ impl<'a> Cases<'a> {
 
     /// The case of an instance.
     pub(super) fn of(&self, saga: &str, business_key: &str) -> Option<&Case<'a>> {
-        self.by_id.get(&InstanceId::new(saga, business_key)).map(|index| &self.all[*index])
+        self.by_id(InstanceId::new(saga, business_key))
+    }
+
+    /// The case of an instance, by its id.
+    pub(super) fn by_id(&self, id: InstanceId) -> Option<&Case<'a>> {
+        self.by_id.get(&id).map(|index| &self.all[*index])
     }
 
     /// The case whose command a reply answers, by the reply's id.

@@ -110,7 +110,11 @@ fn the_record_is_the_fold(case: &Case<'_>) -> Option<String> {
 
 /// I5.
 fn it_may_have_happened(moment: &Moment<'_>) -> Option<String> {
-    let Fact::Dispatched { step, phase: Phase::Compensation, .. } = moment.fact else { return None };
+    let (Fact::Dispatched { step, phase: Phase::Compensation, .. }
+    | Fact::Recalled { step, phase: Phase::Compensation }) = moment.fact
+    else {
+        return None;
+    };
     let state = moment.before.steps.get(*step)?;
     if state.action.attempt > 0 && state.status != StepStatus::Failed {
         return None;
@@ -120,7 +124,11 @@ fn it_may_have_happened(moment: &Moment<'_>) -> Option<String> {
 
 /// I6.
 fn it_goes_backwards(moment: &Moment<'_>) -> Option<String> {
-    let Fact::Dispatched { step, phase: Phase::Compensation, attempt: 1 } = moment.fact else { return None };
+    let (Fact::Dispatched { step, phase: Phase::Compensation, attempt: 1 }
+    | Fact::Recalled { step, phase: Phase::Compensation }) = moment.fact
+    else {
+        return None;
+    };
     let plan = moment.plan?;
     let name = moment.name(*step);
     let steps = || plan.steps.iter().zip(&moment.before.steps);
@@ -136,7 +144,7 @@ fn it_goes_backwards(moment: &Moment<'_>) -> Option<String> {
         let stands = match state.status {
             StepStatus::Pending | StepStatus::Failed | StepStatus::Skipped | StepStatus::Compensated => false,
             StepStatus::Dispatched | StepStatus::Compensating => true,
-            StepStatus::Succeeded | StepStatus::Unknown => plan.compensation.is_some(),
+            StepStatus::Succeeded | StepStatus::Unknown => plan.is_undoable(),
         };
         if above[index] && stands {
             return Some(format!("step {name} is undone before {}, which requires it", state.name));

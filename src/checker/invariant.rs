@@ -43,11 +43,13 @@ pub enum Invariant {
     I17,
     /// No secret is told.
     I18,
+    /// Who calls and who is called end the same way.
+    I19,
 }
 
 impl Invariant {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::I1,
         Self::I2,
         Self::I3,
@@ -66,6 +68,7 @@ impl Invariant {
         Self::I16,
         Self::I17,
         Self::I18,
+        Self::I19,
     ];
 
     /// The invariant in a line.
@@ -91,6 +94,7 @@ impl Invariant {
             Self::I16 => "an instance keeps the definition that it started with",
             Self::I17 => "a record is the fold of its history",
             Self::I18 => "no secret is in any log, error, metric or page",
+            Self::I19 => "an instance that was called ends as the one that called it",
         }
     }
 }

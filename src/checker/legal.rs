@@ -8,7 +8,7 @@ use super::histories::Moment;
 use crate::saga::fact::{Fact, Ignored, Tells};
 use crate::saga::id::Phase;
 use crate::saga::instance::{Awaiting, Status, StepState, StepStatus};
-use crate::saga::plan::Kind;
+use crate::saga::plan::{Kind, Step};
 use crate::saga::transition::IGNORED_RECORDED;
 
 /// What is wrong with a fact where it stands; `None` where it is legal.
@@ -35,6 +35,9 @@ fn step_of(fact: &Fact) -> Option<usize> {
         | Fact::Awaited { step, .. }
         | Fact::CameEarly { step, .. }
         | Fact::Delayed { step, .. }
+        | Fact::Called { step, .. }
+        | Fact::Stalled { step }
+        | Fact::Recalled { step, .. }
         | Fact::Dispatched { step, .. }
         | Fact::Published { step, .. }
         | Fact::Unroutable { step, .. }
@@ -77,6 +80,30 @@ fn of_step(moment: &Moment<'_>, index: usize, state: &StepState) -> Option<&'sta
             (state.status == Pending && before.status == Status::Running && has_its_turn(moment, index))
                 || ordered(moment),
             "only a step that has its turn begins to wait, or one that a person says",
+        ),
+        Fact::Called { attempt, .. } => unless(
+            attempt == attempt_of(Phase::Action).saturating_add(1)
+                && ((state.status == Pending
+                    && before.status == Status::Running
+                    && has_its_turn(moment, index))
+                    || (ordered(moment) && state.status == Failed)),
+            "a saga is called by a step that has its turn, or on order after it has failed",
+        ),
+        Fact::Stalled { .. } => unless(
+            [Phase::Action, Phase::Compensation]
+                .into_iter()
+                .any(|phase| matches!(awaiting(phase), Awaiting::Called | Awaiting::Recalled)),
+            "only a called instance that is awaited can be parked",
+        ),
+        Fact::Recalled { phase: Phase::Action, .. } => unless(
+            before.is_stopping() && awaiting(Phase::Action) == Awaiting::Called,
+            "what is under way is recalled once, when the instance stops",
+        ),
+        Fact::Recalled { phase: Phase::Compensation, .. } => unless(
+            before.status == Status::Compensating
+                && matches!(state.status, StepStatus::Succeeded | Unknown)
+                && never_undone,
+            "a called saga is undone once, when the instance goes back",
         ),
         Fact::CameEarly { .. } => unless(
             !ended && state.status == Pending && state.early.is_none(),
@@ -180,8 +207,17 @@ fn of_instance(moment: &Moment<'_>) -> Option<&'static str> {
         Fact::Completed => (
             running
                 && !before.is_stopping()
+                && before.caller.is_none_or(|caller| !caller.undoable || before.held)
                 && !any(|status| !matches!(status, StepStatus::Succeeded | StepStatus::Skipped)),
             "an instance is completed when every step is settled",
+        ),
+        Fact::Held => (
+            running
+                && !before.is_stopping()
+                && !before.held
+                && before.caller.is_some_and(|caller| caller.undoable)
+                && !any(|status| !matches!(status, StepStatus::Succeeded | StepStatus::Skipped)),
+            "an instance is held once, when every step is settled and its caller may still turn back",
         ),
         Fact::AllCompensated => (
             before.status == Status::Compensating && nothing_is_left_to_undo(moment),
@@ -236,9 +272,8 @@ fn pivot_passed(moment: &Moment<'_>) -> Option<bool> {
 }
 
 fn nothing_is_left_to_undo(moment: &Moment<'_>) -> bool {
-    let compensations = |index: usize| {
-        moment.plan.and_then(|plan| plan.steps.get(index)).is_some_and(|step| step.compensation.is_some())
-    };
+    let compensations =
+        |index: usize| moment.plan.and_then(|plan| plan.steps.get(index)).is_some_and(Step::is_undoable);
     let steps = moment.before.steps.iter().enumerate();
     !steps.map(|(index, state)| (state.status, compensations(index))).any(|(status, undoable)| match status {
         StepStatus::Dispatched | StepStatus::Compensating => true,

@@ -16,9 +16,11 @@
 //! | `effects` | I3, I4, I10, I12: what was done, by the ledgers |
 //! | `messages` | I5, I7, I9, I15, I16: what was sent, by the tap |
 //! | `histories` | I5, I6, I14, I15, I17: what was decided, fact by fact |
+//! | `calls` | I19: what calls, and what is called |
 //! | `legal` | I11: which fact may stand where |
 //! | `time_line` | all that is known of one instance, in the order of time |
 
+mod calls;
 mod case;
 mod effects;
 pub mod evidence;

@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 
 use super::case::{Cases, Looked};
 use super::evidence::{Evidence, Placing};
-use super::{Invariant, effects, histories, messages, starts, time_line};
+use super::{Invariant, calls, effects, histories, messages, starts, time_line};
 use crate::saga::fact::Fact;
 use crate::saga::id::InstanceId;
 use crate::saga::instance::Status;
@@ -84,6 +84,7 @@ pub(super) fn report(evidence: &Evidence, looked: Looked, found: Vec<Violation>)
     starts::check(&cases, &mut findings);
     effects::check(&cases, &mut findings);
     messages::check(&cases, &mut findings);
+    calls::check(&cases, &mut findings);
     for case in &cases.all {
         histories::check(case, &mut findings);
     }

@@ -8,7 +8,7 @@ use super::evidence::{Acked, Placed, Placing, Settled};
 use super::report::Findings;
 use crate::saga::fact::Fact;
 use crate::saga::id::InstanceId;
-use crate::saga::instance::Status;
+use crate::saga::instance::{Instance, Status};
 use crate::saga::transition::IGNORED_RECORDED;
 use crate::store::MAX_DEAD_LETTERS;
 
@@ -22,7 +22,7 @@ pub(super) fn check(cases: &Cases<'_>, found: &mut Findings) {
     no_instance_is_there_twice(cases, found);
     for case in &cases.all {
         it_has_one_start(case, found);
-        it_has_ended(case, found);
+        it_has_ended(cases, case, found);
     }
     acks_come_after_the_effect(cases, found);
     rejections_are_dead_letters(cases, &given_up, found);
@@ -89,8 +89,17 @@ fn every_instance_was_placed(cases: &Cases<'_>, found: &mut Findings) {
         _ => None,
     });
     let starts: HashSet<_> = starts.collect();
-    for case in cases.all.iter().filter(|case| !starts.contains(&case.id())) {
-        found.add(I1, Some(case.id()), "nobody placed a start event for it".to_owned());
+    let called = cases.all.iter().flat_map(Case::facts).filter_map(|fact| match fact {
+        Fact::Called { instance, .. } => Some(*instance),
+        _ => None,
+    });
+    let called: HashSet<_> = called.collect();
+    let is_started = |case: &Case<'_>| match case.instance().caller {
+        Some(_) => called.contains(&case.id()),
+        None => starts.contains(&case.id()),
+    };
+    for case in cases.all.iter().filter(|case| !is_started(case)) {
+        found.add(I1, Some(case.id()), "nobody placed a start event for it, or called it".to_owned());
     }
 }
 
@@ -121,9 +130,13 @@ fn it_has_one_start(case: &Case<'_>, found: &mut Findings) {
     }
 }
 
-/// I2. That it has ended and still has something to publish is I9.
-fn it_has_ended(case: &Case<'_>, found: &mut Findings) {
+/// I2. That it has ended and still has something to publish is I9. What is held for a caller that waits for a
+/// person waits for that person too.
+fn it_has_ended(cases: &Cases<'_>, case: &Case<'_>, found: &mut Findings) {
     let instance = case.instance();
+    if is_held_for_parked(cases, instance) {
+        return;
+    }
     if instance.is_open() {
         found.stuck += 1;
     }
@@ -134,6 +147,16 @@ fn it_has_ended(case: &Case<'_>, found: &mut Findings) {
         };
         found.add(I2, Some(instance.id), format!("it is still {} and {due}", instance.status));
     }
+}
+
+fn is_held_for_parked(cases: &Cases<'_>, instance: &Instance) -> bool {
+    let mut of = instance;
+    while of.held
+        && let Some(caller) = of.caller.and_then(|caller| cases.by_id(caller.instance))
+    {
+        of = caller.instance();
+    }
+    instance.held && of.status == Status::Parked
 }
 
 /// I8, of what was acked. Only what cannot be judged wrongly is judged:

@@ -86,6 +86,15 @@ fn outline(blocks: &[Block], between: &str) -> String {
         Block::Wait(wait) => format!("{} (wait)", wait.wait.value),
         Block::Delay(delay) => format!("{} (delay)", delay.delay.value),
         Block::Emit(emit) => format!("{} (emit)", emit.emit.value),
+        Block::Call(call) => {
+            let is_pivot = call.kind.as_ref().is_some_and(|kind| kind.value == definition::Kind::Pivot);
+            format!(
+                "{} (calls {}{})",
+                call.call.value,
+                call.saga.value,
+                if is_pivot { ", pivot" } else { "" }
+            )
+        }
         Block::Parallel(parallel) => format!("[{}]", outline(&parallel.steps, " | ")),
         Block::Sequence(sequence) => outline(&sequence.steps, " -> "),
     };

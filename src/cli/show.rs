@@ -129,6 +129,8 @@ fn step_line(step: &StepView, has_ended: bool, name_width: usize) -> String {
             "reply" => line.push_str(&format!(", awaits the reply until {due}")),
             "event" => line.push_str(&format!(", awaits the event until {due}")),
             "time" => line.push_str(&format!(", until {due}")),
+            "called" => line.push_str(", awaits the saga that it called"),
+            "recalled" => line.push_str(", awaits that the called saga has turned back"),
             "retry" => line.push_str(&format!(", next attempt at {due}")),
             _ => {}
         }
@@ -152,6 +154,10 @@ fn sentence(fact: &FactView) -> String {
         "awaited" => "waits for the event",
         "came_early" => "the event came before its turn",
         "delayed" => "waits",
+        "called" => "called another saga",
+        "recalled" => "told the called saga to turn back",
+        "stalled" => "the called saga is parked",
+        "held" => "done, its caller decides",
         "timed_out" if fact.attempt == Some(0) => "no event in time",
         "timed_out" => "no reply in time",
         "still_working" => "participant is still working",
@@ -196,7 +202,7 @@ fn sentence(fact: &FactView) -> String {
         .reason
         .as_ref()
         .map(|reason| if fact.fact == "ignored" { reason.replace('_', " ") } else { reason.clone() });
-    for detail in [&fact.to, &kind, &fact.message_id].into_iter().flatten() {
+    for detail in [&fact.to, &kind, &fact.called, &fact.message_id].into_iter().flatten() {
         text.push_str(&format!(", {detail}"));
     }
     if let Some(error) = &fact.error {

@@ -9,8 +9,8 @@ use super::words::{printable, title};
 use crate::saga::duration;
 use crate::saga::expression::Expression;
 use crate::saga::plan::{
-    AtDeadline, Call, Delay, Emission, Kind, OnTimeout, OutcomeKind, Plan, ReplyRule, Step, Subscription,
-    Wait, Work,
+    AtDeadline, Call, Delay, Emission, Kind, OnTimeout, OutcomeKind, Plan, ReplyRule, Step, SubSaga,
+    Subscription, Wait, Work,
 };
 use crate::saga::retry::{Jitter, RetryPolicy};
 use crate::saga::template::Template;
@@ -85,6 +85,7 @@ fn step(step: &Step) -> Vec<String> {
         Work::Delay(Delay::Until(until)) => {
             said.push(format!("Waits until {}, an RFC 3339 time.", code(&until.to_string())));
         }
+        Work::Saga(called) => said.extend(calling(step, called)),
         Work::Emit(emission) => {
             said.push(format!("Emits {}; nobody answers that.", emitted(emission)));
             said.push("It is done when the broker has confirmed it, or has no queue for it.".to_owned());
@@ -96,6 +97,23 @@ fn step(step: &Step) -> Vec<String> {
         said.push("If the undoing is refused or given up, the instance is parked.".to_owned());
     }
     said
+}
+
+/// Which saga is called, and what follows from its end.
+fn calling(step: &Step, called: &SubSaga) -> Vec<String> {
+    let undone = match step.kind {
+        Kind::Compensatable => [
+            "If that is compensated, the instance turns back.",
+            "Undone by the called saga itself, which turns back too.",
+        ],
+        Kind::Pivot => {
+            ["If that is compensated, the instance turns back.", "Once it is completed, it is not undone."]
+        }
+        Kind::Retriable => ["If that is compensated, the instance is parked.", "Nothing is undone."],
+    };
+    let calls = format!("Calls saga {} with {}, and waits for its end.", called.saga, value(&called.input));
+    let keeps = "Keeps what the `output` of that saga says.".to_owned();
+    [calls, keeps].into_iter().chain(undone.map(str::to_owned)).collect()
 }
 
 /// What is waited for, and what follows when it does not come.

@@ -111,7 +111,7 @@ pub(super) fn lines(plan: &Plan, node: Node) -> Vec<String> {
             let step = &plan.steps[step];
             let when = step.when.as_ref().map(|when| format!("when {}", printable(&when.to_string())));
             let kind = match step.kind {
-                Kind::Compensatable if step.compensation.is_none() && step.call(Phase::Action).is_some() => {
+                Kind::Compensatable if !step.is_undoable() && step.call(Phase::Action).is_some() => {
                     Some("nothing to undo")
                 }
                 Kind::Compensatable => None,
@@ -140,6 +140,7 @@ fn work(step: &Step) -> Vec<String> {
         }
         Work::Delay(Delay::For(time)) => vec![format!("waits {}", duration::format(*time))],
         Work::Delay(Delay::Until(until)) => vec![format!("waits until {}", printable(&until.to_string()))],
+        Work::Saga(called) => vec![format!("calls saga {}", called.saga)],
         Work::Emit(event) => vec![format!("emits {}", place(&event.exchange, &event.key))],
     }
 }

@@ -146,6 +146,7 @@ fn saga(business_key: &str, entries: Vec<Vec<Fact>>) -> (Instance, Vec<HistoryEn
         attributes: [("customer".to_owned(), "C-1".to_owned())].into(),
         deadline: Some(at(1_800_000)),
         event_id: Some("event-1".to_owned()),
+        caller: None,
         trace: None,
     };
     let all = [vec![Fact::Started(Box::new(started))]].into_iter().chain(entries);

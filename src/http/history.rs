@@ -64,6 +64,9 @@ pub struct FactView {
     /// The message that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,
+    /// The instance that was called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub called: Option<String>,
     /// The status that the instance went back to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
@@ -113,6 +116,14 @@ fn fact_view(instance: &Instance, recorded: &Recorded) -> FactView {
             ..step.map_or_else(|| plain("ordered"), |step| of_step("ordered", step))
         },
         Fact::Awaited { step, due } => FactView { due: Some(Time(*due)), ..of_step("awaited", *step) },
+        Fact::Called { step, attempt, instance } => FactView {
+            attempt: Some(*attempt),
+            called: Some(instance.to_string()),
+            ..of_step("called", *step)
+        },
+        Fact::Recalled { step, phase } => of_phase("recalled", *step, *phase),
+        Fact::Stalled { step } => of_step("stalled", *step),
+        Fact::Held => plain("held"),
         Fact::Delayed { step, until } => FactView { due: Some(Time(*until)), ..of_step("delayed", *step) },
         Fact::CameEarly { step, says: Early::Success(output) } => FactView {
             output: Some(output.clone()).filter(|output| !output.is_null()),

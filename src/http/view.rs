@@ -55,6 +55,12 @@ pub struct Summary {
     /// Why it is parked, else why it is stopping or was compensated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Reason>,
+    /// The instance that called it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<String>,
+    /// Whether it is done, and its caller has still to decide what becomes of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
 }
 
 /// All about one instance.
@@ -107,7 +113,8 @@ pub struct StepView {
 pub struct ProgressView {
     /// Attempts so far.
     pub attempts: u32,
-    /// What is awaited: `nothing`, `confirm`, `reply`, `event`, `time` or `retry`.
+    /// What is awaited: `nothing`, `confirm`, `reply`, `event`, `time`, `retry`, `called` (the end of
+    /// an instance that was called) or `recalled` (that it has turned back).
     pub awaiting: String,
     /// When the last attempt was decided.
     pub dispatched_at: Time,
@@ -211,6 +218,8 @@ impl Summary {
             ended_at: instance.ended_at.map(Time),
             deadline: instance.deadline.map(Time),
             error: instance.reason().map(Reason::from),
+            caller: instance.caller.map(|caller| caller.instance.to_string()),
+            held: instance.is_held(),
         }
     }
 }
@@ -286,6 +295,8 @@ impl From<&Progress> for ProgressView {
             Awaiting::Event(due) => ("event", Some(due)),
             Awaiting::Time(until) => ("time", Some(until)),
             Awaiting::Retry(due) => ("retry", Some(due)),
+            Awaiting::Called => ("called", None),
+            Awaiting::Recalled => ("recalled", None),
         };
         Self {
             attempts: progress.attempt,

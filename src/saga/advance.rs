@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            all settled
-//! running ------------------------------------------> completed
+//! running ------------------------------------------> completed, or held for the caller
 //!    | a step failed, deadline, cancelled
 //!    v
 //! stopping: steps in flight settle --- pivot succeeded ---> running
@@ -30,6 +30,7 @@ impl Transition<'_> {
     pub(super) fn advance(&mut self) {
         loop {
             let before = self.decision.facts.len();
+            self.park_if_stalled();
             match self.instance.status {
                 Status::Running if self.instance.is_stopping() => self.drain(),
                 Status::Running => self.go_forward(),
@@ -63,8 +64,7 @@ impl Transition<'_> {
             }
         }
         if (0..self.plan.steps.len()).all(|step| self.is_settled(step)) {
-            self.record(Fact::Completed);
-            self.notify();
+            self.settled();
         }
     }
 
@@ -86,6 +86,7 @@ impl Transition<'_> {
     pub(super) fn work(&mut self, step: usize, attempt: u32) {
         match &self.plan.steps[step].work {
             Work::Command(_) | Work::Emit(_) => self.dispatch(step, Phase::Action, attempt),
+            Work::Saga(called) => self.call_saga(step, called, attempt),
             Work::Wait(wait) => {
                 self.record(Fact::Awaited { step, due: self.now + wait.timeout });
                 match self.instance.steps[step].early.clone() {
@@ -152,7 +153,11 @@ impl Transition<'_> {
                     self.record(Fact::Failed { step, error });
                     continue;
                 }
-                Awaiting::Nothing | Awaiting::Confirm | Awaiting::Reply(_) => continue,
+                Awaiting::Called => {
+                    self.recall(step, Phase::Action);
+                    continue;
+                }
+                Awaiting::Nothing | Awaiting::Confirm | Awaiting::Reply(_) | Awaiting::Recalled => continue,
             }
             // Nothing is out for this step. The pivot alone is asked on: whether it happened decides
             // the direction.
@@ -182,7 +187,7 @@ impl Transition<'_> {
         for step in (0..steps).rev() {
             let to_undo = self.is_to_undo(step);
             if to_undo && !open[step] {
-                self.dispatch(step, Phase::Compensation, 1);
+                self.undo(step);
             }
             let status = self.instance.steps[step].status;
             open[step] |= to_undo || matches!(status, StepStatus::Compensating | StepStatus::Dispatched);
@@ -198,6 +203,15 @@ impl Transition<'_> {
         if !open.contains(&true) {
             self.record(Fact::AllCompensated);
             self.notify();
+            self.tell_compensated();
+        }
+    }
+
+    /// Begins to undo a step.
+    fn undo(&mut self, step: usize) {
+        match self.plan.steps[step].work {
+            Work::Saga(_) => self.recall(step, Phase::Compensation),
+            _ => self.dispatch(step, Phase::Compensation, 1),
         }
     }
 
@@ -236,6 +250,6 @@ impl Transition<'_> {
             StepStatus::Unknown => !fault::planted(Bug::UnknownNotUndone),
             _ => false,
         };
-        may_have_happened && self.plan.steps[step].compensation.is_some()
+        may_have_happened && self.plan.steps[step].is_undoable()
     }
 }

@@ -21,7 +21,7 @@ impl Transition<'_> {
 
     fn action_reply(&mut self, answer: Answer, outcome: Outcome) {
         let step = answer.step;
-        if matches!(self.plan.steps[step].work, Work::Delay(_) | Work::Emit(_)) {
+        if !matches!(self.plan.steps[step].work, Work::Command(_) | Work::Wait(_)) {
             return self.ignore_reply(Ignored::UnexpectedReply, answer);
         }
         match (self.instance.steps[step].status, outcome) {
@@ -101,7 +101,7 @@ impl Transition<'_> {
         }
     }
 
-    fn succeed(&mut self, step: usize, output: Result<serde_json::Value, Failure>) {
+    pub(super) fn succeed(&mut self, step: usize, output: Result<serde_json::Value, Failure>) {
         match output {
             Ok(output) => self.record(Fact::Succeeded { step, output }),
             Err(error) => {

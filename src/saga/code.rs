@@ -96,6 +96,11 @@ codes! {
     // Versions.
     VersionZero "S0701" "a version of zero",
     RepeatedVersion "S0702" "a version that is defined twice",
+
+    // Sagas that call sagas.
+    UnknownSaga "S0801" "a call of a saga that is not there",
+    EndlessCalls "S0802" "sagas that call each other in a circle",
+    CalledPivot "S0803" "a call that could not be undone",
 }
 
 impl Code {

@@ -116,6 +116,7 @@ impl Compiler<'_> {
             place: "the end",
             ..Names::default()
         };
+        let at_output = Names { saga: &SAGA_FIELDS[..LASTING_SAGA_FIELDS], place: "`output`", ..at_end };
         Plan {
             saga: definition.saga.value.clone(),
             version: definition.version.value,
@@ -143,6 +144,7 @@ impl Compiler<'_> {
                 business_key: self.key(&cancel.business_key, &at_start.at("a cancellation")),
             }),
             steps: nodes.iter().map(|node| self.step(node, &steps)).collect(),
+            output: definition.output.as_ref().map(|output| self.template(output, &at_output)),
             on_completed: self.ending(definition.on_completed.as_ref(), &at_end),
             on_compensated: self.ending(definition.on_compensated.as_ref(), &at_end),
             on_parked: self.ending(definition.on_parked.as_ref(), &at_end),
@@ -171,7 +173,7 @@ impl Compiler<'_> {
         let mut on_timeout = plan::OnTimeout::Retry;
         let work = match node.form {
             Form::Step(step) => {
-                kind = kind_of(step);
+                kind = kind_of(node.form);
                 on_timeout = on_timeout_of(step);
                 output =
                     step.output.as_ref().map(|output| self.template(output, &before.and_reply("`output`")));
@@ -189,6 +191,12 @@ impl Compiler<'_> {
                 // Refused elsewhere.
                 (None, None) => plan::Delay::For(Duration::ZERO),
             }),
+            Form::Call(call) => {
+                kind = kind_of(node.form);
+                let names = before.at("the input of a called saga");
+                let input = self.template_or(call.input.as_ref(), "input", &names);
+                plan::Work::Saga(plan::SubSaga { saga: call.saga.value.clone(), input })
+            }
             Form::Emit(emit) => {
                 plan::Work::Emit(self.emission(&emit.event, &before.at("the body of an event")))
             }
@@ -405,11 +413,11 @@ impl<'a> CallParts<'a> {
     }
 }
 
-fn kind_of(step: &Step) -> plan::Kind {
-    match lint::kind(step) {
-        definition::Kind::Compensatable => plan::Kind::Compensatable,
-        definition::Kind::Pivot => plan::Kind::Pivot,
-        definition::Kind::Retriable => plan::Kind::Retriable,
+fn kind_of(form: Form<'_>) -> plan::Kind {
+    match form.kind() {
+        Some((definition::Kind::Compensatable, _)) | None => plan::Kind::Compensatable,
+        Some((definition::Kind::Pivot, _)) => plan::Kind::Pivot,
+        Some((definition::Kind::Retriable, _)) => plan::Kind::Retriable,
     }
 }
 

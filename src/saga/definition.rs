@@ -38,6 +38,9 @@ pub struct Definition {
     pub retry: Entries<Policy>,
     /// The steps and blocks of steps, in the order in which they are done.
     pub steps: Located<Vec<Block>>,
+    /// What a saga that calls this one keeps of it. In scope: input, saga, all steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Located<Node>>,
     /// Event to emit when an instance is completed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_completed: Option<Ending>,
@@ -154,6 +157,8 @@ pub enum Block {
     Delay(Box<Delay>),
     /// An event that is emitted.
     Emit(Box<Emit>),
+    /// Another saga that is called.
+    Call(Box<Call>),
     /// Steps at the same time.
     Parallel(Parallel),
     /// Steps in order.
@@ -333,6 +338,26 @@ pub struct Emit {
     pub event: Command,
 }
 
+/// A step that calls another saga and waits for its end. It is undone by the other's own way back.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Call {
+    /// Name of the step, in snake_case; the first field of its entry.
+    pub call: Located<String>,
+    /// Name of the saga; the version that is in force then is called.
+    pub saga: Located<String>,
+    /// Where the step stands relative to the point of no return, by default `compensatable`; then the called saga has no pivot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Located<Kind>>,
+    /// If it is false, the step is skipped. In scope: input, saga, the steps before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<ExpressionText>")]
+    pub when: Option<Located<Node>>,
+    /// The input of the called instance, by default `=input`. In scope: input, saga, the steps before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<Located<Node>>,
+}
+
 /// Where a step stands relative to the point of no return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -462,6 +487,8 @@ pub enum Form<'a> {
     Delay(&'a Delay),
     /// Emits an event.
     Emit(&'a Emit),
+    /// Calls a saga.
+    Call(&'a Call),
 }
 
 impl<'a> Form<'a> {
@@ -472,6 +499,7 @@ impl<'a> Form<'a> {
             Self::Wait(wait) => &wait.wait,
             Self::Delay(delay) => &delay.delay,
             Self::Emit(emit) => &emit.emit,
+            Self::Call(call) => &call.call,
         }
     }
 
@@ -482,11 +510,40 @@ impl<'a> Form<'a> {
             Self::Wait(wait) => wait.when.as_ref(),
             Self::Delay(delay) => delay.when.as_ref(),
             Self::Emit(emit) => emit.when.as_ref(),
+            Self::Call(call) => call.when.as_ref(),
         }
+    }
+
+    /// The kind that it says, or that it is by default; `None` where it may not say so.
+    pub fn kind(self) -> Option<(Kind, Option<&'a Located<Kind>>)> {
+        let said = match self {
+            Self::Step(step) => step.kind.as_ref(),
+            Self::Call(call) => call.kind.as_ref(),
+            Self::Wait(_) | Self::Delay(_) | Self::Emit(_) => return None,
+        };
+        Some((said.map_or(Kind::Compensatable, |kind| kind.value), said))
     }
 }
 
 impl Definition {
+    /// Every call of another saga.
+    pub fn calls(&self) -> Vec<&Call> {
+        fn of<'a>(blocks: &'a [Block], calls: &mut Vec<&'a Call>) {
+            for block in blocks {
+                match block {
+                    Block::Call(call) => calls.push(call),
+                    Block::Parallel(Parallel { steps, .. }) | Block::Sequence(Sequence { steps, .. }) => {
+                        of(steps, calls);
+                    }
+                    Block::Step(_) | Block::Wait(_) | Block::Delay(_) | Block::Emit(_) => {}
+                }
+            }
+        }
+        let mut calls = Vec::new();
+        of(&self.steps, &mut calls);
+        calls
+    }
+
     /// The hash of its content: comments, layout and the order of names do not count, and neither
     /// will optional fields that the language gets later.
     pub fn hash(&self) -> DefinitionHash {

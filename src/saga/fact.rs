@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::id::Phase;
+use super::called::Caller;
+use super::id::{InstanceId, Phase};
 use super::instance::Status;
 use super::order::Verb;
 use super::plan::DefinitionHash;
@@ -84,6 +85,29 @@ pub enum Fact {
         /// Up to when.
         until: Timestamp,
     },
+    /// Another saga was called, in the same commit.
+    Called {
+        /// Index of the step.
+        step: usize,
+        /// From 1.
+        attempt: u32,
+        /// Its instance.
+        instance: InstanceId,
+    },
+    /// The instance that the step called was told to turn back, in the same commit.
+    Recalled {
+        /// Index of the step.
+        step: usize,
+        /// Doing, where it was still under way; undoing, where it was done.
+        phase: Phase,
+    },
+    /// The instance that the step called is parked.
+    Stalled {
+        /// Index of the step.
+        step: usize,
+    },
+    /// Every step is settled, and the caller may still turn back: it decides.
+    Held,
     /// An attempt was decided; its command is to be published.
     Dispatched {
         /// Index of the step.
@@ -281,6 +305,9 @@ pub struct Started {
     /// Id of the start event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_id: Option<String>,
+    /// The instance that called it, where no event started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<Caller>,
     /// W3C trace context of the start event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<Trace>,

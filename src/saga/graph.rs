@@ -76,6 +76,7 @@ fn in_order<'a>(
             Block::Wait(wait) => leaf(Form::Wait(wait), requires),
             Block::Delay(delay) => leaf(Form::Delay(delay), requires),
             Block::Emit(emit) => leaf(Form::Emit(emit), requires),
+            Block::Call(call) => leaf(Form::Call(call), requires),
             Block::Sequence(sequence) => in_order(nodes, &sequence.steps, requires, outer, start),
             Block::Parallel(parallel) => {
                 let mut ends = Vec::new();

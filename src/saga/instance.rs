@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::called::Caller;
 use super::fact::{Early, Fact, Failure, HistoryEntry, Recorded, Started, Tells, Trace};
 use super::id::{InstanceId, Phase};
 use super::message::Part;
@@ -51,6 +52,12 @@ pub struct Instance {
     /// Id of the start event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_id: Option<String>,
+    /// The instance that called it, where no event started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<Caller>,
+    /// Whether every step is settled and the caller has still to decide; stays true on the way back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
     /// Trace context of the start event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<Trace>,
@@ -104,6 +111,9 @@ pub struct StepState {
     /// What an event said that came before the step had its turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early: Option<Early>,
+    /// Whether the instance that it called is parked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stalled: bool,
     /// How far doing it has got.
     #[serde(default, skip_serializing_if = "Progress::is_idle")]
     pub action: Progress,
@@ -165,6 +175,10 @@ pub enum Awaiting {
     Time(Timestamp),
     /// This time, to send the next attempt.
     Retry(Timestamp),
+    /// The end of an instance that was called.
+    Called,
+    /// That an instance which was called has turned back.
+    Recalled,
 }
 
 /// An event that tells that an instance ended or is parked.
@@ -206,6 +220,8 @@ impl Instance {
             deadline: started.deadline,
             deadline_passed: false,
             event_id: started.event_id.clone(),
+            caller: started.caller,
+            held: false,
             trace: started.trace.clone(),
             error: None,
             parked: None,
@@ -248,6 +264,30 @@ impl Instance {
                     state.early = Some(says.clone());
                 }
             }
+            Fact::Called { step, attempt, .. } => {
+                self.begin_to_wait(*step, at, Awaiting::Called);
+                if let Some(state) = self.steps.get_mut(*step) {
+                    state.action.attempt = *attempt;
+                    state.action.maybe_delivered = true;
+                }
+            }
+            Fact::Recalled { step, phase } => {
+                if let Some(state) = self.steps.get_mut(*step) {
+                    if *phase == Phase::Compensation {
+                        state.status = StepStatus::Compensating;
+                        state.compensation.attempt = 1;
+                        state.compensation.dispatched_at = at;
+                    }
+                    state.progress_mut(*phase).awaiting = Awaiting::Recalled;
+                    state.stalled = false;
+                }
+            }
+            Fact::Stalled { step } => {
+                if let Some(state) = self.steps.get_mut(*step) {
+                    state.stalled = true;
+                }
+            }
+            Fact::Held => self.held = true,
             Fact::Dispatched { step, phase, attempt } => {
                 if let Some(state) = self.steps.get_mut(*step) {
                     state.status = match phase {
@@ -330,6 +370,11 @@ impl Instance {
         self.status == Status::Running && self.error.is_some()
     }
 
+    /// Whether every step is settled and the caller has still to decide.
+    pub fn is_held(&self) -> bool {
+        self.held && self.status == Status::Running && self.error.is_none()
+    }
+
     /// The messages that the broker has not confirmed yet.
     pub fn unconfirmed(&self) -> impl Iterator<Item = Part> + '_ {
         let attempts = self.steps.iter().enumerate().flat_map(|(step, state)| {
@@ -347,14 +392,14 @@ impl Instance {
     }
 
     /// The next time at which it has to be looked at; there is always one while it is running or
-    /// compensating.
+    /// compensating, unless it waits for nothing but an instance that it called, or that called it.
     pub fn next_due(&self) -> Option<Timestamp> {
         if !matches!(self.status, Status::Running | Status::Compensating) {
             return None;
         }
         let phases = self.steps.iter().flat_map(|state| [&state.action, &state.compensation]);
         let awaited = phases.filter_map(|progress| match progress.awaiting {
-            Awaiting::Nothing => None,
+            Awaiting::Nothing | Awaiting::Called | Awaiting::Recalled => None,
             Awaiting::Confirm => Some(progress.dispatched_at + CONFIRM_CHECK),
             Awaiting::Reply(due) | Awaiting::Event(due) | Awaiting::Time(due) | Awaiting::Retry(due) => {
                 Some(due)
@@ -368,6 +413,7 @@ impl Instance {
             state.status = status;
             state.error = error.cloned();
             state.early = None;
+            state.stalled = false;
             state.action.awaiting = Awaiting::Nothing;
         }
     }
@@ -410,6 +456,7 @@ impl StepState {
             output: None,
             error: None,
             early: None,
+            stalled: false,
             action: Progress::default(),
             compensation: Progress::default(),
         }

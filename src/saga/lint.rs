@@ -81,6 +81,7 @@ impl<'a> Lint<'a> {
                 Block::Wait(wait) => self.unique("step", &wait.wait, seen),
                 Block::Delay(delay) => self.unique("step", &delay.delay, seen),
                 Block::Emit(emit) => self.unique("step", &emit.emit, seen),
+                Block::Call(call) => self.unique("step", &call.call, seen),
                 Block::Parallel(Parallel { parallel: name, steps, .. })
                 | Block::Sequence(Sequence { sequence: name, steps }) => {
                     self.unique("block", name, seen);
@@ -125,12 +126,13 @@ impl<'a> Lint<'a> {
             Form::Wait(wait) => self.wait(wait, self.is_after_pivot(node)),
             Form::Delay(delay) => self.delay(delay, self.is_after_pivot(node)),
             Form::Emit(emit) => self.command(&emit.event),
+            Form::Call(call) => self.called(call),
         }
     }
 
     fn step(&mut self, step: &'a Step) {
         self.call(&step.command, &step.replies, step.timeout.as_ref(), step.retry.as_ref());
-        if kind(step) != Kind::Retriable {
+        if kind_of(step) != Kind::Retriable {
             self.budget(step);
         }
         if let Some(compensate) = &step.compensate
@@ -175,11 +177,11 @@ impl<'a> Lint<'a> {
     /// Where steps stand relative to the pivot, and what follows from it.
     fn order_of_kinds(&mut self) {
         for node in self.nodes {
-            let Form::Step(step) = node.form else { continue };
-            let at = step.kind.as_ref().map_or(step.step.at, |kind| kind.at);
-            let name = &step.step.value;
+            let Some((kind, said)) = node.form.kind() else { continue };
+            let at = said.map_or(node.form.name().at, |kind| kind.at);
+            let name = &node.form.name().value;
             let after_pivot = self.is_after_pivot(node);
-            match (kind(step), after_pivot) {
+            match (kind, after_pivot) {
                 (Kind::Pivot, true) => self.refuse(
                     Code::SecondPivot,
                     at,
@@ -206,7 +208,9 @@ impl<'a> Lint<'a> {
                 ),
                 _ => {}
             }
-            self.way_back(step, after_pivot);
+            if let Form::Step(step) = node.form {
+                self.way_back(step, after_pivot);
+            }
         }
     }
 
@@ -217,7 +221,7 @@ impl<'a> Lint<'a> {
 
     fn way_back(&mut self, step: &Step, after_pivot: bool) {
         let name = &step.step.value;
-        if kind(step) == Kind::Compensatable {
+        if kind_of(step) == Kind::Compensatable {
             if step.compensate.is_none() && !after_pivot {
                 let hint =
                     "say `compensate:` with a command, or `compensate: none` where nothing has to be undone";
@@ -271,7 +275,7 @@ impl<'a> Lint<'a> {
                     listens.extend(on.map(|on| ("waits for", on)));
                     continue;
                 }
-                Form::Delay(_) => continue,
+                Form::Delay(_) | Form::Call(_) => continue,
             };
             own.push(&step.command);
             let mut rules: Vec<&Rule> = step.replies.iter().collect();
@@ -374,12 +378,11 @@ impl<'a> Lint<'a> {
 
 /// Whether a step of a graph is beyond the point of no return.
 pub(super) fn is_after_pivot(nodes: &[Node<'_>], node: &Node<'_>) -> bool {
-    let is_pivot = |of: &Node<'_>| matches!(of.form, Form::Step(step) if kind(step) == Kind::Pivot);
+    let is_pivot = |of: &Node<'_>| matches!(of.form.kind(), Some((Kind::Pivot, _)));
     nodes.iter().enumerate().any(|(index, of)| is_pivot(of) && node.is_after(index))
 }
 
-/// The kind of a step that may not say so.
-pub(super) fn kind(step: &Step) -> Kind {
+fn kind_of(step: &Step) -> Kind {
     step.kind.as_ref().map_or(Kind::Compensatable, |kind| kind.value)
 }
 

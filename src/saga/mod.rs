@@ -28,6 +28,7 @@ pub(crate) mod fuzzing;
 
 mod advance;
 mod answer;
+pub mod called;
 pub mod command;
 pub mod fact;
 pub mod instance;

@@ -6,10 +6,11 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::called::called_by;
 use super::fact::{Fact, Failure};
 use super::id::Phase;
 use super::instance::{Awaiting, Status, StepState, StepStatus};
-use super::plan::{Kind, Step};
+use super::plan::{Kind, Step, Work};
 use super::transition::Transition;
 
 /// What a person asks of an instance.
@@ -50,6 +51,9 @@ pub enum Verb {
 
 /// Why an output is refused.
 const NO_OUTPUT: &str = "nothing keeps an output here: leave it out";
+
+/// Why nothing can be asked of an instance that is done, and held for its caller.
+const HELD: &str = "it is done, and what becomes of it is up to the instance that called it";
 
 /// Why an order is refused, in words.
 pub type Refusal = String;
@@ -92,6 +96,7 @@ impl Transition<'_> {
         let keeps_output = matches!(order.verb, Verb::Skip | Verb::ResolveSucceeded);
         let done = match self.instance.status {
             Status::Completed | Status::Compensated => Err(format!("it has ended: {}", self.instance.status)),
+            _ if self.instance.is_held() => Err(HELD.to_owned()),
             _ if !keeps_output && !order.output.is_null() => Err(NO_OUTPUT.to_owned()),
             _ => match order.verb {
                 Verb::Retry => self.retry(&order),
@@ -116,6 +121,10 @@ impl Transition<'_> {
         let target = self.target(order)?;
         if matches!(target.awaiting, Awaiting::Event(_) | Awaiting::Time(_)) {
             return Err("nothing was sent that could be sent again: skip it, or resolve it".to_owned());
+        }
+        let may_be_done = target.status == StepStatus::Unknown;
+        if may_be_done && matches!(self.plan.steps[target.step].work, Work::Saga(_)) {
+            return Err("the saga that it called has completed: resolve the step".to_owned());
         }
         let waits = matches!(target.awaiting, Awaiting::Retry(_));
         let is_out = matches!(target.awaiting, Awaiting::Confirm | Awaiting::Reply(_));
@@ -235,6 +244,18 @@ impl Transition<'_> {
     }
 
     fn target(&self, order: &Order) -> Result<Target, Refusal> {
+        let target = self.named(order)?;
+        match self.awaits_called(target.step, target.phase) {
+            false => Ok(target),
+            true => {
+                let called = called_by(self.plan, self.instance, target.step);
+                let called = called.map(|id| id.to_string()).unwrap_or_default();
+                Err(format!("the step is what instance {called} does: ask that of it"))
+            }
+        }
+    }
+
+    fn named(&self, order: &Order) -> Result<Target, Refusal> {
         let steps = &self.instance.steps;
         let parked_for = self.instance.parked.as_ref().and_then(|parked| parked.step.clone());
         let step = match order.step.clone().or(parked_for) {

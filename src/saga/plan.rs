@@ -28,6 +28,8 @@ pub struct Plan {
     pub cancel: Option<Cancel>,
     /// The graph.
     pub steps: Vec<Step>,
+    /// What a saga that calls this one gets.
+    pub output: Option<Template>,
     /// Event to emit when an instance is completed.
     pub on_completed: Option<Emission>,
     /// Event to emit when an instance is compensated.
@@ -120,6 +122,17 @@ pub enum Work {
     Delay(Delay),
     /// An event is emitted. Nobody answers it.
     Emit(Emission),
+    /// Another saga is called, and its end awaited. What undoes it is its own way back.
+    Saga(SubSaga),
+}
+
+/// A saga that is called.
+#[derive(Debug)]
+pub struct SubSaga {
+    /// Its name; the version that is in force then is called.
+    pub saga: String,
+    /// Its input.
+    pub input: Template,
 }
 
 /// An event that is awaited. It may have come before the step has its turn.
@@ -256,6 +269,11 @@ impl Plan {
         self.steps.iter().filter_map(Step::emission).chain(notices.into_iter().flatten())
     }
 
+    /// Whether there is a point of no return.
+    pub fn has_pivot(&self) -> bool {
+        self.steps.iter().any(|step| step.kind == Kind::Pivot)
+    }
+
     /// Every doing and undoing of a step, with the rules by which it takes messages for answers.
     pub fn listeners(&self) -> impl Iterator<Item = (usize, Phase, &[ReplyRule])> {
         let steps = self.steps.iter().enumerate();
@@ -264,11 +282,17 @@ impl Plan {
 }
 
 impl Step {
+    /// Whether something undoes it.
+    pub fn is_undoable(&self) -> bool {
+        self.compensation.is_some()
+            || (matches!(self.work, Work::Saga(_)) && self.kind == Kind::Compensatable)
+    }
+
     /// The command that does or undoes it, if a command does.
     pub fn call(&self, phase: Phase) -> Option<&Call> {
         match (phase, &self.work) {
             (Phase::Action, Work::Command(call)) => Some(call),
-            (Phase::Action, Work::Wait(_) | Work::Delay(_) | Work::Emit(_)) => None,
+            (Phase::Action, _) => None,
             (Phase::Compensation, _) => self.compensation.as_ref(),
         }
     }
@@ -277,7 +301,7 @@ impl Step {
     pub fn emission(&self) -> Option<&Emission> {
         match &self.work {
             Work::Emit(emission) => Some(emission),
-            Work::Command(_) | Work::Wait(_) | Work::Delay(_) => None,
+            _ => None,
         }
     }
 

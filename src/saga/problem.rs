@@ -18,11 +18,11 @@ pub(super) const MAX_NAME: usize = 64;
 
 /// Something that is wrong at a place of a definition.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Finding {
-    pub(super) code: Code,
-    pub(super) at: Place,
-    pub(super) message: String,
-    pub(super) hint: Option<String>,
+pub(crate) struct Finding {
+    pub(crate) code: Code,
+    pub(crate) at: Place,
+    pub(crate) message: String,
+    pub(crate) hint: Option<String>,
 }
 
 /// What was found in a definition, up to a bound: a person mends the first ones first.
@@ -87,7 +87,7 @@ impl Problem {
     }
 
     /// A problem at a place of `source`.
-    pub(super) fn at(file: &str, source: &str, finding: Finding) -> Self {
+    pub(crate) fn at(file: &str, source: &str, finding: Finding) -> Self {
         let Finding { code, at: place, message, hint } = finding;
         // For YAML a carriage return alone ends a line, too.
         let source = source.replace("\r\n", "\n");

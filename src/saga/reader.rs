@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::code::Code;
 use super::definition::{
-    Block, Compensate, Compensation, Definition, Delay, Emit, Join, Located, Parallel, Policy, Retry,
+    Block, Call, Compensate, Compensation, Definition, Delay, Emit, Join, Located, Parallel, Policy, Retry,
     Sequence, Step, Wait,
 };
 use super::problem::{Finding, Problem, closest};
@@ -20,13 +20,13 @@ pub const MAX_SOURCE: usize = 1 << 20;
 const MAX_DEPTH: usize = 32;
 
 /// Forms that the language will have.
-const LATER: [&str; 3] = ["foreach", "call", "limit"];
+const LATER: [&str; 2] = ["foreach", "limit"];
 
 /// Fields of blocks; a step has none of them.
 const OF_BLOCKS: [&str; 4] = ["parallel", "sequence", "join", "steps"];
 
 /// Steps that are told by their first field, since others are also those of a step with a command.
-const TOLD_BY_FIRST: [&str; 3] = ["wait", "delay", "emit"];
+const TOLD_BY_FIRST: [&str; 4] = ["wait", "delay", "emit", "call"];
 
 /// Parses a definition. It is strict: a field that the language does not have is an error.
 ///
@@ -168,7 +168,7 @@ fn unknown_field(field: &str, expected: &[&str]) -> String {
     if OF_BLOCKS.contains(&field) {
         return "an entry is either a step or a block of steps".to_owned();
     }
-    match closest(field, ["parallel", "sequence", "wait", "delay", "emit"]) {
+    match closest(field, ["parallel", "sequence", "wait", "delay", "emit", "call"]) {
         Some(form) => format!("did you mean `{form}`?"),
         None => meant(field, expected),
     }
@@ -205,6 +205,7 @@ impl<'de> Deserialize<'de> for Block {
                 match told.as_str() {
                     "wait" => Wait::deserialize(fields).map(|wait| Block::Wait(Box::new(wait))),
                     "delay" => Delay::deserialize(fields).map(|delay| Block::Delay(Box::new(delay))),
+                    "call" => Call::deserialize(fields).map(|call| Block::Call(Box::new(call))),
                     "emit" => Emit::deserialize(fields).map(|emit| Block::Emit(Box::new(emit))),
                     name if OF_BLOCKS.contains(&name) => Steps::deserialize(fields)?.block(),
                     _ => Step::deserialize(fields).map(|step| Block::Step(Box::new(step))),
@@ -347,7 +348,7 @@ mod tests {
         // and what it advises.
         let rows = [
             ("timeout: 5s", "timeuot: 5s", "timeuot", "unknown field \"timeuot\"", "did you mean `timeout`?"),
-            ("step: ship", "call: x", "call: x", "unknown field \"call\"", "not supported yet"),
+            ("step: ship", "foreach: x", "foreach: x", "unknown field \"foreach\"", "not supported yet"),
             ("step: ship", "wiat: x", "wiat: x", "unknown field \"wiat\"", "did you mean `wait`?"),
             ("kind: pivot", "emit: x", "emit: x", "unknown field \"emit\"", "the first field of its entry"),
             (

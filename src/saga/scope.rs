@@ -233,6 +233,7 @@ mod tests {
             attributes: Default::default(),
             deadline: None,
             event_id: None,
+            caller: None,
             trace: None,
         };
         let mut instance = Instance::begin(InstanceId::new("order", "A-1"), &started, Timestamp(0));

@@ -8,10 +8,12 @@
 //! sees it. An event that makes no sense where the instance stands is recorded as ignored: there are no
 //! illegal events, only ones that change nothing.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use super::called::{self, End, Told};
 use super::command;
 use super::expression::{ExpressionError, Scope};
 use super::fact::{Fact, Failure, Ignored, Recorded, Started, Tells};
@@ -59,6 +61,17 @@ pub enum Event {
     },
     /// A person asks for something.
     Ordered(Order),
+    /// The instance that called it turns back.
+    Recall,
+    /// The instance that called it has come to its end.
+    Release,
+    /// An instance that it called has ended, or is held.
+    CalledEnded {
+        /// Index of the step that called it.
+        step: usize,
+        /// How.
+        end: End,
+    },
     /// A start event for this instance came again.
     StartedAgain {
         /// Id of that event.
@@ -73,6 +86,8 @@ pub struct Decision {
     pub facts: Vec<Recorded>,
     /// Messages to publish once the facts are durable.
     pub outgoing: Vec<Outgoing>,
+    /// What other instances are told in the same commit, in order.
+    pub told: Vec<Told>,
     /// A message that changed nothing, whether or not that is among the facts.
     pub ignored: Option<Ignored>,
     /// Why an order was refused, which changed nothing.
@@ -95,34 +110,57 @@ pub fn start(
 ) -> Result<(Instance, Decision), ExpressionError> {
     let of_event = Scope { event: Some(event), ..Scope::default() };
     let input = plan.start.input.evaluate(&of_event)?;
-    let of_input = Scope { input: Some(&input), ..of_event };
+    let attributes = attributes(plan, &Scope { input: Some(&input), ..of_event });
+    let (event_id, trace) = (event.id.clone(), command::trace_of(&event.headers));
+    let started = started(plan, business_key, input, now);
+    Ok(begin(plan, Started { attributes, event_id, trace, ..started }, now))
+}
+
+/// Begins an instance that another one calls.
+pub fn start_called(plan: &Plan, start: called::Start, now: Timestamp) -> (Instance, Decision) {
+    let called::Start { business_key, input, caller, trace, .. } = start;
+    let attributes = attributes(plan, &Scope { input: Some(&input), ..Scope::default() });
+    let started = started(plan, business_key, input, now);
+    begin(plan, Started { attributes, caller: Some(caller), trace, ..started }, now)
+}
+
+/// The searchable values. One that cannot be read is left out and stops nothing.
+fn attributes(plan: &Plan, scope: &Scope<'_>) -> BTreeMap<String, String> {
     let text = |value| match value {
         Value::Null => None,
         Value::String(text) => Some(text),
         other => Some(other.to_string()),
     };
-    // An attribute is for searching: one that cannot be read is left out and stops nothing.
     let attributes = plan.attributes.iter().filter_map(|(name, expression)| {
-        expression.evaluate(&of_input).ok().and_then(text).map(|value| (name.clone(), value))
+        expression.evaluate(scope).ok().and_then(text).map(|value| (name.clone(), value))
     });
-    let started = Started {
+    attributes.collect()
+}
+
+/// What every start takes from the plan.
+fn started(plan: &Plan, business_key: String, input: Value, now: Timestamp) -> Started {
+    Started {
         saga: plan.saga.clone(),
         version: plan.version,
         definition: plan.hash.clone(),
         steps: plan.steps.iter().map(|step| step.name.clone()).collect(),
-        attributes: attributes.collect(),
+        attributes: BTreeMap::new(),
         deadline: plan.deadline.map(|deadline| now + deadline.after),
-        event_id: event.id.clone(),
-        trace: command::trace_of(&event.headers),
+        event_id: None,
+        caller: None,
+        trace: None,
         business_key,
         input,
-    };
+    }
+}
+
+fn begin(plan: &Plan, started: Started, now: Timestamp) -> (Instance, Decision) {
     let mut instance = Instance::begin(InstanceId::new(&plan.saga, &started.business_key), &started, now);
     let mut transition = Transition { plan, instance: &mut instance, now, decision: Decision::default() };
     transition.record(Fact::Started(Box::new(started)));
     transition.advance();
     let decision = transition.decision;
-    Ok((instance, decision))
+    (instance, decision)
 }
 
 /// The business key that a start event names.
@@ -149,6 +187,9 @@ pub fn transition(plan: &Plan, instance: &mut Instance, event: Event, now: Times
         Event::Tick => transition.tick(),
         Event::Cancel { event_id } => transition.cancel(event_id),
         Event::Ordered(order) => transition.order(order),
+        Event::Recall => transition.recalled(),
+        Event::Release => transition.released(),
+        Event::CalledEnded { step, end } => transition.called_ended(step, end),
         Event::StartedAgain { event_id } => {
             // The same event, delivered again, says nothing new.
             if event_id.is_none() || event_id != transition.instance.event_id {
@@ -287,7 +328,7 @@ impl Transition<'_> {
 
     fn deadline_passed(&mut self) {
         self.record(Fact::DeadlinePassed);
-        if self.instance.status != Status::Running || self.pivot_passed() {
+        if self.instance.status != Status::Running || self.pivot_passed() || self.instance.is_held() {
             return;
         }
         let message = "the instance's time limit is over".to_owned();
@@ -299,7 +340,8 @@ impl Transition<'_> {
     }
 
     fn cancel(&mut self, event_id: Option<String>) {
-        if self.instance.status == Status::Running && !self.instance.is_stopping() && !self.pivot_passed() {
+        let may_turn = self.instance.status == Status::Running && !self.instance.is_stopping();
+        if may_turn && !self.pivot_passed() && !self.instance.is_held() {
             let message = "the instance was cancelled by an event".to_owned();
             self.stop(Failure { step: None, code: "CANCELLED".to_owned(), message });
         } else {
@@ -366,8 +408,9 @@ impl Transition<'_> {
 
     pub(super) fn park(&mut self, error: Failure) {
         if self.instance.status != Status::Parked {
-            self.record(Fact::Parked { error });
+            self.record(Fact::Parked { error: error.clone() });
             self.notify();
+            self.tell_caller(End::Parked(error));
         }
     }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{DEFINITIONS, blocks, code, framed, shown};
 
 /// Where the reference explains a type of the schema: a heading, and what stands before its fields there.
-const PLACES: [(&str, &str, &str); 17] = [
+const PLACES: [(&str, &str, &str); 18] = [
     ("Definition", "At the top", ""),
     ("Start", "Start and cancel", "start."),
     ("Cancel", "Start and cancel", "cancel."),
@@ -20,6 +20,7 @@ const PLACES: [(&str, &str, &str); 17] = [
     ("Awaited", "Awaited event", ""),
     ("Delay", "Delay", ""),
     ("Emit", "Emit", ""),
+    ("Call", "Call", ""),
     ("Parallel", "Blocks", ""),
     ("Sequence", "Blocks", ""),
     ("Command", "Command", ""),

@@ -77,6 +77,7 @@ fn start(saga: &str, business_key: &str, at: i64, input: Value) -> (Instance, Hi
         )]),
         deadline: None,
         event_id: None,
+        caller: None,
         trace: None,
     };
     let mut instance = Instance::begin(InstanceId::new(saga, business_key), &started, Timestamp(at));

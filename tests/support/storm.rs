@@ -66,6 +66,74 @@ on_parked: {emit: {exchange: orders, key: order.parked, body: {reason: =saga.err
 const TRIP: &str = include_str!("../../sagas/trip.yaml");
 const SIGNUP: &str = include_str!("../../sagas/signup.yaml");
 
+/// Calls that can be undone, one of them within the other, and one that cannot.
+const TOUR: &str = r#"
+saga: tour
+version: 1
+start: {on: {exchange: tours, key: tour.requested}, business_key: =event.data.tour_id}
+cancel: {on: {exchange: tours, key: tour.cancelled}, business_key: =event.data.tour_id}
+deadline: {after: 3m}
+retry:
+  normal: {attempts: 3, initial: 1s, max: 5s}
+steps:
+  - parallel: bookings
+    steps:
+      - {call: first, saga: stay, input: {city: =input.from}}
+      - sequence: later
+        steps:
+          - {call: second, saga: stay, when: =input.return, input: {city: =input.to}}
+          - step: guide
+            command: {exchange: guides, key: guide.book, body: {room: =steps.second.output}}
+            timeout: 5s
+            retry: normal
+            compensate: {command: {exchange: guides, key: guide.cancel}, timeout: 5s, retry: {attempts: 50}}
+  - step: pay
+    kind: pivot
+    command: {exchange: payments, key: payment.charge, body: {room: =steps.first.output.room}}
+    timeout: 5s
+    retry: normal
+  - {call: tell, saga: mailing, kind: retriable}
+on_completed: {emit: {exchange: tours, key: tour.done, body: {room: =steps.first.output.room}}}
+"#;
+const STAY: &str = r#"
+saga: stay
+version: 1
+start: {on: {exchange: stays, key: stay.requested}, business_key: =event.data.stay_id}
+deadline: {after: 1m}
+steps:
+  - step: book
+    command: {exchange: hotels, key: room.book, body: {city: =input.city}}
+    timeout: 5s
+    retry: {attempts: 3}
+    output: {room: =reply.data.booking_id}
+    compensate: {command: {exchange: hotels, key: room.cancel}, timeout: 5s, retry: {attempts: 50}}
+  - {call: insure, saga: insurance}
+output: {room: =steps.book.output.room, insured: =steps.insure.output}
+on_completed: {emit: {exchange: stays, key: stay.done}}
+"#;
+const INSURANCE: &str = r#"
+saga: insurance
+version: 1
+start: {on: {exchange: stays, key: insurance.requested}, business_key: =event.data.stay_id}
+steps:
+  - step: insure
+    command: {exchange: insurances, key: policy.issue}
+    timeout: 5s
+    retry: {attempts: 3}
+    compensate: {command: {exchange: insurances, key: policy.withdraw}, timeout: 5s, retry: {attempts: 50}}
+  - {delay: rest, for: 2s}
+output: true
+"#;
+const MAILING: &str = r#"
+saga: mailing
+version: 1
+start: {on: {exchange: mails, key: mailing.requested}, business_key: =event.data.id}
+deadline: {after: 1m}
+steps:
+  - {step: print, command: {exchange: mails, key: mail.print}, timeout: 5s, compensate: none}
+  - {step: send, kind: pivot, command: {exchange: mails, key: mail.send}, timeout: 5s, retry: {attempts: 3}}
+"#;
+
 /// The storm.
 pub(crate) fn storm(verbose: bool) -> Setting {
     let mut events: Vec<_> = (1..=6).map(order).collect();
@@ -74,6 +142,8 @@ pub(crate) fn storm(verbose: bool) -> Setting {
     events.push(cancel(2));
     events.extend((1..=4).map(trip));
     events.push(cancel_trip(2));
+    events.extend((1..=4).map(tour));
+    events.push(cancel_tour(3));
     events.extend((1..=5).map(signup));
     events.extend(
         [(1, "approved"), (2, "rejected"), (3, "approved"), (3, "withdrawn"), (5, "approved")].map(decided),
@@ -83,6 +153,10 @@ pub(crate) fn storm(verbose: bool) -> Setting {
             loaded("order.yaml", DEFINITION),
             loaded("trip.yaml", TRIP),
             loaded("signup.yaml", SIGNUP),
+            loaded("tour.yaml", TOUR),
+            loaded("stay.yaml", STAY),
+            loaded("insurance.yaml", INSURANCE),
+            loaded("mailing.yaml", MAILING),
         ],
         events,
         reply_data: json!({"reservation": "r-1", "booking_id": "b-1", "price": 10, "account_id": "a-1"}),
@@ -130,6 +204,20 @@ fn cancel_trip(number: usize) -> Planned {
     let body = json!({"trip_id": id}).to_string();
     let what = Placing::Cancel { saga: "trip".into(), business_key: id };
     Planned { to: ("trips".into(), "trip.cancelled".into()), body: body.into(), what }
+}
+
+fn tour(number: usize) -> Planned {
+    let id = format!("U-{number}");
+    let body = json!({"tour_id": id, "from": "Rome", "to": "Bari", "return": number.is_multiple_of(2)});
+    let what = Placing::Start { saga: "tour".into(), business_key: id };
+    Planned { to: ("tours".into(), "tour.requested".into()), body: body.to_string().into(), what }
+}
+
+fn cancel_tour(number: usize) -> Planned {
+    let id = format!("U-{number}");
+    let body = json!({"tour_id": id}).to_string();
+    let what = Placing::Cancel { saga: "tour".into(), business_key: id };
+    Planned { to: ("tours".into(), "tour.cancelled".into()), body: body.into(), what }
 }
 
 fn signup(number: usize) -> Planned {

@@ -296,11 +296,18 @@ fn later_expressions(plan: &Plan) -> impl Iterator<Item = &Expression> {
     let rules = plan.listeners().flat_map(|(_, _, rules)| rules).filter_map(|rule| rule.when.as_ref());
     let until = plan.steps.iter().filter_map(|step| match &step.work {
         Work::Delay(Delay::Until(until)) => Some(until),
-        Work::Command(_) | Work::Wait(_) | Work::Delay(Delay::For(_)) | Work::Emit(_) => None,
+        _ => None,
+    });
+    let inputs = plan.steps.iter().filter_map(|step| match &step.work {
+        Work::Saga(called) => Some(&called.input),
+        _ => None,
     });
     let calls = plan.steps.iter().flat_map(|step| Phase::BOTH.map(|phase| step.call(phase))).flatten();
     let bodies = calls.map(|call| &call.body).chain(plan.emissions().map(|emission| &emission.body));
-    let templates = bodies.chain(plan.steps.iter().filter_map(|step| step.output.as_ref()));
+    let templates = bodies
+        .chain(inputs)
+        .chain(&plan.output)
+        .chain(plan.steps.iter().filter_map(|step| step.output.as_ref()));
     let in_templates = templates.flat_map(Template::expressions);
     attributes.chain(conditions).chain(rules).chain(until).chain(in_templates)
 }

@@ -1,7 +1,7 @@
-//! Steps that send no command: waits and delays.
+//! Steps that send no command: waits, delays and calls.
 
 use super::*;
-use crate::saga::definition::{AtTimeout, Delay, Verdict, Wait};
+use crate::saga::definition::{AtTimeout, Call, Delay, Verdict, Wait};
 
 impl Lint<'_> {
     pub(super) fn wait(&mut self, wait: &Wait, after_pivot: bool) {
@@ -39,6 +39,16 @@ impl Lint<'_> {
                 format!("wait {:?} comes after the pivot, from where there is no way back", name.value);
             let hint = "say `on_timeout: continue` or `on_timeout: park`";
             self.refuse(Code::NoWayBackFromTimeout, on_timeout.at, message, Some(hint));
+        }
+    }
+
+    /// Whether the called saga is there is looked at where all definitions are known.
+    pub(super) fn called(&mut self, call: &Call) {
+        self.name("saga", &call.saga);
+        if call.saga.value == self.definition.saga.value {
+            let hint = "have it do without, or call another saga";
+            let message = format!("saga {:?} calls itself", call.saga.value);
+            self.refuse(Code::EndlessCalls, call.saga.at, message, Some(hint));
         }
     }
 

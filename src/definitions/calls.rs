@@ -1,0 +1,88 @@
+//! Calls over all definitions of a folder: each saga that is called is there, can be undone where it may have
+//! to be, and none calls itself by way of others.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Loaded;
+use crate::saga::code::Code;
+use crate::saga::definition::{self, Place};
+use crate::saga::plan::{Kind, Plan, Work};
+use crate::saga::problem::{Finding, Problem, closest};
+
+/// What is wrong with the calls of these definitions. What is called is the highest version of a saga.
+pub(super) fn problems(loaded: &[Loaded]) -> Vec<Problem> {
+    let mut in_force: BTreeMap<&str, &Plan> = BTreeMap::new();
+    for Loaded { plan, .. } in loaded {
+        let known = in_force.entry(&plan.saga).or_insert(plan);
+        if known.version < plan.version {
+            *known = plan;
+        }
+    }
+    loaded.iter().flat_map(|one| of_definition(one, &in_force)).collect()
+}
+
+fn of_definition(loaded: &Loaded, in_force: &BTreeMap<&str, &Plan>) -> Vec<Problem> {
+    let Loaded { file, source, plan } = loaded;
+    let mut problems = Vec::new();
+    for step in &plan.steps {
+        let Work::Saga(called) = &step.work else { continue };
+        let Some((code, message, hint)) = obstacle(plan, &called.saga, step.kind, in_force) else { continue };
+        problems.push(match place(file, source, &step.name) {
+            Some(at) => Problem::at(file, source, Finding { code, at, message, hint: Some(hint) }),
+            None => Problem::of_file(code, file, &message, Some(hint)),
+        });
+    }
+    problems
+}
+
+/// What is in the way of a call, and the remedy.
+fn obstacle(
+    plan: &Plan,
+    called: &str,
+    kind: Kind,
+    in_force: &BTreeMap<&str, &Plan>,
+) -> Option<(Code, String, String)> {
+    let Some(of) = in_force.get(called) else {
+        let hint = match closest(called, in_force.keys().copied()) {
+            Some(known) => format!("did you mean `{known}`?"),
+            None => "put its definition into the same folder, and check the folder as a whole".to_owned(),
+        };
+        return Some((Code::UnknownSaga, format!("there is no saga {called:?} to be called"), hint));
+    };
+    if reaches(called, &plan.saga, in_force) {
+        let message = format!("saga {:?} calls {called:?}, which calls {:?} again", plan.saga, plan.saga);
+        return Some((Code::EndlessCalls, message, "have one of them do without the other".to_owned()));
+    }
+    if kind == Kind::Compensatable && of.has_pivot() {
+        let message = format!("saga {called:?} has a pivot, so this call could not be undone");
+        let hint = "say `kind: pivot`, or call it after the pivot with `kind: retriable`";
+        return Some((Code::CalledPivot, message, hint.to_owned()));
+    }
+    None
+}
+
+/// Whether a saga calls another, by way of others or not.
+fn reaches<'a>(from: &'a str, to: &str, in_force: &BTreeMap<&'a str, &'a Plan>) -> bool {
+    let mut seen = BTreeSet::new();
+    let mut open = vec![from];
+    while let Some(saga) = open.pop() {
+        if saga == to {
+            return true;
+        }
+        if !seen.insert(saga) {
+            continue;
+        }
+        let steps = in_force.get(saga).map_or(&[][..], |plan| &plan.steps);
+        open.extend(steps.iter().filter_map(|step| match &step.work {
+            Work::Saga(called) => Some(called.saga.as_str()),
+            _ => None,
+        }));
+    }
+    false
+}
+
+/// Where the saga is named that a step calls.
+fn place(file: &str, source: &str, step: &str) -> Option<Place> {
+    let definition = definition::parse(file, source).ok()?;
+    definition.calls().into_iter().find(|call| call.call.value == step).map(|call| call.saga.at)
+}

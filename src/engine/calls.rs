@@ -1,0 +1,66 @@
+//! Calls: what instances tell each other is decided in the same batch, and so durable with what caused it.
+
+use std::sync::Arc;
+
+use metrics::counter;
+use tracing::{debug, error};
+
+use super::{Applied, Engine, EngineError};
+use crate::metric;
+use crate::saga::called::{End, Start, Told};
+use crate::saga::fact::Failure;
+use crate::saga::id::InstanceId;
+use crate::saga::plan::Plan;
+use crate::saga::time::Timestamp;
+use crate::saga::transition::{self, Event};
+
+impl Engine {
+    /// Passes on what instances have told each other, until nobody has anything to tell.
+    pub(super) fn pass_on(&mut self, now: Timestamp) -> Result<(), EngineError> {
+        while let Some(told) = self.told.pop_front() {
+            match told {
+                Told::Start(start) => self.begin_called(*start, now)?,
+                Told::Event(id, event) => {
+                    if self.apply_alone(id, event, None, now)? == Applied::Unknown {
+                        error!(instance = %id, "an instance that is called, or calls, is not in the store");
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_called(&mut self, start: Start, now: Timestamp) -> Result<(), EngineError> {
+        let caller = start.caller;
+        match self.plan_to_call(&start)? {
+            Ok(plan) => {
+                let (instance, decision) = transition::start_called(&plan, start, now);
+                let id = instance.id;
+                debug!(saga = plan.saga, version = plan.version, instance = %id, caller = %caller.instance,
+                    "instance started by a call");
+                counter!(metric::STARTS, "saga" => plan.saga.clone()).increment(1);
+                self.cache.put(instance, plan, false);
+                self.keep(id, decision, None, now);
+            }
+            Err(error) => {
+                let event = Event::CalledEnded { step: caller.step, end: End::Failed(error) };
+                self.apply_alone(caller.instance, event, None, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The plan that a called instance begins with, or why it cannot begin.
+    fn plan_to_call(&mut self, start: &Start) -> Result<Result<Arc<Plan>, Failure>, EngineError> {
+        let failure = |code: &str, message| Failure { step: None, code: code.to_owned(), message };
+        let Some(plan) = self.catalog.in_force(&start.saga) else {
+            let message = format!("no definition of saga {} is in force", start.saga);
+            return Ok(Err(failure("UNKNOWN_SAGA", message)));
+        };
+        if self.load(InstanceId::new(&start.saga, &start.business_key))? {
+            let message = format!("saga {} has an instance {:?} already", start.saga, start.business_key);
+            return Ok(Err(failure("KEY_TAKEN", message)));
+        }
+        Ok(start.obstacle(&plan).map_or(Ok(plan), Err))
+    }
+}

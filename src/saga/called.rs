@@ -1,0 +1,279 @@
+//! Sagas that call sagas: the same calls, told from both sides.
+//!
+//! ```text
+//!  caller                                 called
+//!  ------                                 ------
+//!  step is dispatched     -- start -->    runs
+//!  step succeeds          <-- done --     every step is settled; if its caller may still turn back, it is held
+//!  step fails             <-- failed --   compensated
+//!  turns back             -- recall -->   turns back, held or not
+//!  step is compensated    <-- undone --   compensated
+//!  parks                  <-- parked --   parked; goes on by itself, and its caller with its end
+//!  ends                   -- release -->  completed
+//! ```
+//!
+//! Both sides are decided in the same commit, so nothing that one tells the other can be lost.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::expression::Scope;
+use super::fact::{Fact, Failure, Trace};
+use super::id::{InstanceId, Phase};
+use super::instance::{Awaiting, Instance, Status, StepStatus};
+use super::plan::{Kind, Plan, SubSaga, Work};
+use super::transition::{Event, Transition};
+
+/// Calls within calls.
+pub const MAX_DEPTH: u8 = 8;
+/// Longest business key that is made of the caller's, in bytes; beyond it the caller's id stands for it.
+const LONGEST_KEY: usize = 512;
+
+/// Who called an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Caller {
+    /// The calling instance.
+    pub instance: InstanceId,
+    /// Index of its step.
+    pub step: usize,
+    /// Whether the caller may turn back after this is done.
+    pub undoable: bool,
+    /// How many calls are above this one, itself included.
+    pub depth: u8,
+}
+
+/// What one instance tells another in the same commit.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Told {
+    /// Begin.
+    Start(Box<Start>),
+    /// Something happened that concerns it.
+    Event(InstanceId, Event),
+}
+
+/// An instance to begin.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Start {
+    /// Name of the saga.
+    pub saga: String,
+    /// Names the instance.
+    pub business_key: String,
+    /// Its input.
+    pub input: Value,
+    /// Who calls it.
+    pub caller: Caller,
+    /// W3C trace context of the caller.
+    pub trace: Option<Trace>,
+}
+
+/// What became of an instance that was called.
+#[derive(Clone, Debug, PartialEq)]
+pub enum End {
+    /// Every step of it is settled, with what the calling step keeps, or why that cannot be made.
+    Done(Result<Value, Failure>),
+    /// It is compensated, or could not begin.
+    Failed(Failure),
+    /// It was done, and is undone.
+    Undone,
+    /// It is parked. That is no end, but a person has to look at it.
+    Parked(Failure),
+}
+
+impl Start {
+    /// Why the instance cannot begin as this plan says, if it cannot.
+    pub fn obstacle(&self, plan: &Plan) -> Option<Failure> {
+        let (code, message) = if self.caller.depth > MAX_DEPTH {
+            ("TOO_DEEP", format!("sagas call each other over more than {MAX_DEPTH} levels"))
+        } else if self.caller.undoable && plan.has_pivot() {
+            let message = format!(
+                "saga {} v{} has a pivot and cannot be undone: call it from a pivot, or after one",
+                plan.saga, plan.version
+            );
+            ("NOT_UNDOABLE", message)
+        } else {
+            return None;
+        };
+        Some(Failure { step: None, code: code.to_owned(), message })
+    }
+}
+
+/// The business key of the instance that an attempt of a step calls.
+fn key_of(instance: &Instance, step: usize, attempt: u32) -> String {
+    let name = &instance.steps[step].name;
+    let again = if attempt > 1 { format!("#{attempt}") } else { String::new() };
+    match instance.business_key.len() {
+        0..LONGEST_KEY => format!("{}/{}/{name}{again}", instance.saga, instance.business_key),
+        _ => format!("{}/{name}{again}", instance.id),
+    }
+}
+
+/// The instance that a step has called last.
+pub fn called_by(plan: &Plan, instance: &Instance, step: usize) -> Option<InstanceId> {
+    let Work::Saga(SubSaga { saga, .. }) = &plan.steps.get(step)?.work else { return None };
+    let attempt = instance.steps.get(step)?.action.attempt;
+    (attempt > 0).then(|| InstanceId::new(saga, &key_of(instance, step, attempt)))
+}
+
+/// The side of the caller.
+impl Transition<'_> {
+    /// Calls a saga.
+    pub(super) fn call_saga(&mut self, step: usize, called: &SubSaga, attempt: u32) {
+        let input = match called.input.evaluate(&Scope::of(self.instance)) {
+            Ok(input) => input,
+            Err(error) => {
+                let message = format!("the input of the called saga cannot be made: {error}");
+                let error = self.failure(step, "BAD_EXPRESSION", message);
+                return self.refuse(step, error);
+            }
+        };
+        let business_key = key_of(self.instance, step, attempt);
+        let id = InstanceId::new(&called.saga, &business_key);
+        let depth = self.instance.caller.map_or(0, |caller| caller.depth).saturating_add(1);
+        let undoable = self.plan.steps[step].kind == Kind::Compensatable;
+        let caller = Caller { instance: self.instance.id, step, undoable, depth };
+        self.record(Fact::Called { step, attempt, instance: id });
+        let (saga, trace) = (called.saga.clone(), self.instance.trace.clone());
+        let start = Start { saga, business_key, input, caller, trace };
+        self.decision.told.push(Told::Start(Box::new(start)));
+    }
+
+    /// Has the instance that a step called turn back.
+    pub(super) fn recall(&mut self, step: usize, phase: Phase) {
+        let Some(called) = called_by(self.plan, self.instance, step) else { return };
+        self.record(Fact::Recalled { step, phase });
+        self.decision.told.push(Told::Event(called, Event::Recall));
+    }
+
+    /// Takes in what became of the instance that a step called.
+    pub(super) fn called_ended(&mut self, step: usize, end: End) {
+        let Some(state) = self.instance.steps.get(step) else { return };
+        let name = state.name.clone();
+        let of_step = |failure: Failure| Failure { step: Some(name.clone()), ..failure };
+        match (state.status, end) {
+            (StepStatus::Dispatched, End::Done(output)) => {
+                self.resume_from(step, Phase::Action);
+                self.succeed(step, output.map_err(of_step));
+            }
+            (StepStatus::Dispatched, End::Failed(error)) => {
+                self.resume_from(step, Phase::Action);
+                self.refuse(step, of_step(error));
+            }
+            (StepStatus::Compensating, End::Undone) => {
+                self.resume_from(step, Phase::Compensation);
+                self.record(Fact::Compensated { step });
+            }
+            (StepStatus::Dispatched | StepStatus::Compensating, End::Parked(_)) if !state.stalled => {
+                self.record(Fact::Stalled { step });
+            }
+            _ => {}
+        }
+    }
+
+    /// Parks the instance if one that it called is parked, and it is not about to recall it.
+    pub(super) fn park_if_stalled(&mut self) {
+        let is_stopping = self.instance.is_stopping();
+        let waits = |step: &usize| {
+            let state = &self.instance.steps[*step];
+            state.stalled
+                && Phase::BOTH.into_iter().any(|phase| match state.progress(phase).awaiting {
+                    Awaiting::Recalled => true,
+                    Awaiting::Called => !is_stopping,
+                    _ => false,
+                })
+        };
+        if self.is_under_way()
+            && let Some(step) = (0..self.instance.steps.len()).find(waits)
+        {
+            let called = called_by(self.plan, self.instance, step);
+            let called = called.map(|id| id.to_string()).unwrap_or_default();
+            let message = format!("instance {called}, which this step called, is parked: look at that one");
+            self.park(self.failure(step, "CALLED_PARKED", message));
+        }
+    }
+
+    /// Has every instance complete that is held for this one.
+    pub(super) fn release_called(&mut self) {
+        for step in 0..self.plan.steps.len() {
+            let is_held = self.instance.steps[step].status == StepStatus::Succeeded
+                && self.plan.steps[step].kind == Kind::Compensatable;
+            if is_held && let Some(called) = called_by(self.plan, self.instance, step) {
+                self.decision.told.push(Told::Event(called, Event::Release));
+            }
+        }
+    }
+}
+
+/// The side of the called.
+impl Transition<'_> {
+    /// Every step is settled: this is the end, or the caller has still to decide.
+    pub(super) fn settled(&mut self) {
+        let Some(caller) = self.instance.caller else { return self.complete() };
+        if self.instance.held {
+            return;
+        }
+        let output = match &self.plan.output {
+            None => Ok(Value::Null),
+            Some(output) => output.evaluate(&Scope::of(self.instance)).map_err(|error| Failure {
+                step: None,
+                code: "BAD_OUTPUT".to_owned(),
+                message: format!("the `output` of saga {} cannot be made: {error}", self.plan.saga),
+            }),
+        };
+        if caller.undoable {
+            self.record(Fact::Held);
+        } else {
+            self.complete();
+        }
+        self.tell_caller(End::Done(output));
+    }
+
+    pub(super) fn complete(&mut self) {
+        self.record(Fact::Completed);
+        self.notify();
+        self.release_called();
+    }
+
+    /// Tells the caller, if there is one, that this is compensated.
+    pub(super) fn tell_compensated(&mut self) {
+        let error = self.instance.error.clone().unwrap_or_else(|| Failure {
+            step: None,
+            code: "COMPENSATED".to_owned(),
+            message: "the called saga was compensated".to_owned(),
+        });
+        self.tell_caller(if self.instance.held { End::Undone } else { End::Failed(error) });
+    }
+
+    pub(super) fn tell_caller(&mut self, end: End) {
+        if let Some(Caller { instance, step, .. }) = self.instance.caller {
+            self.decision.told.push(Told::Event(instance, Event::CalledEnded { step, end }));
+        }
+    }
+
+    /// The caller turns back: so does this, unless its own pivot is behind it.
+    pub(super) fn recalled(&mut self) {
+        let may_turn = matches!(self.instance.status, Status::Running | Status::Parked)
+            && self.instance.error.is_none()
+            && !self.pivot_passed();
+        if !may_turn {
+            return;
+        }
+        let message = "the saga that called it turns back".to_owned();
+        self.stop(Failure { step: None, code: "RECALLED".to_owned(), message });
+        if self.instance.status == Status::Parked {
+            self.record(Fact::Resumed { to: Status::Running });
+        }
+    }
+
+    /// The caller has come to its end: there is no way back.
+    pub(super) fn released(&mut self) {
+        if self.instance.is_held() {
+            self.complete();
+        }
+    }
+
+    /// Whether a step waits for an instance that it called.
+    pub(super) fn awaits_called(&self, step: usize, phase: Phase) -> bool {
+        let awaiting = self.instance.steps[step].progress(phase).awaiting;
+        matches!(awaiting, Awaiting::Called | Awaiting::Recalled)
+    }
+}
