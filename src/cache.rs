@@ -28,6 +28,8 @@ pub(crate) struct Cached {
     pub(crate) plan: Arc<Plan>,
     /// Whether it counts as open in what is taken or gathered.
     pub(crate) open: bool,
+    /// Whether it counts for its definition there.
+    pub(crate) holds: bool,
     /// "Published" facts that are applied but not yet stored. Losing them costs a repeat of the same
     /// message, nothing else.
     pub(crate) marks: Vec<Recorded>,
@@ -48,11 +50,13 @@ impl Cache {
         self.instances.get_mut(&id)
     }
 
-    /// Takes in an instance, as it is in the store or as it begins; `open` is whether the store has it as open.
-    pub(crate) fn put(&mut self, instance: Instance, plan: Arc<Plan>, open: bool) {
+    /// Takes in an instance, as it is in the store or as it begins: then nothing counts it yet.
+    pub(crate) fn put(&mut self, instance: Instance, plan: Arc<Plan>) {
         self.brought_in += weight(&instance.input);
-        let id = instance.id;
-        self.instances.insert(id, Cached { instance, plan, open, marks: Vec::new(), changed_in: 0 });
+        let (id, stored) = (instance.id, instance.revision > 0);
+        let (open, holds) = (stored && instance.is_open(), stored && instance.needs_definition());
+        let cached = Cached { instance, plan, open, holds, marks: Vec::new(), changed_in: 0 };
+        self.instances.insert(id, cached);
     }
 
     /// Lets go of an instance, if it is as the store has it at `revision`. False if it is not; true if it is

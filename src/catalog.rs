@@ -1,42 +1,53 @@
 //! The catalog: which definitions are in force, and which are kept for the instances that started with
 //! them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::definitions::Loaded;
+pub use change::{Change, ChangeKind, SagaChange};
+
+use crate::definitions::{self, DefinitionsError, Loaded};
+use crate::saga::code::Code;
 use crate::saga::compile;
 use crate::saga::expression::{ExpressionError, Scope};
 use crate::saga::instance::Instance;
 use crate::saga::message::Message;
 use crate::saga::plan::{DefinitionHash, Plan, Subscription};
+use crate::saga::problem::Problem;
 use crate::saga::reply;
 use crate::store::{Batch, Reader, StoreError};
 
+mod change;
+
 /// All definitions that are known to a running orchestrator.
+///
+/// A definition is **needed** while it is in force, or while an instance that started with it is open or
+/// parked. Others are known as long as nothing is lost by it; the store has all.
 #[derive(Debug, Default)]
 pub struct Catalog {
     /// The highest version of each saga in the folder.
     starting: Vec<Arc<Plan>>,
-    plans: HashMap<DefinitionHash, Arc<Plan>>,
+    known: HashMap<DefinitionHash, Known>,
+    /// Patterns that the event queue may be bound to, whether or not a definition that is needed has them.
+    bound: BTreeSet<Subscription>,
+    /// Whether other definitions are needed than when it was last asked for.
+    shifted: bool,
+}
+
+/// A definition that is known.
+#[derive(Debug)]
+struct Known {
+    plan: Arc<Plan>,
+    /// ChangeKind many instances that started with it are open or parked.
+    instances: usize,
 }
 
 /// Why definitions cannot be taken into force.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
-    /// The file was changed under a version that the store knows with another content.
-    #[error(
-        "{file}: saga {saga} v{version} is not the one that was deployed: a version never changes, \
-         give the changed definition a higher `version`"
-    )]
-    Changed {
-        /// The file.
-        file: String,
-        /// Name of the saga.
-        saga: String,
-        /// Version of the definition.
-        version: u32,
-    },
+    /// Files were changed under versions that the store knows with another content.
+    #[error(transparent)]
+    Changed(#[from] DefinitionsError),
     /// An instance's definition is neither in the folder nor in the store.
     #[error(
         "the definition of instance {instance} (saga {saga} v{version}) is missing from the store: \
@@ -71,43 +82,35 @@ impl Catalog {
     ///
     /// # Errors
     /// A version was changed, or the store cannot be read.
-    pub fn adopt(loaded: Vec<Loaded>, reader: &Reader) -> Result<(Self, Batch), CatalogError> {
-        let mut batch = Batch::default();
-        for Loaded { file, source, plan } in &loaded {
-            match reader.definition_hash(&plan.saga, plan.version)? {
-                Some(known) if known != plan.hash => {
-                    let (file, saga) = (file.clone(), plan.saga.clone());
-                    return Err(CatalogError::Changed { file, saga, version: plan.version });
-                }
-                Some(_) => {}
-                None => batch.define(&plan.saga, plan.version, &plan.hash, source),
-            }
-        }
-        Ok((Self::of(loaded), batch))
+    pub fn adopt(loaded: &[Loaded], reader: &Reader) -> Result<(Self, Batch), CatalogError> {
+        let (mut catalog, mut batch) = (Self::default(), Batch::default());
+        define(loaded, reader, &mut batch)?;
+        catalog.change(loaded);
+        Ok((catalog, batch))
     }
 
-    /// A catalog of these definitions alone.
-    pub fn of(loaded: Vec<Loaded>) -> Self {
-        let mut catalog = Self::default();
+    /// Takes other definitions into force; the store must have them. What was in force goes on for its
+    /// instances, and is forgotten where there are none.
+    pub fn change(&mut self, loaded: &[Loaded]) -> Change {
         for Loaded { plan, .. } in loaded {
-            catalog.plans.insert(plan.hash.clone(), Arc::clone(&plan));
-            match catalog.starting.iter_mut().find(|known| known.saga == plan.saga) {
-                Some(known) if known.version < plan.version => *known = plan,
-                Some(_) => {}
-                None => catalog.starting.push(plan),
-            }
+            self.know(plan);
         }
-        catalog
+        let before = std::mem::take(&mut self.starting);
+        let in_force = definitions::in_force(loaded).into_iter();
+        self.starting = in_force.map(|loaded| Arc::clone(&self.known[&loaded.plan.hash].plan)).collect();
+        let needed: Vec<_> = self.needed().map(|plan| plan.hash.clone()).collect();
+        self.known.retain(|hash, _| needed.contains(hash));
+        self.shift();
+        Change::between(&before, &self.starting)
     }
 
-    /// The plan that an instance started with. One that is not in the folder any more is read from the
-    /// store.
+    /// The plan that an instance started with. One that is not known is read from the store.
     ///
     /// # Errors
     /// The store does not have it, or it cannot be used.
     pub fn plan_of(&mut self, instance: &Instance, reader: &Reader) -> Result<Arc<Plan>, CatalogError> {
-        if let Some(plan) = self.plans.get(&instance.definition) {
-            return Ok(Arc::clone(plan));
+        if let Some(known) = self.known.get(&instance.definition) {
+            return Ok(Arc::clone(&known.plan));
         }
         let (saga, version) = (instance.saga.clone(), instance.version);
         let source = reader.definition(&instance.definition)?.ok_or_else(|| CatalogError::Missing {
@@ -120,7 +123,7 @@ impl Catalog {
             CatalogError::Unusable { saga, version, reason }
         })?;
         let plan = Arc::new(plan);
-        self.plans.insert(instance.definition.clone(), Arc::clone(&plan));
+        self.known.insert(instance.definition.clone(), Known { plan: Arc::clone(&plan), instances: 0 });
         Ok(plan)
     }
 
@@ -129,9 +132,75 @@ impl Catalog {
         self.starting.iter().find(|plan| plan.saga == saga).cloned()
     }
 
+    /// Counts an instance that began, or is open again: its definition is needed.
+    pub(crate) fn hold(&mut self, plan: &Arc<Plan>) {
+        if !self.known.contains_key(&plan.hash) {
+            self.know(plan);
+        }
+        let Some(known) = self.known.get_mut(&plan.hash) else { return };
+        known.instances += 1;
+        if known.instances == 1 && !self.starts(&plan.hash) {
+            self.shift();
+        }
+    }
+
+    /// Counts an instance as ended, once that is durable. After the last one, a definition that is not in
+    /// force is forgotten.
+    pub(crate) fn let_go(&mut self, plan: &Plan) {
+        let Some(known) = self.known.get_mut(&plan.hash) else { return };
+        known.instances = known.instances.saturating_sub(1);
+        if known.instances == 0 && !self.starts(&plan.hash) {
+            self.known.remove(&plan.hash);
+            self.shift();
+        }
+    }
+
+    /// Takes the patterns of definitions that did not come into force for some that the event queue may
+    /// be bound to.
+    pub(crate) fn suspect(&mut self, loaded: &[Loaded]) {
+        self.bound.extend(loaded.iter().flat_map(|loaded| loaded.plan.subscriptions()));
+        self.shifted = true;
+    }
+
+    /// The same of all definitions that the store has and that are not known: they were in force once.
+    ///
+    /// Compiles each of them. Those of an earlier release that cannot be are left out.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub(crate) fn suspect_stored(&mut self, reader: &Reader) -> Result<(), StoreError> {
+        for (_, _, hash) in reader.versions()? {
+            if self.known.contains_key(&hash) {
+                continue;
+            }
+            let source = reader.definition(&hash)?.unwrap_or_default();
+            if let Ok(plan) = compile::reload("store", &source) {
+                self.bound.extend(plan.subscriptions());
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether other definitions are needed than when this was last asked.
+    pub(crate) fn take_shifted(&mut self) -> bool {
+        std::mem::take(&mut self.shifted)
+    }
+
     /// The plans that new instances start with.
     pub fn starting(&self) -> Vec<Arc<Plan>> {
         self.starting.clone()
+    }
+
+    /// The plans that are needed: those in force, and those of open and parked instances.
+    pub fn needed(&self) -> impl Iterator<Item = &Plan> {
+        let is_needed = |known: &&Known| known.instances > 0 || self.starts(&known.plan.hash);
+        self.known.values().filter(is_needed).map(|known| &*known.plan)
+    }
+
+    /// Patterns that the event queue may be bound to, and that no definition that is needed has.
+    pub fn unneeded(&self) -> Vec<Subscription> {
+        let needed: BTreeSet<_> = self.needed().flat_map(Plan::subscriptions).collect();
+        self.bound.difference(&needed).cloned().collect()
     }
 
     /// The instances that an event cancels, as saga and business key.
@@ -149,20 +218,20 @@ impl Catalog {
         self.distinct(|plan| reply::business_keys(plan, message))
     }
 
-    /// Every pattern that any known definition listens to.
-    pub fn subscriptions(&self) -> Vec<Subscription> {
-        let mut all: Vec<_> = self.plans.values().flat_map(|plan| plan.subscriptions()).collect();
-        all.sort();
-        all.dedup();
-        all
+    fn know(&mut self, plan: &Arc<Plan>) {
+        let known = || Known { plan: Arc::clone(plan), instances: 0 };
+        self.known.entry(plan.hash.clone()).or_insert_with(known);
     }
 
-    /// Every exchange that any known definition names.
-    pub fn exchanges(&self) -> Vec<String> {
-        let mut all: Vec<_> = self.plans.values().flat_map(|plan| plan.exchanges()).collect();
-        all.sort();
-        all.dedup();
-        all
+    fn starts(&self, hash: &DefinitionHash) -> bool {
+        self.starting.iter().any(|plan| plan.hash == *hash)
+    }
+
+    /// Notes that other definitions are needed. What is needed now may be bound from here on.
+    fn shift(&mut self) {
+        let needed: Vec<_> = self.needed().flat_map(Plan::subscriptions).collect();
+        self.bound.extend(needed);
+        self.shifted = true;
     }
 
     /// What `keys` finds over all plans, each saga and business key once. A failed expression counts
@@ -172,7 +241,7 @@ impl Catalog {
         keys: impl Fn(&Plan) -> Vec<Result<String, ExpressionError>>,
     ) -> Vec<(String, Result<String, ExpressionError>)> {
         let mut found: Vec<(String, Result<String, ExpressionError>)> = Vec::new();
-        for plan in self.plans.values() {
+        for Known { plan, .. } in self.known.values() {
             for key in keys(plan) {
                 let same = |(saga, known): &(String, Result<String, ExpressionError>)| {
                     *saga == plan.saga && (key.is_err() || known.as_ref().ok() == key.as_ref().ok())
@@ -184,5 +253,124 @@ impl Catalog {
             }
         }
         found
+    }
+}
+
+/// Adds those of the definitions to a batch that the store does not know yet; all or nothing.
+///
+/// # Errors
+/// Versions that the store knows with another content, or the store cannot be read.
+pub fn define(loaded: &[Loaded], reader: &Reader, batch: &mut Batch) -> Result<(), CatalogError> {
+    let (mut new, mut changed) = (Vec::new(), Vec::new());
+    for one in loaded {
+        match reader.definition_hash(&one.plan.saga, one.plan.version)? {
+            None => new.push(one),
+            Some(known) if known == one.plan.hash => {}
+            Some(_) => changed.push(was_changed(one)),
+        }
+    }
+    if !changed.is_empty() {
+        return Err(DefinitionsError(changed).into());
+    }
+    for Loaded { source, plan, .. } in new {
+        batch.define(&plan.saga, plan.version, &plan.hash, source);
+    }
+    Ok(())
+}
+
+fn was_changed(Loaded { file, plan, .. }: &Loaded) -> Problem {
+    let message = format!("saga {} v{} is not the one that was deployed", plan.saga, plan.version);
+    let hint = "a version never changes: give the changed definition a higher `version`, or undo the change";
+    Problem::of_file(Code::ChangedVersion, file, &message, Some(hint.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loaded(saga: &str, version: u32, key: &str) -> Loaded {
+        let source = format!(
+            "saga: {saga}\nversion: {version}\n\
+             start: {{on: {{exchange: orders, key: {key}}}, business_key: =event.data.id}}\n\
+             steps: [{{step: do, command: {{exchange: work, key: do}}, compensate: none}}]\n"
+        );
+        let plan = Arc::new(compile::load("x.yaml", &source).unwrap());
+        Loaded { file: format!("{saga}-{version}.yaml"), source, plan }
+    }
+
+    fn listened(catalog: &Catalog) -> Vec<String> {
+        let mut patterns: Vec<_> =
+            catalog.needed().flat_map(Plan::subscriptions).map(|on| on.pattern).collect();
+        patterns.sort();
+        patterns
+    }
+
+    fn unneeded(catalog: &Catalog) -> Vec<String> {
+        catalog.unneeded().into_iter().map(|on| on.pattern).collect()
+    }
+
+    #[test]
+    fn a_change_says_what_becomes_of_each_saga() {
+        let mut catalog = Catalog::default();
+        catalog.change(&[
+            loaded("gone", 3, "a"),
+            loaded("lower", 2, "b"),
+            loaded("raised", 1, "c"),
+            loaded("same", 1, "d"),
+        ]);
+        let change = catalog.change(&[
+            loaded("lower", 1, "b"),
+            loaded("new", 1, "e"),
+            loaded("raised", 1, "c"),
+            loaded("raised", 2, "c"),
+            loaded("same", 1, "d"),
+        ]);
+        let told: Vec<_> = change.sagas.iter().map(ToString::to_string).collect();
+        let expected = [
+            "gone: removed, nothing starts with version 3 any more",
+            "lower: version 1 is in force, lower than 2 before: it is the highest in the folder",
+            "new: version 1 is new",
+            "raised: version 2 is in force, before it 1",
+            "same: version 1 as before",
+        ];
+        assert_eq!(told, expected);
+        assert_eq!(change.to_string(), expected[..4].join("; "));
+        let again = catalog.change(&[loaded("same", 1, "d")]);
+        assert_eq!(again.sagas.last().map(|saga| saga.change), Some(ChangeKind::Unchanged));
+        assert_eq!(catalog.change(&[loaded("same", 1, "d")]).to_string(), "nothing");
+    }
+
+    #[test]
+    fn a_definition_is_needed_until_it_is_not_in_force_and_its_last_instance_lets_go() {
+        let mut catalog = Catalog::default();
+        let (first, second) = (loaded("order", 1, "placed"), loaded("order", 2, "sent"));
+        catalog.change(std::slice::from_ref(&first));
+        catalog.hold(&first.plan);
+        catalog.hold(&first.plan);
+        assert!(catalog.take_shifted());
+        catalog.change(std::slice::from_ref(&second));
+        assert_eq!((listened(&catalog), unneeded(&catalog).len()), (vec!["placed".into(), "sent".into()], 0));
+        assert!(catalog.take_shifted());
+        catalog.let_go(&first.plan);
+        assert!(!catalog.take_shifted(), "one is left");
+        catalog.let_go(&first.plan);
+        assert!(catalog.take_shifted());
+        assert_eq!((listened(&catalog), unneeded(&catalog)), (vec!["sent".into()], vec!["placed".into()]));
+        assert_eq!(catalog.known.len(), 1);
+
+        // A late answer may open one again.
+        catalog.hold(&first.plan);
+        assert!(catalog.take_shifted());
+        assert_eq!((listened(&catalog).len(), unneeded(&catalog).len()), (2, 0));
+        catalog.let_go(&first.plan);
+        // What did not come into force may be bound all the same.
+        catalog.suspect(&[loaded("order", 3, "refused")]);
+        assert!(catalog.take_shifted());
+        assert_eq!(unneeded(&catalog), ["placed", "refused"]);
+        catalog.change(&[first]);
+        assert_eq!(
+            (listened(&catalog), unneeded(&catalog)),
+            (vec!["placed".into()], vec!["refused".into(), "sent".into()])
+        );
     }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::saga::code::Code;
 use crate::saga::compile;
@@ -26,6 +26,14 @@ pub struct Loaded {
     pub plan: Arc<Plan>,
 }
 
+/// A folder of definitions, or a single file, and what it held when it was taken into force. Clones are
+/// the same.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    path: Arc<Path>,
+    adopted: Arc<RwLock<Arc<[Loaded]>>>,
+}
+
 /// Definitions that cannot be used; shows every problem, as `sagamq check` does.
 #[derive(Debug)]
 pub struct DefinitionsError(pub Vec<Problem>);
@@ -38,6 +46,50 @@ impl fmt::Display for DefinitionsError {
 }
 
 impl std::error::Error for DefinitionsError {}
+
+impl Folder {
+    /// Reads a folder, for a start.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`load_folder`].
+    pub fn open(path: &Path) -> Result<Self, DefinitionsError> {
+        let loaded = load_folder(path)?;
+        Ok(Self { path: path.into(), adopted: Arc::new(RwLock::new(loaded.into())) })
+    }
+
+    /// Reads it as it is now; what is in force stays.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`load_folder`].
+    pub fn read(&self) -> Result<Vec<Loaded>, DefinitionsError> {
+        load_folder(&self.path)
+    }
+
+    /// What it held when it was last taken into force.
+    pub fn adopted(&self) -> Arc<[Loaded]> {
+        Arc::clone(&self.adopted.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Says that it was taken into force with this.
+    pub(crate) fn set_adopted(&self, loaded: Arc<[Loaded]>) {
+        *self.adopted.write().unwrap_or_else(PoisonError::into_inner) = loaded;
+    }
+}
+
+/// The highest version of each saga: those that start new instances.
+pub fn in_force(loaded: &[Loaded]) -> Vec<&Loaded> {
+    let mut highest: Vec<&Loaded> = Vec::new();
+    for one in loaded {
+        match highest.iter_mut().find(|known| known.plan.saga == one.plan.saga) {
+            Some(known) if known.plan.version < one.plan.version => *known = one,
+            Some(_) => {}
+            None => highest.push(one),
+        }
+    }
+    highest
+}
 
 /// All definitions of a folder, or of a single file, sorted by path.
 ///

@@ -30,6 +30,7 @@ use crate::store::{Batch, Correlation, DeadLetter, Reader, Removal, StoreError};
 use crate::timers::Timers;
 
 mod calls;
+mod definitions;
 mod recovery;
 
 pub use recovery::Recovered;
@@ -79,6 +80,8 @@ pub struct Gathered {
     /// How many inputs it covers.
     pub inputs: usize,
     touched: Vec<InstanceId>,
+    /// Definitions of instances that need them no longer.
+    let_go: Vec<Arc<Plan>>,
     /// Instances that are removed.
     pub removed: Vec<InstanceId>,
 }
@@ -338,6 +341,7 @@ impl Engine {
     /// may be taken between a take and its commit.
     pub fn committed(&mut self, gathered: &Gathered) {
         self.cache.let_go(&gathered.touched, self.taken);
+        gathered.let_go.iter().for_each(|plan| self.catalog.let_go(plan));
         self.leaving.retain(|id| !gathered.removed.contains(id));
     }
 
@@ -365,7 +369,7 @@ impl Engine {
         };
         debug!(saga = plan.saga, version = plan.version, instance = %id, business_key = key, "instance started");
         counter!(metric::STARTS, "saga" => plan.saga.clone()).increment(1);
-        self.cache.put(instance, Arc::clone(plan), false);
+        self.cache.put(instance, Arc::clone(plan));
         self.keep(id, decision, message.id.clone(), now);
         self.pass_on(now)?;
         Ok(Fate::Settled)
@@ -411,8 +415,7 @@ impl Engine {
         }
         let Some(instance) = self.reader.instance(id)? else { return Ok(false) };
         let plan = self.catalog.plan_of(&instance, &self.reader)?;
-        let open = instance.is_open();
-        self.cache.put(instance, plan, open);
+        self.cache.put(instance, plan);
         Ok(true)
     }
 
@@ -470,6 +473,13 @@ impl Engine {
             _ => {}
         }
         cached.open = open;
+        let holds = cached.instance.needs_definition();
+        match (cached.holds, holds) {
+            (false, true) => self.catalog.hold(&cached.plan),
+            (true, false) => self.gathering.let_go.push(Arc::clone(&cached.plan)),
+            _ => {}
+        }
+        cached.holds = holds;
         cached.changed_in = self.taken + 1;
         self.gathering.touched.push(id);
     }

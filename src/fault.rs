@@ -41,6 +41,10 @@ pub enum Point {
     Recovering,
     /// All were taken up, and nothing is consumed.
     Recovered,
+    /// The broker has what other definitions need, and nothing of them is stored.
+    Reload,
+    /// They are durable, and not in force.
+    Reloaded,
     /// A stop has begun.
     Stopping,
 }
@@ -70,7 +74,7 @@ pub enum Bug {
 
 impl Point {
     /// All points, in the order in which a delivery passes them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Received,
         Self::Decoded,
         Self::Decided,
@@ -88,6 +92,8 @@ impl Point {
         Self::Timer,
         Self::Recovering,
         Self::Recovered,
+        Self::Reload,
+        Self::Reloaded,
         Self::Stopping,
     ];
 
@@ -111,6 +117,8 @@ impl Point {
             Point::Timer => "timer",
             Point::Recovering => "recovering",
             Point::Recovered => "recovered",
+            Point::Reload => "reload",
+            Point::Reloaded => "reloaded",
             Point::Stopping => "stopping",
         }
     }

@@ -12,6 +12,7 @@ mod cache;
 pub mod catalog;
 pub mod delivery;
 pub mod engine;
+pub mod reload;
 pub mod retention;
 mod routing;
 pub mod runtime;

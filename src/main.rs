@@ -9,7 +9,7 @@ use clap::Parser;
 use sagamq::cli::args::{Cli, Command, ResolveArgs};
 use sagamq::cli::{
     CliError, Exit, asyncapi, bench, check, client, compact, dead_letters, demo, explain, graph, list,
-    orders, ready, replay, run, schema, show, topology, verify,
+    orders, ready, reload, replay, run, schema, show, topology, verify, versions,
 };
 use sagamq::config::Config;
 use sagamq::fault;
@@ -80,6 +80,8 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::Compensate(args) => orders::give(Verb::Compensate, None, None, &args, &api()?),
         Command::Cancel(args) => orders::give(Verb::Cancel, None, None, &args, &api()?),
         Command::DeadLetters(args) => dead_letters::dead_letters(&args, &api()?),
+        Command::Reload(args) => reload::reload(&args, &api()?),
+        Command::Versions(args) => versions::versions(&args, &api()?),
         Command::Verify(args) => verify::verify(&args),
         Command::Replay(args) => replay::replay(&load(args.into_overrides())?.store),
         Command::Compact(args) => compact::compact(&load(args.into_overrides())?.store),

@@ -20,6 +20,8 @@ pub const DEAD_LETTERS: &str = "sagamq_dead_letters_total";
 pub const IGNORED: &str = "sagamq_ignored_total";
 /// Orders of people that were carried out, by verb.
 pub const ORDERS: &str = "sagamq_orders_total";
+/// Folders of definitions that were to come into force; label `result`.
+pub const RELOADS: &str = "sagamq_reloads_total";
 /// Instances that were archived and removed; label `status`.
 pub const ARCHIVED: &str = "sagamq_archived_total";
 /// Batches committed.
@@ -48,6 +50,7 @@ pub(crate) fn describe() {
     describe_counter!(DEAD_LETTERS, "Messages that were dead-lettered");
     describe_counter!(IGNORED, "Messages that changed nothing");
     describe_counter!(ORDERS, "Orders of people that were carried out");
+    describe_counter!(RELOADS, "Folders of definitions that were to come into force");
     describe_counter!(ARCHIVED, "Instances that were archived and removed");
     describe_counter!(COMMITS, "Batches committed");
     describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "Time of a commit, flush included");

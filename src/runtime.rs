@@ -23,6 +23,7 @@ use crate::engine::{Engine, EngineError, Gathered, Ordered};
 use crate::fault::{self, Bug, Point};
 use crate::health::Health;
 use crate::metric;
+use crate::reload::{Followers, Preparing, Reload};
 use crate::saga::id::InstanceId;
 use crate::saga::order::Order;
 use crate::saga::time::Timestamp;
@@ -51,6 +52,10 @@ pub struct Runtime {
     pub archived: mpsc::Receiver<Archived>,
     /// What people ask of instances.
     pub orders: mpsc::Receiver<Asked>,
+    /// Definitions that are to come into force.
+    pub reloads: mpsc::Receiver<Reload>,
+    /// What follows them.
+    pub followers: Followers,
     /// What the API tells.
     pub health: Arc<Health>,
     /// The time.
@@ -139,6 +144,8 @@ struct Askers {
     removal: Option<oneshot::Sender<usize>>,
     /// Are told what came of their orders.
     orders: Vec<(oneshot::Sender<Ordered>, Ordered)>,
+    /// Is told what has changed, once it is in force.
+    reload: Option<Reload>,
 }
 
 /// A commit under way, and what waits for it.
@@ -173,9 +180,11 @@ impl Runtime {
     async fn turn(&mut self, stop: impl Future<Output = ()>) -> Result<(), RuntimeError> {
         let Self { engine, store: idle, consumer, publisher, deliveries, reports, archived, orders, .. } =
             self;
+        let (reloads, followers) = (&mut self.reloads, &self.followers);
         let (health, clock, outbox) = (&self.health, self.clock, self.outbox);
         let mut committing: Option<Committing> = None;
         let mut askers = Askers::default();
+        let mut preparing: Option<Preparing> = None;
         let mut stopping = false;
         // Whether more may be decided that the broker would have to confirm.
         let has_room = |engine: &Engine, committing: &Option<Committing>| {
@@ -198,7 +207,14 @@ impl Runtime {
                     None => *idle = Some(store),
                     Some(gathered) if gathered.batch.is_empty() => {
                         // Only acks of what changed nothing; everything before is durable already.
-                        release(engine, consumer, publisher, gathered, std::mem::take(&mut askers));
+                        release(
+                            engine,
+                            consumer,
+                            publisher,
+                            followers,
+                            gathered,
+                            std::mem::take(&mut askers),
+                        );
                         *idle = Some(store);
                         continue;
                     }
@@ -215,6 +231,9 @@ impl Runtime {
             }
             let (open, has_room_now) = (!engine.is_full(), has_room(engine, &committing));
             let inflow = has_room_now && !stopping;
+            let reloading = preparing.is_some()
+                || askers.reload.is_some()
+                || committing.as_ref().is_some_and(|committing| committing.askers.reload.is_some());
             let next_look = Instant::now() + LOOK;
             // A full batch or outbox is waited for; what is due meanwhile is due after it.
             let due = engine.next_due().filter(|_| has_room_now);
@@ -233,7 +252,7 @@ impl Runtime {
                     histogram!(metric::COMMIT_SECONDS).record(took.as_secs_f64());
                     histogram!(metric::BATCH_INPUTS).record(gathered.inputs as f64);
                     gauge!(metric::OUTBOX).set(publisher.outstanding() as f64);
-                    release(engine, consumer, publisher, gathered, waiting.unwrap_or_default());
+                    release(engine, consumer, publisher, followers, gathered, waiting.unwrap_or_default());
                     *idle = Some(store);
                 }
                 () = &mut stop, if !stopping => {
@@ -259,6 +278,13 @@ impl Runtime {
                         let ordered = engine.order(id, order, clock.now())?;
                         askers.orders.push((done, ordered));
                     }
+                }
+                // One at a time: each is compared with what the one before has stored.
+                Some(reload) = reloads.recv(), if !reloading && !stopping => {
+                    preparing = followers.prepare(reload, engine);
+                }
+                asked = async { preparing.as_mut().expect("the guard saw one").asked().await }, if open && preparing.is_some() => {
+                    askers.reload = preparing.take().and_then(|done| followers.gather(done, asked, engine));
                 }
                 report = reports.recv(), if open => {
                     engine.handle_report(report.ok_or(RuntimeError::Ended("publisher"))?, clock.now())?;
@@ -295,6 +321,7 @@ fn release(
     engine: &mut Engine,
     consumer: &Consumer,
     publisher: &Publisher,
+    followers: &Followers,
     gathered: Gathered,
     askers: Askers,
 ) {
@@ -310,6 +337,11 @@ fn release(
     for (asker, ordered) in askers.orders {
         let _ = asker.send(ordered);
     }
+    if let Some(reload) = askers.reload {
+        followers.take_into_force(reload, engine);
+    }
+    // The last instance of a definition may have ended.
+    followers.follow(engine);
 }
 
 /// Waits for the confirms that are out, and stores what they say.

@@ -6,7 +6,7 @@ mod support;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lapin::options::{BasicGetOptions, BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
@@ -21,7 +21,7 @@ use sagamq::saga::plan::Subscription;
 use sagamq::saga::time::Timestamp;
 use sagamq::throwaway::Node;
 use serde_json::json;
-use tokio::sync::{RwLock, mpsc};
+use tokio::sync::{RwLock, mpsc, watch};
 use tokio::time::timeout;
 
 /// No wait in these tests is longer.
@@ -49,6 +49,7 @@ impl Bench {
             mode: TopologyMode::Declare,
             exchanges: vec![exchange.clone()],
             subscriptions: vec![Subscription { exchange, pattern: "routed.#".into() }],
+            unneeded: Vec::new(),
         });
         probe(&config, &topology).await.unwrap();
         let (_connection, peer) = connect(url).await;
@@ -57,13 +58,18 @@ impl Bench {
 
     fn publisher(&self) -> (Publisher, mpsc::UnboundedReceiver<Report>) {
         let (sender, reports) = mpsc::unbounded_channel();
-        (Publisher::start(&self.config, self.topology.clone(), sender, Arc::default()), reports)
+        (Publisher::start(&self.config, self.followed(), sender, Arc::default()), reports)
     }
 
     fn consumer(&self, capacity: usize) -> (Consumer, mpsc::Receiver<Delivery>, Arc<Health>) {
         let (sender, deliveries) = mpsc::channel(capacity);
         let health = Arc::new(Health::default());
-        (Consumer::start(&self.config, self.topology.clone(), sender, health.clone()), deliveries, health)
+        (Consumer::start(&self.config, self.followed(), sender, health.clone()), deliveries, health)
+    }
+
+    /// The topology as it is followed; it does not change.
+    fn followed(&self) -> watch::Receiver<Topology> {
+        watch::channel(Topology::clone(&self.topology)).1
     }
 
     fn exchange(&self) -> &str {
@@ -169,6 +175,49 @@ async fn the_topology_is_made_and_checked() {
     let different = with(|topology| topology.queue_type = QueueType::Classic);
     let error = check(different).await.unwrap_err();
     assert!(error.contains("queue \"topology-") && error.contains("it exists but is different"), "{error}");
+}
+
+// On further threads, since this one blocks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topology_that_changes_is_followed_while_deliveries_go_on() {
+    let broker = BROKER.read().await;
+    let bench = Bench::new("follow", &broker.url()).await;
+    let (sender, mut deliveries) = mpsc::channel(10);
+    let (topology, followed) = watch::channel(Topology::clone(&bench.topology));
+    let consumer = Consumer::start(&bench.config, followed, sender, Arc::default());
+    let exchange = bench.exchange();
+    let publish = async |key: &str| {
+        let options = BasicPublishOptions::default();
+        let published =
+            bench.peer.basic_publish(exchange.into(), key.into(), options, b"{}", BasicProperties::default());
+        published.await.unwrap();
+    };
+    publish("routed.first").await;
+    assert_eq!(understood(&next(deliveries.recv()).await).key, "routed.first");
+
+    let [old, new] = ["routed.#", "other.#"]
+        .map(|pattern| Subscription { exchange: exchange.to_owned(), pattern: pattern.to_owned() });
+    let never = Subscription { exchange: "no-such-exchange".to_owned(), pattern: "#".to_owned() };
+    topology.send_modify(|topology| {
+        topology.subscriptions = vec![new];
+        topology.unneeded = vec![never, old];
+    });
+    let queue = bench.topology.events_queue();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let printed =
+            broker.ctl(&["list_bindings", "source_name", "destination_name", "routing_key"]).unwrap();
+        let of_exchange = printed.lines().filter(|line| line.starts_with(&format!("{exchange}\t{queue}\t")));
+        let keys: Vec<_> = of_exchange.filter_map(|line| line.rsplit('\t').next()).collect();
+        if keys == ["other.#"] {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{printed}");
+    }
+    publish("routed.second").await;
+    publish("other.first").await;
+    assert_eq!(understood(&next(deliveries.recv()).await).key, "other.first");
+    consumer.close().await;
 }
 
 #[tokio::test]

@@ -10,14 +10,16 @@ use std::ffi::OsString;
 use std::fs;
 
 use clap::{CommandFactory, Parser};
+use sagamq::catalog::{Catalog, CatalogError};
 use sagamq::cli::args::{Cli, Command};
 use sagamq::config::Config;
-use sagamq::definitions;
+use sagamq::definitions::{self, DefinitionsError};
 use sagamq::depict::svg;
 use sagamq::saga::code::Code;
 use sagamq::saga::compile;
 use sagamq::saga::expression::{Expression, Scope};
 use sagamq::saga::problem::Problem;
+use sagamq::store::{Memory, Store};
 use serde_json::Value;
 
 const README: &str = include_str!("../README.md");
@@ -155,9 +157,15 @@ fn every_example_of_a_problem_is_refused_as_the_page_says_and_mended_by_what_fol
         }
     }
     // What is about files and folders is shown below.
-    let about_files =
-        [Code::Unreadable, Code::NoDefinition, Code::RepeatedVersion, Code::UnknownSaga, Code::CalledPivot];
-    assert_eq!(in_files, about_files);
+    let of_folders = [
+        Code::Unreadable,
+        Code::NoDefinition,
+        Code::RepeatedVersion,
+        Code::ChangedVersion,
+        Code::UnknownSaga,
+        Code::CalledPivot,
+    ];
+    assert_eq!(in_files, of_folders);
 }
 
 #[test]
@@ -165,12 +173,15 @@ fn every_problem_of_files_and_folders_is_told_as_the_page_says() {
     let folder = tempfile::tempdir().unwrap();
     let sagas = folder.path().join("sagas");
     fs::create_dir(&sagas).unwrap();
-    let assert_told = |path: &str, code: Code| {
-        let (_, problems) = definitions::load_paths(&[folder.path().join(path)]);
+    let assert_said = |problems: &[Problem], code: Code| {
         assert_eq!(problems.iter().map(|problem| problem.code).collect::<Vec<_>>(), [code]);
-        let said = shown(&problems).replace(&format!("{}/", folder.path().display()), "");
+        let said = shown(problems).replace(&format!("{}/", folder.path().display()), "");
         let section = sections().into_iter().find(|(number, _)| format!("S{number}") == code.as_str());
         assert_eq!(blocks(section.unwrap().1, "text"), [said], "{code}");
+    };
+    let assert_told = |path: &str, code: Code| {
+        let (_, problems) = definitions::load_paths(&[folder.path().join(path)]);
+        assert_said(&problems, code);
     };
     assert_told("nowhere.yaml", Code::Unreadable);
     assert_told("sagas", Code::NoDefinition);
@@ -182,9 +193,21 @@ fn every_problem_of_files_and_folders_is_told_as_the_page_says() {
     let (loaded, problems) = definitions::load_paths(std::slice::from_ref(&sagas));
     assert_eq!((loaded.len(), problems.len()), (2, 0), "{}", shown(&problems));
 
+    let mut store = Store::simulated(&Memory::default()).unwrap();
+    let (_, batch) = Catalog::adopt(&loaded, &store.reader()).unwrap();
+    store.commit(batch).unwrap();
+    fs::remove_file(sagas.join("second.yaml")).unwrap();
+    fs::write(sagas.join("first.yaml"), framed(frame(), "deadline: {after: 2h}")).unwrap();
+    let changed = definitions::load_folder(&sagas).unwrap();
+    match Catalog::adopt(&changed, &store.reader()) {
+        Err(CatalogError::Changed(DefinitionsError(problems))) => {
+            assert_said(&problems, Code::ChangedVersion)
+        }
+        adopted => panic!("{adopted:?}"),
+    }
+
     // One saga that calls another.
     let kind = |kind: &str| framed(frame(), &format!("steps:\n  - {{call: clear, saga: customs{kind}}}"));
-    fs::remove_file(sagas.join("second.yaml")).unwrap();
     fs::write(sagas.join("first.yaml"), kind("")).unwrap();
     assert_told("sagas", Code::UnknownSaga);
     let with_pivot = "steps: [{step: clear, kind: pivot, command: {exchange: customs, key: clear}}]";
@@ -196,7 +219,7 @@ fn every_problem_of_files_and_folders_is_told_as_the_page_says() {
     assert_eq!((loaded.len(), problems.len()), (2, 0), "{}", shown(&problems));
     fs::write(sagas.join("customs.yaml"), customs.replace(with_pivot, "steps: [{call: back, saga: parcel}]"))
         .unwrap();
-    let (_, problems) = definitions::load_paths(&[sagas]);
+    let (_, problems) = definitions::load_paths(std::slice::from_ref(&sagas));
     let codes: Vec<_> = problems.iter().map(|problem| problem.code).collect();
     assert_eq!(codes, [Code::EndlessCalls; 2], "{}", shown(&problems));
 }

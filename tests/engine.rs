@@ -92,7 +92,7 @@ impl World {
 
 fn open(folder: &TempDir, definitions: &[&str]) -> (Engine, Store, Recovered) {
     let mut store = Store::open(&StoreConfig { path: folder.path().join("store"), cache_mib: 16 }).unwrap();
-    let (catalog, batch) = Catalog::adopt(loaded(definitions), &store.reader()).unwrap();
+    let (catalog, batch) = Catalog::adopt(&loaded(definitions), &store.reader()).unwrap();
     store.commit(batch).unwrap();
     let mut engine = Engine::new(store.reader(), catalog);
     let recovered = engine.recover().unwrap();
@@ -492,8 +492,8 @@ fn a_version_never_changes_and_an_instance_keeps_its_own() {
     let World { engine, store, folder, .. } = world;
     let changed = DEFINITION.replace("key: payment.charge\n", "key: payment.take\n");
     assert!(changed != DEFINITION);
-    let refused = Catalog::adopt(loaded(&[&changed]), &store.reader());
-    assert!(matches!(refused, Err(CatalogError::Changed { version: 1, .. })), "{refused:?}");
+    let refused = Catalog::adopt(&loaded(&[&changed]), &store.reader());
+    assert!(matches!(refused, Err(CatalogError::Changed(_))), "{refused:?}");
     drop((engine, store));
 
     let second = changed.replace("\nversion: 1", "\nversion: 2");
@@ -505,6 +505,41 @@ fn a_version_never_changes_and_an_instance_keeps_its_own() {
     assert_eq!(release[0].key, "payment.charge", "A-1 goes on as version 1");
     world.reply(&release[1], "success");
     assert_eq!(world.commit().outgoing[0].key, "payment.take", "A-2 is version 2");
+}
+
+#[test]
+fn a_definition_is_needed_until_the_end_of_its_last_instance_is_durable_also_over_a_restart() {
+    let needed = |engine: &Engine| {
+        let mut versions: Vec<_> = engine.catalog().needed().map(|plan| plan.version).collect();
+        versions.sort_unstable();
+        versions
+    };
+    let mut world = World::new();
+    world.place("A-1");
+    let sent = world.commit().outgoing;
+    let second = loaded(&[&DEFINITION.replace("\nversion: 1", "\nversion: 2")]);
+    world.engine.define(&second).unwrap();
+    world.commit();
+    world.engine.adopt(&second);
+    assert_eq!(needed(&world.engine), [1, 2]);
+
+    let World { engine, store, folder, now, .. } = world;
+    drop((engine, store));
+    let (engine, store, _) = open(&folder, &[&second[0].source]);
+    assert_eq!(needed(&engine), [1, 2], "the instance is taken up");
+    let mut world = World { engine, store, folder, now, tag: 0 };
+    world.reply(&sent[0], "failure");
+    let gathered = world.engine.take().unwrap();
+    assert_eq!(needed(&world.engine), [1, 2], "the end is not durable");
+    world.store.commit(gathered.batch.clone()).unwrap();
+    world.engine.committed(&gathered);
+    let notices = gathered.release.outgoing;
+    assert_eq!(needed(&world.engine), [1, 2], "the end is not told");
+    notices.iter().for_each(|notice| world.published(notice));
+    world.now = world.now + Duration::from_secs(2);
+    world.engine.tick(world.now).unwrap();
+    world.commit();
+    assert_eq!(needed(&world.engine), [2]);
 }
 
 #[test]

@@ -50,9 +50,8 @@ impl World {
         let entry = HistoryEntry { revision: 1, causation_id: None, facts };
 
         let mut store = Store::simulated(&Memory::default()).unwrap();
-        let loaded =
-            vec![Loaded { file: "order.yaml".into(), source: DEFINITION.to_owned(), plan: plan.into() }];
-        let (catalog, mut batch) = Catalog::adopt(loaded, &store.reader()).unwrap();
+        let loaded = [Loaded { file: "order.yaml".into(), source: DEFINITION.to_owned(), plan: plan.into() }];
+        let (catalog, mut batch) = Catalog::adopt(&loaded, &store.reader()).unwrap();
         batch.save(&completed, &entry);
         store.commit(batch).unwrap();
         let engine = Engine::new(store.reader(), catalog);

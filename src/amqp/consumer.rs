@@ -19,11 +19,12 @@ use lapin::options::{
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tracing::{debug, warn};
 
 use super::session::{AmqpError, Session, answered, close, open_channel};
-use super::topology::{DELIVERY_LIMIT, Topology};
+use super::topology::{self, DELIVERY_LIMIT, Topology};
 use super::wire;
 use crate::config::BrokerConfig;
 use crate::delivery::{Delivery, Queue, Settlement, Token, understand};
@@ -59,10 +60,11 @@ enum Request {
 impl Consumer {
     /// Starts to consume both queues. A lost connection is opened again for ever; what was not
     /// settled by then comes again with a token of a later epoch. The deliveries' receiver holds
-    /// the consumer back when it is full, and stops it when it is dropped.
+    /// the consumer back when it is full, and stops it when it is dropped. A topology that changes is
+    /// applied at once, while deliveries go on.
     pub fn start(
         config: &BrokerConfig,
-        topology: Arc<Topology>,
+        topology: watch::Receiver<Topology>,
         deliveries: mpsc::Sender<Delivery>,
         health: Arc<Health>,
     ) -> Self {
@@ -108,7 +110,7 @@ impl Consumer {
 }
 
 struct Worker {
-    topology: Arc<Topology>,
+    topology: watch::Receiver<Topology>,
     prefetch: u16,
     deliveries: mpsc::Sender<Delivery>,
     health: Arc<Health>,
@@ -137,7 +139,7 @@ impl Worker {
     async fn run(mut self, mut session: Session) {
         loop {
             let connection = tokio::select! {
-                connection = session.open(&self.topology) => connection,
+                connection = session.open(&mut self.topology) => connection,
                 () = stop_requested(&mut self.requested) => return,
             };
             self.epoch += 1;
@@ -203,6 +205,12 @@ impl Worker {
                     }
                     None => return Ended::Stopped,
                 },
+                Ok(()) = self.topology.changed() => match topology::follow(connection, &mut self.topology).await {
+                    Ok(()) => {}
+                    // What was there before is still there. The next connection will say so again.
+                    Err(error @ AmqpError::Topology { .. }) => warn!(%error, "the topology cannot be changed"),
+                    Err(error) => return Ended::Lost(error.to_string()),
+                },
                 Some(ended) = inflow.join_next() => return outcome(ended),
             }
         }
@@ -214,8 +222,8 @@ impl Worker {
         queue: Queue,
     ) -> Result<(Channel, lapin::Consumer), AmqpError> {
         let name = match queue {
-            Queue::Events => self.topology.events_queue(),
-            Queue::Replies => self.topology.replies_queue(),
+            Queue::Events => self.topology.borrow().events_queue(),
+            Queue::Replies => self.topology.borrow().replies_queue(),
         };
         let channel = open_channel(connection).await?;
         let prefetch = if self.careful { 1 } else { self.prefetch };

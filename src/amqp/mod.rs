@@ -21,5 +21,5 @@ mod wire;
 
 pub use consumer::Consumer;
 pub use publisher::Publisher;
-pub use session::{AmqpError, probe};
+pub use session::{AmqpError, apply_once, probe};
 pub use topology::Topology;

@@ -17,13 +17,13 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::protocol::AMQPSoftError;
 use lapin::{BasicProperties, Channel, Confirmation, Connection};
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::warn;
 
 use super::outbox::{Entry, Outbox, Wave};
 use super::session::{AmqpError, Session, answered, close, delays, open_channel, refusal};
-use super::topology::Topology;
+use super::topology::{self, Topology};
 use super::wire;
 use crate::config::{BrokerConfig, TopologyMode};
 use crate::delivery::{Report, Verdict};
@@ -55,10 +55,10 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Starts to publish. A lost connection is opened again for ever.
+    /// Starts to publish. A lost connection is opened again for ever, and the topology applied as it is then.
     pub fn start(
         config: &BrokerConfig,
-        topology: Arc<Topology>,
+        topology: watch::Receiver<Topology>,
         reports: UnboundedSender<Report>,
         health: Arc<Health>,
     ) -> Self {
@@ -102,7 +102,7 @@ impl Publisher {
 #[derive(Clone)]
 struct Worker {
     outbox: Arc<Outbox>,
-    topology: Arc<Topology>,
+    topology: watch::Receiver<Topology>,
     reports: UnboundedSender<Report>,
     health: Arc<Health>,
     /// From a wave's first message to its last confirm. A connection that the broker has blocked runs
@@ -111,9 +111,9 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(self, mut session: Session) {
+    async fn run(mut self, mut session: Session) {
         loop {
-            let connection = Arc::new(session.open(&self.topology).await);
+            let connection = Arc::new(session.open(&mut self.topology).await);
             let reason = self.publish_over(&connection).await;
             self.health.publishing.set(false);
             let blocked = connection.status().blocked();
@@ -185,8 +185,10 @@ impl Worker {
         channel: &mut Channel,
         wave: &mut Wave,
     ) -> Result<(), AmqpError> {
-        if self.topology.mode == TopologyMode::Declare {
-            self.topology.apply(connection).await?;
+        let mut topology = self.topology.clone();
+        let makes = topology.borrow().mode == TopologyMode::Declare;
+        if makes {
+            topology::follow(connection, &mut topology).await?;
         }
         *channel = open_lane(connection).await?;
         let alone = wave.len() == 1;
@@ -218,7 +220,7 @@ impl Worker {
     /// Publishes messages and awaits all their confirms. The reports are in the messages' order;
     /// none for what is to be published again.
     async fn send(&self, channel: &Channel, entries: &mut [Entry]) -> Result<Vec<Option<Report>>, Refused> {
-        let reply_to = self.topology.replies_queue();
+        let reply_to = self.topology.borrow().replies_queue();
         for entry in entries.iter_mut() {
             entry.attempted = true;
         }

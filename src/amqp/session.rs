@@ -9,9 +9,10 @@ use backoff::backoff::Backoff;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties, ErrorKind};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::topology::Topology;
+use super::topology::{self, Topology};
 use crate::config::{BrokerConfig, Secret};
 use crate::metric;
 
@@ -130,6 +131,23 @@ pub async fn probe(config: &BrokerConfig, topology: &Topology) -> Result<(), Amq
     }
 }
 
+/// Applies a topology once, over a connection of its own, while others go on.
+///
+/// # Errors
+/// The broker cannot be used, or refuses a part; what it took before stays. Nothing is tried again.
+pub async fn apply_once(config: &BrokerConfig, topology: &Topology) -> Result<(), AmqpError> {
+    let uri = parse_url(&config.url)?;
+    let started = Instant::now();
+    try_once(&uri, topology).await.map_err(|error| match error {
+        AmqpError::Failed { .. } | AmqpError::Timeout { .. } => AmqpError::Unreachable {
+            url: redacted(&uri),
+            after: started.elapsed(),
+            reason: error.to_string(),
+        },
+        lasting => lasting,
+    })
+}
+
 /// Connects, applies the topology, and closes again.
 async fn try_once(uri: &AMQPUri, topology: &Topology) -> Result<(), AmqpError> {
     let connection = connect(uri, "probe").await?;
@@ -152,9 +170,9 @@ impl Session {
         Self { name, url: config.url.clone(), backoff: delays(), opened_at: None }
     }
 
-    /// Opens a connection and applies the topology, however long that takes. The first try is made
-    /// at once, each further one after a growing delay with jitter.
-    pub(crate) async fn open(&mut self, topology: &Topology) -> Connection {
+    /// Opens a connection and applies the topology as it is then, however long that takes. The first try
+    /// is made at once, each further one after a growing delay with jitter.
+    pub(crate) async fn open(&mut self, topology: &mut watch::Receiver<Topology>) -> Connection {
         if let Some(opened_at) = self.opened_at.take() {
             if opened_at.elapsed() > LASTING {
                 self.backoff.reset();
@@ -185,9 +203,9 @@ impl Session {
         self.backoff.reset();
     }
 
-    async fn attempt(&self, topology: &Topology) -> Result<Connection, AmqpError> {
+    async fn attempt(&self, topology: &mut watch::Receiver<Topology>) -> Result<Connection, AmqpError> {
         let connection = connect(&parse_url(&self.url)?, self.name).await?;
-        match topology.apply(&connection).await {
+        match topology::follow(&connection, topology).await {
             Ok(()) => Ok(connection),
             Err(error) => {
                 close(&connection).await;

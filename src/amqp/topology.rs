@@ -6,16 +6,20 @@
 //!                         <prefix>.dead <── exchange <prefix>.dead
 //! ```
 
+use std::collections::BTreeSet;
+
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::protocol::AMQPSoftError;
-use lapin::types::FieldTable;
+use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection, ExchangeKind};
 use serde_json::{Map, Value, json};
+use tokio::sync::watch;
+use tracing::warn;
 
 use super::session::{AmqpError, answered, open_channel, refusal};
 use super::wire::{short, table};
-use crate::config::{QueueType, TopologyMode};
-use crate::saga::plan::Subscription;
+use crate::config::{BrokerConfig, QueueType, TopologyMode};
+use crate::saga::plan::{Plan, Subscription};
 
 /// Deliveries of one message before a quorum queue takes it for one that kills its consumer. Each
 /// lost connection counts for every message that it left unacknowledged.
@@ -34,9 +38,28 @@ pub struct Topology {
     pub exchanges: Vec<String>,
     /// What the event queue is bound to.
     pub subscriptions: Vec<Subscription>,
+    /// What it is taken off from where we make the topology: nothing listens to it any more.
+    pub unneeded: Vec<Subscription>,
 }
 
 impl Topology {
+    /// What definitions need.
+    pub fn of<'a>(config: &BrokerConfig, plans: impl IntoIterator<Item = &'a Plan>) -> Self {
+        let (mut exchanges, mut subscriptions) = (BTreeSet::new(), BTreeSet::new());
+        for plan in plans {
+            exchanges.extend(plan.exchanges());
+            subscriptions.extend(plan.subscriptions());
+        }
+        Self {
+            prefix: config.prefix.clone(),
+            queue_type: config.queue_type,
+            mode: config.topology,
+            exchanges: exchanges.into_iter().collect(),
+            subscriptions: subscriptions.into_iter().collect(),
+            unneeded: Vec::new(),
+        }
+    }
+
     /// Name of the queue of events that sagas wait for.
     pub fn events_queue(&self) -> String {
         format!("{}.events", self.prefix)
@@ -81,7 +104,8 @@ impl Topology {
     }
 
     /// Makes or checks everything, as the mode says. Making what is there already changes nothing.
-    /// Bindings cannot be checked without making them.
+    /// Bindings cannot be checked without making them. A binding that is not needed and cannot be removed
+    /// is no error: what comes by it is counted and acked.
     ///
     /// # Errors
     /// Something is missing or different; the error names it.
@@ -103,7 +127,23 @@ impl Topology {
                 binding.make(&channel).await?;
             }
         }
-        answered("close a channel", channel.close(200, "OK".into())).await
+        answered("close a channel", channel.close(200, "OK".into())).await?;
+        if passive { Ok(()) } else { self.take_off(connection).await }
+    }
+
+    /// Takes the event queue off what nothing listens to. What is not bound is taken off just as well.
+    async fn take_off(&self, connection: &Connection) -> Result<(), AmqpError> {
+        for on in &self.unneeded {
+            let channel = open_channel(connection).await?;
+            match self.binding(on).remove(&channel).await {
+                Ok(()) => answered("close a channel", channel.close(200, "OK".into())).await?,
+                Err(AmqpError::Topology { object, reason, remedy }) => {
+                    warn!(object, reason, remedy, "a binding that is not needed cannot be removed");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     fn all_exchanges(&self) -> Vec<Exchange> {
@@ -143,12 +183,30 @@ impl Topology {
 
     fn all_bindings(&self) -> Vec<Binding> {
         let dead = Binding { exchange: self.dead_queue(), queue: self.dead_queue(), key: String::new() };
-        let events = self.subscriptions.iter().map(|on| Binding {
-            exchange: on.exchange.clone(),
-            queue: self.events_queue(),
-            key: on.pattern.clone(),
-        });
-        std::iter::once(dead).chain(events).collect()
+        std::iter::once(dead).chain(self.subscriptions.iter().map(|on| self.binding(on))).collect()
+    }
+
+    fn binding(&self, on: &Subscription) -> Binding {
+        Binding { exchange: on.exchange.clone(), queue: self.events_queue(), key: on.pattern.clone() }
+    }
+}
+
+/// Applies the topology as it is now, and again if it has changed meanwhile: what is in force at last is
+/// what was applied last.
+///
+/// # Errors
+/// As [`Topology::apply`].
+pub(crate) async fn follow(
+    connection: &Connection,
+    topology: &mut watch::Receiver<Topology>,
+) -> Result<(), AmqpError> {
+    loop {
+        let current = topology.borrow_and_update().clone();
+        current.apply(connection).await?;
+        // Without a sender, nothing changes any more.
+        if !topology.has_changed().unwrap_or(false) {
+            return Ok(());
+        }
     }
 }
 
@@ -196,17 +254,34 @@ struct Binding {
 
 impl Binding {
     async fn make(self, channel: &Channel) -> Result<(), AmqpError> {
-        let Binding { exchange, queue, key } = self;
-        let object = format!("binding of queue {queue:?} to exchange {exchange:?} for {key:?}");
-        let exchange = name("exchange name", &exchange, &object)?;
-        let (queue, key) = (name("queue name", &queue, &object)?, name("pattern", &key, &object)?);
+        let object = self.object();
+        let [queue, exchange, key] = self.names()?;
         let options = QueueBindOptions::default();
         let binding = channel.queue_bind(queue, exchange, key, options, FieldTable::default());
         answered("bind a queue", binding).await.map_err(|error| explain(error, object))
     }
+
+    async fn remove(self, channel: &Channel) -> Result<(), AmqpError> {
+        let object = self.object();
+        let [queue, exchange, key] = self.names()?;
+        let removing = channel.queue_unbind(queue, exchange, key, FieldTable::default());
+        answered("unbind a queue", removing).await.map_err(|error| explain(error, object))
+    }
+
+    /// Queue, exchange and key as AMQP has them.
+    fn names(&self) -> Result<[ShortString; 3], AmqpError> {
+        let (object, Binding { exchange, queue, key }) = (self.object(), self);
+        let exchange = name("exchange name", exchange, &object)?;
+        Ok([name("queue name", queue, &object)?, exchange, name("pattern", key, &object)?])
+    }
+
+    fn object(&self) -> String {
+        let Binding { exchange, queue, key } = self;
+        format!("binding of queue {queue:?} to exchange {exchange:?} for {key:?}")
+    }
 }
 
-fn name(what: &str, text: &str, object: &str) -> Result<lapin::types::ShortString, AmqpError> {
+fn name(what: &str, text: &str, object: &str) -> Result<ShortString, AmqpError> {
     let remedy = "shorten it";
     short(what, text).map_err(|reason| AmqpError::Topology { object: object.to_owned(), reason, remedy })
 }
@@ -242,6 +317,7 @@ mod tests {
             mode: TopologyMode::Declare,
             exchanges: vec!["orders".into()],
             subscriptions: vec![Subscription { exchange: "orders".into(), pattern: "order.*".into() }],
+            unneeded: Vec::new(),
         }
     }
 

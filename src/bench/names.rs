@@ -66,6 +66,7 @@ impl Names {
             mode: TopologyMode::Declare,
             exchanges: vec![self.exchange()],
             subscriptions: vec![Subscription { exchange: self.exchange(), pattern: START_KEY.to_owned() }],
+            unneeded: Vec::new(),
         }
     }
 }

@@ -75,7 +75,7 @@ impl Offline {
         let begin = Instant::now();
         let mut store = Store::open(store)?;
         let opened = Instant::now();
-        let (catalog, batch) = Catalog::adopt(vec![definition], &store.reader())?;
+        let (catalog, batch) = Catalog::adopt(&[definition], &store.reader())?;
         store.commit(batch)?;
         let mut engine = Engine::new(store.reader(), catalog);
         let recovered = engine.recover()?;

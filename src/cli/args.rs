@@ -6,11 +6,13 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use self::asyncapi::{AsyncApiArgs, AsyncApiFormat};
+pub use self::definitions::{ReloadArgs, VersionsArgs};
 pub use self::orders::{OrderArgs, ResolveArgs, RetryArgs, SettleArgs};
 use crate::config::{Override, Secret};
 use crate::saga::instance::Status;
 
 mod asyncapi;
+mod definitions;
 mod orders;
 
 /// A saga orchestrator that runs beside RabbitMQ.
@@ -60,6 +62,10 @@ pub enum Command {
     Cancel(OrderArgs),
     /// List messages that could not be used
     DeadLetters(DeadLettersArgs),
+    /// Take what the definitions folder holds into force, all of it or nothing
+    Reload(ReloadArgs),
+    /// List versions of sagas, and how many instances each still has
+    Versions(VersionsArgs),
     /// Check the evidence of a run: logs, ledgers and the store in a folder
     Verify(VerifyArgs),
     /// Prove that every record in the store is the fold of its history, while nothing uses it
@@ -91,6 +97,8 @@ impl Command {
                 | Command::Compensate(_)
                 | Command::Cancel(_)
                 | Command::DeadLetters(_)
+                | Command::Reload(_)
+                | Command::Versions(_)
                 | Command::Ready
         )
     }

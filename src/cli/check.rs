@@ -30,7 +30,7 @@ fn report(loaded: &[Loaded], problems: &[Problem]) -> String {
 
 fn document(loaded: &[Loaded], problems: &[Problem]) -> String {
     let definitions: Vec<_> = loaded.iter().map(definition).collect();
-    let problems: Vec<_> = problems.iter().map(problem).collect();
+    let problems: Vec<_> = problems.iter().map(Problem::to_json).collect();
     format!("{:#}\n", json!({"definitions": definitions, "problems": problems}))
 }
 
@@ -48,23 +48,6 @@ fn kind(step: &Step) -> &'static str {
         Kind::Pivot => "pivot",
         Kind::Retriable => "retriable",
     }
-}
-
-/// A problem of a file as a whole has no line, no column and no snippet.
-fn problem(problem: &Problem) -> Value {
-    let in_file = problem.line > 0;
-    json!({
-        "code": problem.code.as_str(),
-        "title": problem.code.title(),
-        "file": problem.file,
-        "line": in_file.then_some(problem.line),
-        "column": in_file.then_some(problem.column),
-        "end_column": problem.end_column(),
-        "snippet": in_file.then_some(&problem.snippet),
-        "message": problem.message,
-        "hint": problem.hint,
-        "help": problem.code.help(),
-    })
 }
 
 fn summary(Loaded { file, source, plan }: &Loaded) -> String {

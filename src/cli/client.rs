@@ -74,6 +74,15 @@ impl Client {
         self.fine(self.answer(request.send_json(body))?)
     }
 
+    /// Posts to `path` without a body.
+    ///
+    /// # Errors
+    /// As for [`Client::fetch`].
+    pub fn post_nothing(&self, path: &str) -> Result<Answer, CliError> {
+        self.check_url()?;
+        self.fine(self.answer(self.agent.post(format!("{}{path}", self.url)).send_empty())?)
+    }
+
     fn answer(&self, response: Result<Response<Body>, ureq::Error>) -> Result<Answer, CliError> {
         let mut response = response.map_err(|error| self.failure(error))?;
         let status = response.status().as_u16();

@@ -73,7 +73,7 @@ pub enum CliError {
     },
     /// An address of the API where none is asked.
     #[error(
-        "--url names a running orchestrator, for list, show, orders, dead-letters and ready; `run` is told its broker by \
+        "--url names a running orchestrator, for list, show, orders, dead-letters, versions, reload and ready; `run` is told its broker by \
          --broker-url or SAGAMQ_BROKER__URL"
     )]
     UnusedAddress,
@@ -96,6 +96,9 @@ pub enum CliError {
     /// The orchestrator refuses the request.
     #[error("{0}")]
     Refused(String),
+    /// Definitions do not come into force.
+    #[error("{0}")]
+    NotReloaded(String),
     /// The orchestrator failed at the request.
     #[error("the orchestrator at {url} failed: {message}")]
     Failed {
@@ -164,8 +167,9 @@ impl CliError {
         match self {
             CliError::NotFound(_)
             | CliError::Ambiguous { .. }
+            | CliError::NotReloaded(_)
             | CliError::Definitions(_)
-            | CliError::Catalog(CatalogError::Changed { .. }) => Exit::Failed,
+            | CliError::Catalog(CatalogError::Changed(_)) => Exit::Failed,
             CliError::Config(_)
             | CliError::Telemetry(_)
             | CliError::Address { .. }

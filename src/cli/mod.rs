@@ -19,11 +19,13 @@ pub mod list;
 pub mod orders;
 pub mod output;
 pub mod ready;
+pub mod reload;
 pub mod replay;
 pub mod run;
 pub mod schema;
 pub mod show;
 pub mod topology;
 pub mod verify;
+pub mod versions;
 
 pub use error::{CliError, Exit};

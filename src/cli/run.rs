@@ -8,20 +8,20 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use super::error::{CliError, Exit};
-use super::topology::topology_of;
-use crate::amqp::{self, Consumer, Publisher};
+use crate::amqp::{self, Consumer, Publisher, Topology};
 use crate::catalog::Catalog;
 use crate::config::Config;
-use crate::definitions::{self, Loaded};
+use crate::definitions::Folder;
 use crate::engine::Engine;
 use crate::fault::{self, Point};
 use crate::health::Health;
 use crate::http::{self, ApiState, StoreWindow};
+use crate::reload::{self, Followers, Reload};
 use crate::retention;
 use crate::runtime::{Asked, Clock, Runtime};
 use crate::store::{Store, StoreError};
@@ -31,6 +31,8 @@ use crate::telemetry;
 const API_READERS: usize = 16;
 /// Orders of people that may wait to be taken.
 const ORDERS: usize = 64;
+/// Reloads that may wait to be taken: whoever reads the folder later comes later.
+const RELOADS: usize = 1;
 /// Signals within this time of the first count as one.
 const ONE_SIGNAL: Duration = Duration::from_secs(1);
 /// Bytes that must be free before a store whose disk was full is opened again: a few of its log buffers.
@@ -41,7 +43,7 @@ const ROOM_LOOK: Duration = Duration::from_secs(1);
 const LETTING_GO: Duration = Duration::from_secs(10);
 
 /// Runs until SIGTERM or SIGINT, and then to a clean end. A second signal ends the process at once,
-/// which loses nothing either.
+/// which loses nothing either. SIGHUP reloads the definitions.
 ///
 /// What can fail is tried from the cheapest on, and the broker last: definitions, address of the API,
 /// store, recovery, broker. Nothing is consumed before all of it works. When the disk of the store is
@@ -58,18 +60,21 @@ pub fn run(config: Config) -> Result<Exit, CliError> {
 async fn beside_api(config: Config) -> Result<Exit, CliError> {
     let metrics = telemetry::metrics();
     let stop = stop_signals()?;
-    let loaded = definitions::load_folder(&config.definitions)?;
+    let hangup = signal(SignalKind::hangup())?;
+    let folder = Folder::open(&config.definitions)?;
     let listener = http::bind(config.http.bind).await?;
 
     // From here on it can be asked what it waits for.
     let health = Arc::new(Health::default());
     let window = StoreWindow::default();
     let (api_stop, api_stopped) = oneshot::channel::<()>();
-    let state = ApiState { store: window.clone(), health: Arc::clone(&health), metrics };
+    let state =
+        ApiState { store: window.clone(), folder: folder.clone(), health: Arc::clone(&health), metrics };
     // A dropped sender stops the API just as well.
     let api = tokio::spawn(serve(listener, state, async { drop(api_stopped.await) }));
 
-    let orchestrator = Orchestrator { config, loaded, health, window, stop };
+    tokio::spawn(reload_at(hangup, folder.clone(), window.clone()));
+    let orchestrator = Orchestrator { config, folder, health, window, stop };
     let (ended, end) = oneshot::channel();
     let thread = thread::Builder::new().name("orchestrator".to_owned()).spawn(move || {
         let result = orchestrator.run();
@@ -90,7 +95,7 @@ async fn beside_api(config: Config) -> Result<Exit, CliError> {
 /// What outlives a full disk.
 struct Orchestrator {
     config: Config,
-    loaded: Vec<Loaded>,
+    folder: Folder,
     health: Arc<Health>,
     window: StoreWindow,
     stop: watch::Receiver<bool>,
@@ -141,7 +146,7 @@ impl Orchestrator {
     /// Brings the definitions into force, and every open instance into memory.
     fn take_up(&self, mut store: Store) -> Result<Ready, CliError> {
         let reader = store.reader();
-        let (catalog, batch) = Catalog::adopt(self.loaded.clone(), &reader)?;
+        let (catalog, batch) = Catalog::adopt(&self.folder.adopted(), &reader)?;
         store.commit(batch)?;
         for plan in catalog.starting() {
             info!(saga = plan.saga, version = plan.version, steps = plan.steps.len(), "definition in force");
@@ -150,14 +155,19 @@ impl Orchestrator {
         let recovered = engine.recover()?;
         info!(instances = recovered.instances, unconfirmed = recovered.outgoing.len(), "instances taken up");
         let (orders_in, orders) = mpsc::channel(ORDERS);
-        self.window.open(reader, orders_in);
+        let (reloads_in, reloads) = mpsc::channel(RELOADS);
+        self.window.open(reader, orders_in, reloads_in);
         self.health.storing.set(true);
-        Ok(Ready { store, engine, recovered, orders })
+        let topology = watch::channel(Topology::of(&self.config.broker, [])).0;
+        let (broker, folder) = (self.config.broker.clone(), self.folder.clone());
+        let followers = Followers { broker, topology, folder };
+        followers.follow(&mut engine);
+        Ok(Ready { store, engine, recovered, orders, reloads, followers })
     }
 
     /// Learns at once, and not while running, what is wrong with the broker.
     async fn probe(&self, ready: &Ready) -> Result<(), CliError> {
-        let topology = topology_of(&self.config.broker, ready.engine.catalog());
+        let topology = ready.followers.topology.borrow().clone();
         tokio::select! {
             biased;
             () = stopped(self.stop.clone()) => Ok(()),
@@ -167,16 +177,16 @@ impl Orchestrator {
 
     /// Consumes and publishes until it is stopped, or the store fails.
     async fn live(&self, ready: Ready) -> Result<(), CliError> {
-        let Ready { store, engine, recovered, orders } = ready;
+        let Ready { store, engine, recovered, orders, reloads, followers } = ready;
         let (broker, health) = (&self.config.broker, &self.health);
-        let topology = Arc::new(topology_of(broker, engine.catalog()));
+        let topology = || followers.topology.subscribe();
         let (reports_in, reports) = mpsc::unbounded_channel();
         // The prefetch of both queues bounds what is received; a little slack keeps the consumer going.
         let (deliveries_in, deliveries) = mpsc::channel(usize::from(broker.prefetch) * 2);
-        let publisher = Publisher::start(broker, Arc::clone(&topology), reports_in, Arc::clone(health));
+        let publisher = Publisher::start(broker, topology(), reports_in, Arc::clone(health));
         publisher.publish(recovered.outgoing);
         fault::pass(Point::Recovered);
-        let consumer = Consumer::start(broker, topology, deliveries_in, Arc::clone(health));
+        let consumer = Consumer::start(broker, topology(), deliveries_in, Arc::clone(health));
         let clock = Clock::start(store.latest());
         let archived = retention::start(&self.config, store.reader(), clock);
         let (store, health) = (Some(store), Arc::clone(health));
@@ -190,6 +200,8 @@ impl Orchestrator {
             reports,
             archived,
             orders,
+            reloads,
+            followers,
             health,
             clock,
             outbox,
@@ -228,6 +240,8 @@ struct Ready {
     engine: Engine,
     recovered: crate::engine::Recovered,
     orders: mpsc::Receiver<Asked>,
+    reloads: mpsc::Receiver<Reload>,
+    followers: Followers,
 }
 
 /// Whether there is room on the disk; also where that cannot be found out.
@@ -245,6 +259,14 @@ async fn serve(listener: TcpListener, state: ApiState, stop: impl Future<Output 
 async fn stopped(mut stop: watch::Receiver<bool>) {
     // The sender lives as long as the process.
     let _ = stop.wait_for(|wanted| *wanted).await;
+}
+
+/// Reloads the definitions at each SIGHUP.
+async fn reload_at(mut hangup: Signal, folder: Folder, window: StoreWindow) {
+    while hangup.recv().await.is_some() {
+        // What comes of it is in the log.
+        let _ = reload::reload(&folder, window.reloads()).await;
+    }
 }
 
 /// Becomes true at the first SIGTERM or SIGINT; the next one ends the process, whatever it is at.

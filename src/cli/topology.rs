@@ -3,28 +3,17 @@
 use super::error::{CliError, Exit};
 use super::output;
 use crate::amqp::Topology;
-use crate::catalog::Catalog;
-use crate::config::{BrokerConfig, Config};
+use crate::config::Config;
 use crate::definitions;
 
-/// Prints queues, exchanges and bindings as a RabbitMQ definitions file.
+/// Prints queues, exchanges and bindings as a RabbitMQ definitions file: those of all versions in the
+/// folder, since an instance of any may be under way.
 ///
 /// # Errors
 /// The definitions cannot be used.
 pub fn topology(config: &Config) -> Result<Exit, CliError> {
-    let catalog = Catalog::of(definitions::load_folder(&config.definitions)?);
-    let definitions = topology_of(&config.broker, &catalog).definitions();
-    output::print(&format!("{definitions:#}\n"))?;
+    let loaded = definitions::load_folder(&config.definitions)?;
+    let topology = Topology::of(&config.broker, loaded.iter().map(|loaded| &*loaded.plan));
+    output::print(&format!("{:#}\n", topology.definitions()))?;
     Ok(Exit::Fine)
-}
-
-/// What the definitions of a catalog need.
-pub(super) fn topology_of(config: &BrokerConfig, catalog: &Catalog) -> Topology {
-    Topology {
-        prefix: config.prefix.clone(),
-        queue_type: config.queue_type,
-        mode: config.topology,
-        exchanges: catalog.exchanges(),
-        subscriptions: catalog.subscriptions(),
-    }
 }

@@ -39,7 +39,7 @@ impl Engine {
                 debug!(saga = plan.saga, version = plan.version, instance = %id, caller = %caller.instance,
                     "instance started by a call");
                 counter!(metric::STARTS, "saga" => plan.saga.clone()).increment(1);
-                self.cache.put(instance, plan, false);
+                self.cache.put(instance, plan);
                 self.keep(id, decision, None, now);
             }
             Err(error) => {

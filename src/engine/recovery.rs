@@ -1,6 +1,7 @@
 //! Recovery: what a start takes up from the store.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use metrics::gauge;
 
@@ -11,6 +12,7 @@ use crate::saga::command;
 use crate::saga::id::InstanceId;
 use crate::saga::instance::Status;
 use crate::saga::message::Outgoing;
+use crate::saga::plan::Plan;
 use crate::store::{Query, Waiting};
 
 /// What there was to take up at start.
@@ -31,13 +33,19 @@ impl Engine {
     /// the store.
     pub fn recover(&mut self) -> Result<Recovered, EngineError> {
         let mut recovered = Recovered::default();
-        let mut listened = HashSet::new();
+        let mut plans = HashMap::new();
         let reader = self.reader.clone();
         for waiting in reader.waiting() {
             let Waiting { id, saga, version, due, unconfirmed } = waiting?;
             // Most only wait for their time; but each version's definition must be listened to.
-            if listened.insert((saga, version)) || unconfirmed {
-                self.take_up(id, &mut recovered)?;
+            let version = (saga, version);
+            if (unconfirmed || !plans.contains_key(&version))
+                && let Some(plan) = self.take_up(id, &mut recovered)?
+            {
+                plans.insert(version.clone(), plan);
+            }
+            if let Some(plan) = plans.get(&version) {
+                self.catalog.hold(plan);
             }
             if !fault::planted(Bug::TimersLost) {
                 self.timers.arm(id, due);
@@ -49,23 +57,29 @@ impl Engine {
         let mut parked = Query { statuses: vec![Status::Parked], limit: 1000, ..Query::default() };
         loop {
             let page = self.reader.list(&parked)?;
-            for instance in &page.items {
-                self.catalog.plan_of(instance, &self.reader)?;
+            for instance in page.items.iter().filter(|instance| !instance.is_open()) {
+                let plan = self.catalog.plan_of(instance, &self.reader)?;
+                self.catalog.hold(&plan);
             }
             parked.cursor = page.next;
             if parked.cursor.is_none() {
                 break;
             }
         }
+        self.catalog.suspect_stored(&self.reader)?;
         recovered.instances = self.open;
         self.missed = self.open > 0;
         gauge!(metric::OPEN).set(self.open as f64);
         Ok(recovered)
     }
 
-    /// Has an instance's definition at hand, and hands out its messages that the broker has not confirmed.
-    fn take_up(&mut self, id: InstanceId, recovered: &mut Recovered) -> Result<(), EngineError> {
-        let Some(instance) = self.reader.instance(id)? else { return Ok(()) };
+    /// Hands out an instance's messages that the broker has not confirmed. Returns its definition.
+    fn take_up(
+        &mut self,
+        id: InstanceId,
+        recovered: &mut Recovered,
+    ) -> Result<Option<Arc<Plan>>, EngineError> {
+        let Some(instance) = self.reader.instance(id)? else { return Ok(None) };
         let plan = self.catalog.plan_of(&instance, &self.reader)?;
         for part in instance.unconfirmed() {
             // It could be rendered when it was decided, so it can be now.
@@ -73,6 +87,6 @@ impl Engine {
                 recovered.outgoing.push(Outgoing { repeated: true, ..outgoing });
             }
         }
-        Ok(())
+        Ok(Some(plan))
     }
 }

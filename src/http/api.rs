@@ -4,17 +4,19 @@ use std::sync::Arc;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
 
+use super::definitions;
 use super::error::ApiError;
 use super::orders::{self, MAX_ORDER};
 use super::query::Parameters;
 use super::store::StoreWindow;
 use super::view::{DeadLetterView, Details, PageView, Readiness, Summary};
+use crate::definitions::Folder;
 use crate::health::Health;
 use crate::saga::id::InstanceId;
 use crate::store::StoreError;
@@ -24,13 +26,15 @@ use crate::store::StoreError;
 pub struct ApiState {
     /// The store, while it is open.
     pub store: StoreWindow,
+    /// The definitions.
+    pub folder: Folder,
     /// Which parts work.
     pub health: Arc<Health>,
     /// The metrics.
     pub metrics: PrometheusHandle,
 }
 
-type Pairs = Result<Query<Vec<(String, String)>>, QueryRejection>;
+pub(super) type Pairs = Result<Query<Vec<(String, String)>>, QueryRejection>;
 
 pub(super) fn router(state: ApiState) -> Router {
     Router::new()
@@ -41,6 +45,8 @@ pub(super) fn router(state: ApiState) -> Router {
         .route("/api/v1/sagas/{id}", get(details))
         .route("/api/v1/sagas/{id}/orders", post(orders::order).layer(DefaultBodyLimit::max(MAX_ORDER)))
         .route("/api/v1/dead-letters", get(dead_letters))
+        .route("/api/v1/definitions", get(definitions::versions))
+        .route("/api/v1/definitions/reload", post(definitions::reload))
         .fallback(async || ApiError::not_found("there is nothing at this path"))
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .with_state(state)
@@ -102,7 +108,15 @@ pub(super) fn instance_id(id: Result<Path<String>, PathRejection>) -> Result<Ins
     text.parse().map_err(|_| ApiError::bad_parameter("id", problem))
 }
 
-fn parameters(pairs: Pairs) -> Result<Parameters, ApiError> {
+/// A page may have its own name lead here, and then nothing else tells it from a person's program.
+pub(super) fn not_from_a_page(headers: &HeaderMap) -> Result<(), ApiError> {
+    if headers.contains_key(header::ORIGIN) {
+        return Err(ApiError::forbidden("no orders are taken from web pages"));
+    }
+    Ok(())
+}
+
+pub(super) fn parameters(pairs: Pairs) -> Result<Parameters, ApiError> {
     let Query(pairs) = pairs.map_err(|error| ApiError::bad_parameter("?", error.body_text()))?;
     Ok(Parameters::new(pairs))
 }
@@ -148,10 +162,12 @@ mod tests {
                 asked.done.send(told).unwrap();
             }
         });
-        window.open(fixture::store(folder.path()).reader(), orders);
+        let (reloads, _) = mpsc::channel(1);
+        window.open(fixture::store(folder.path()).reader(), orders, reloads);
         let health = Arc::new(Health::default());
         let metrics = crate::telemetry::metrics();
-        let state = ApiState { store: window, health: Arc::clone(&health), metrics };
+        let folder = Folder::open("sagas".as_ref()).unwrap();
+        let state = ApiState { store: window, folder, health: Arc::clone(&health), metrics };
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();

@@ -1,31 +1,33 @@
-//! Answers that are errors: `{"error": {"code", "message"}}` and a status.
+//! Answers that are errors: `{"error": {"code", "message"}}` and a status; of definitions also their `problems`.
 
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use super::view::{ErrorBody, ErrorDetail};
+use crate::definitions::DefinitionsError;
+use crate::reload::ReloadError;
 use crate::saga::id::InstanceId;
+use crate::saga::problem::Problem;
 use crate::store::StoreError;
 
 /// An answer that is an error.
 #[derive(Debug, PartialEq)]
 pub(super) struct ApiError {
     status: StatusCode,
-    code: &'static str,
-    message: String,
+    detail: ErrorDetail,
 }
 
 impl ApiError {
     /// A parameter that cannot be used; the message names it.
     pub(super) fn bad_parameter(name: &str, problem: impl AsRef<str>) -> Self {
         let message = format!("parameter {name:?} {}", problem.as_ref());
-        Self { status: StatusCode::BAD_REQUEST, code: "bad_parameter", message }
+        Self::new(StatusCode::BAD_REQUEST, "bad_parameter", message)
     }
 
     /// What was asked for is not there.
     pub(super) fn not_found(message: impl Into<String>) -> Self {
-        Self { status: StatusCode::NOT_FOUND, code: "not_found", message: message.into() }
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
     /// There is no such instance.
@@ -35,33 +37,54 @@ impl ApiError {
 
     /// An order that cannot be read.
     pub(super) fn bad_order(problem: impl Into<String>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, code: "bad_order", message: problem.into() }
+        Self::new(StatusCode::BAD_REQUEST, "bad_order", problem)
     }
 
     /// Not from there.
     pub(super) fn forbidden(message: impl Into<String>) -> Self {
-        Self { status: StatusCode::FORBIDDEN, code: "forbidden", message: message.into() }
+        Self::new(StatusCode::FORBIDDEN, "forbidden", message)
     }
 
     /// An order that makes no sense where the instance stands.
     pub(super) fn refused(reason: String) -> Self {
-        Self { status: StatusCode::CONFLICT, code: "refused", message: reason }
+        Self::new(StatusCode::CONFLICT, "refused", reason)
     }
 
     /// The route is there, and takes no such method.
     pub(super) fn method_not_allowed() -> Self {
-        let message = "only GET is answered here, and POST where orders are given".to_owned();
-        Self { status: StatusCode::METHOD_NOT_ALLOWED, code: "method_not_allowed", message }
+        let message = "only GET is answered here, and POST where orders are given or definitions reloaded";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
     }
 
     /// Not now.
     pub(super) fn unavailable(message: impl Into<String>) -> Self {
-        Self { status: StatusCode::SERVICE_UNAVAILABLE, code: "unavailable", message: message.into() }
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
     }
 
     /// The orchestrator itself failed.
     pub(super) fn internal(message: impl Into<String>) -> Self {
-        Self { status: StatusCode::INTERNAL_SERVER_ERROR, code: "internal", message: message.into() }
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+    }
+
+    fn new(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
+        let detail = ErrorDetail { code: code.to_owned(), message: message.into(), problems: Vec::new() };
+        Self { status, detail }
+    }
+}
+
+impl From<ReloadError> for ApiError {
+    fn from(error: ReloadError) -> Self {
+        let (status, code) = match error {
+            ReloadError::Definitions(_) => (StatusCode::UNPROCESSABLE_ENTITY, "bad_definitions"),
+            ReloadError::Broker(_) => (StatusCode::BAD_GATEWAY, "broker"),
+            ReloadError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+            ReloadError::Store(_) | ReloadError::Read(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        };
+        let mut answer = Self::new(status, code, error.to_string());
+        if let ReloadError::Definitions(DefinitionsError(problems)) = error {
+            answer.detail.problems = problems.iter().map(Problem::to_json).collect();
+        }
+        answer
     }
 }
 
@@ -80,7 +103,6 @@ impl From<StoreError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let detail = ErrorDetail { code: self.code.to_owned(), message: self.message };
-        (self.status, Json(ErrorBody { error: detail })).into_response()
+        (self.status, Json(ErrorBody { error: self.detail })).into_response()
     }
 }

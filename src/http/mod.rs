@@ -1,9 +1,10 @@
 //! The admin API: `/livez`, `/readyz`, `/metrics` and, below `/api/v1`, what is kept about sagas.
 //!
-//! It reads, and takes orders for instances. It has no authentication: it is meant for loopback or for a proxy
-//! in front. An order must be JSON and say so, and come without an `Origin`: web pages give none.
+//! It reads, takes orders for instances, and reloads definitions. It has no authentication: it is meant for loopback or for a proxy
+//! in front. An order must be JSON and say so, and come without an `Origin`: web pages give none. Nor do
+//! they reload.
 //!
-//! [`server`] binds and serves, [`api`] and [`orders`] hold one function a route, [`query`] reads parameters, and
+//! [`server`] binds and serves, [`api`], [`orders`] and [`definitions`] hold one function a route, [`query`] reads parameters, and
 //! [`view`] and [`history`] are the answers. The answers are a contract of their own, apart from what
 //! is stored; the command line reads them back into the same types.
 
@@ -12,6 +13,7 @@ pub use server::{BindError, bind, serve};
 pub use store::StoreWindow;
 
 mod api;
+pub mod definitions;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -32,10 +32,7 @@ pub(super) async fn order(
     headers: HeaderMap,
     order: Result<Json<Order>, JsonRejection>,
 ) -> Result<Json<Summary>, ApiError> {
-    // A page may have its own name lead here, and then nothing else tells it from a person's program.
-    if headers.contains_key(header::ORIGIN) {
-        return Err(ApiError::forbidden("no orders are taken from web pages"));
-    }
+    api::not_from_a_page(&headers)?;
     let id = api::instance_id(id)?;
     let Json(order) = order.map_err(|error| ApiError::bad_order(error.body_text()))?;
     check("reason", &order.reason, MAX_REASON)?;

@@ -1,4 +1,4 @@
-//! The store as the API sees it, and where it hands orders in: there is neither before the store is opened,
+//! The store as the API sees it, and where it hands orders and reloads in: there is neither before the store is opened,
 //! nor while its disk is full.
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::mpsc;
 
 use super::error::ApiError;
+use crate::reload::Reload;
 use crate::runtime::Asked;
 use crate::store::Reader;
 
@@ -18,17 +19,23 @@ pub struct StoreWindow(Arc<RwLock<Option<Open>>>);
 struct Open {
     reader: Reader,
     orders: mpsc::Sender<Asked>,
+    reloads: mpsc::Sender<Reload>,
 }
 
 impl StoreWindow {
-    /// Shows a store, and who takes orders over it.
-    pub fn open(&self, reader: Reader, orders: mpsc::Sender<Asked>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Open { reader, orders });
+    /// Shows a store, and who takes orders and reloads over it.
+    pub fn open(&self, reader: Reader, orders: mpsc::Sender<Asked>, reloads: mpsc::Sender<Reload>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Open { reader, orders, reloads });
     }
 
     /// Shows none: requests that are under way let go of it soon.
     pub fn close(&self) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Who takes reloads, while the store is open.
+    pub fn reloads(&self) -> Option<mpsc::Sender<Reload>> {
+        self.opened().ok().map(|open| open.reloads)
     }
 
     pub(super) fn reader(&self) -> Result<Reader, ApiError> {

@@ -194,8 +194,11 @@ pub struct ErrorBody {
 pub struct ErrorDetail {
     /// A word for programs, such as `bad_parameter`.
     pub code: String,
-    /// A sentence for people.
+    /// A sentence for people, and all problems as `sagamq check` shows them.
     pub message: String,
+    /// What is wrong with definitions, as `sagamq check --json` tells it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Value>,
 }
 
 /// A point in time, in JSON an RFC 3339 string.

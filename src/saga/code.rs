@@ -96,6 +96,7 @@ codes! {
     // Versions.
     VersionZero "S0701" "a version of zero",
     RepeatedVersion "S0702" "a version that is defined twice",
+    ChangedVersion "S0703" "a version that was changed",
 
     // Sagas that call sagas.
     UnknownSaga "S0801" "a call of a saga that is not there",

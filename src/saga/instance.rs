@@ -365,6 +365,11 @@ impl Instance {
             || self.unconfirmed().next().is_some()
     }
 
+    /// Whether its definition has to be listened to: it is open, or parked, and a late answer may take it on.
+    pub fn needs_definition(&self) -> bool {
+        self.is_open() || self.status == Status::Parked
+    }
+
     /// Whether no further step is begun because of a failure, the deadline or a cancellation.
     pub fn is_stopping(&self) -> bool {
         self.status == Status::Running && self.error.is_some()

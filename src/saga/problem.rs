@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use serde_json::{Value, json};
+
 use super::code::Code;
 use super::yaml::Place;
 
@@ -111,6 +113,23 @@ impl Problem {
     pub fn end_column(&self) -> Option<u32> {
         let width = u32::try_from(self.marks.len()).ok().filter(|width| *width > 0)?;
         Some(self.column.saturating_add(width))
+    }
+
+    /// The same for programs. A problem of a file as a whole has no line, no column and no snippet.
+    pub fn to_json(&self) -> Value {
+        let in_file = self.line > 0;
+        json!({
+            "code": self.code.as_str(),
+            "title": self.code.title(),
+            "file": self.file,
+            "line": in_file.then_some(self.line),
+            "column": in_file.then_some(self.column),
+            "end_column": self.end_column(),
+            "snippet": in_file.then_some(&self.snippet),
+            "message": self.message,
+            "hint": self.hint,
+            "help": self.code.help(),
+        })
     }
 }
 

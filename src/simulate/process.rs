@@ -41,7 +41,7 @@ impl Process {
     pub(super) fn start(memory: &Memory, definitions: &[Loaded]) -> Result<(Self, usize), ProcessError> {
         let mut store = Store::simulated(memory)?;
         let reader = store.reader();
-        let (catalog, batch) = Catalog::adopt(definitions.to_vec(), &reader)?;
+        let (catalog, batch) = Catalog::adopt(definitions, &reader)?;
         store.commit(batch)?;
         let mut engine = Engine::new(reader, catalog);
         let recovered = engine.recover()?;

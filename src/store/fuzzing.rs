@@ -91,6 +91,7 @@ fn senseless(data: &[u8]) {
         let _ = (reader.instance(id), reader.waiting().count(), reader.history(id));
         let _ = (reader.list(&Query::default()), reader.dead_letters(10, None));
         let _ = (reader.revision(id), reader.instances().count());
+        let _ = (reader.versions(), reader.tallies());
     }
     if let Some(correlation) = Correlation::from_bytes(data) {
         assert_eq!(correlation.to_bytes(), data);

@@ -36,6 +36,8 @@ pub(super) const JOURNAL: u8 = b'j';
 pub(super) const PLACES: u8 = b'i';
 /// First byte of the runs that say what messages are.
 pub(super) const ATTEMPTS: u8 = b'r';
+/// First byte of the versions of sagas.
+pub(super) const VERSION: u8 = b'v';
 /// First byte of every key in the view by status.
 pub(super) const BY_STATUS: u8 = b's';
 /// First byte of the markers of open instances.
@@ -53,7 +55,7 @@ pub(super) fn definition(hash: &str) -> Vec<u8> {
 
 /// Hash of a saga's version.
 pub(super) fn version(saga: &str, version: u32) -> Vec<u8> {
-    key(b'v', &[saga.as_bytes(), b"\0", &version.to_be_bytes()])
+    key(VERSION, &[saga.as_bytes(), b"\0", &version.to_be_bytes()])
 }
 
 /// What a commit changed.
@@ -200,7 +202,12 @@ pub(super) fn under(prefix: &[u8]) -> Range<Vec<u8>> {
     prefix.to_vec()..end
 }
 
-/// The saga in a key of the view by status.
+/// The version in a key of a saga's version.
+pub(super) fn version_of(key: &[u8]) -> Option<u32> {
+    key.last_chunk().copied().map(u32::from_be_bytes)
+}
+
+/// The saga in a key of a version, or of the view by status.
 pub(super) fn saga_of(key: &[u8]) -> Option<&str> {
     std::str::from_utf8(key.get(1..)?.split(|byte| *byte == 0).next()?).ok()
 }

@@ -18,6 +18,7 @@
 //! | `shared` | disk and memtable, as the writer and its readers share them |
 //! | `waiting` | [`Waiting`]: what a start has to know of each open instance |
 //! | `reader` | [`Reader`]: everything that is asked of the store |
+//! | `tally` | [`Tally`]: how many instances each version still has |
 //! | `query` | [`Query`]: lists of instances, page by page |
 //! | `compact` | a copy in its place that takes less room |
 //! | `disk` | what it lies on: a folder, or a simulated disk |
@@ -52,6 +53,7 @@ mod record;
 mod shared;
 mod sorted;
 mod table;
+mod tally;
 mod waiting;
 mod writer;
 
@@ -61,5 +63,6 @@ pub use error::StoreError;
 pub use memory::{DiskFault, Memory};
 pub use query::{Order, Page, Query};
 pub use reader::Reader;
+pub use tally::Tally;
 pub use waiting::Waiting;
 pub use writer::{MAX_DEAD_LETTERS, Store};

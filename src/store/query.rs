@@ -183,7 +183,7 @@ fn prefixes(query: &Query, sagas: &[String]) -> Vec<Vec<u8>> {
 }
 
 /// Every saga that has instances; in the view they are found by leaping from one to the next.
-fn sagas(shared: &Shared) -> Result<Vec<String>, StoreError> {
+pub(super) fn sagas(shared: &Shared) -> Result<Vec<String>, StoreError> {
     let disk = &shared.disk;
     let mut sagas: BTreeSet<String> =
         shared.memtable().iter().map(|(_, recent)| recent.head.saga.clone()).collect();

@@ -7,6 +7,7 @@ use super::batch::{Correlation, DeadLetter};
 use super::error::StoreError;
 use super::query::{self, Page, Query};
 use super::shared::Shared;
+use super::tally::{self, Tallies};
 use super::waiting::Waiting;
 use super::{keys, record};
 use crate::saga::fact::HistoryEntry;
@@ -124,6 +125,38 @@ impl Reader {
     /// See [`Reader`].
     pub fn definition_hash(&self, saga: &str, version: u32) -> Result<Option<DefinitionHash>, StoreError> {
         self.text(&keys::version(saga, version))
+    }
+
+    /// Every version of every saga that was ever in force, with its hash, by saga and version.
+    ///
+    /// # Errors
+    /// See [`Reader`].
+    pub fn versions(&self) -> Result<Vec<(String, u32, DefinitionHash)>, StoreError> {
+        let disk = &self.shared.disk;
+        let version = |key: Result<sled::IVec, StoreError>| {
+            let key = key?;
+            let (saga, version, hash) = (keys::saga_of(&key), keys::version_of(&key), self.text(&key)?);
+            let damaged = || disk.corrupt(&key, "it is no version");
+            Ok((
+                saga.ok_or_else(damaged)?.to_owned(),
+                version.ok_or_else(damaged)?,
+                hash.ok_or_else(damaged)?,
+            ))
+        };
+        disk.keys(keys::under(&[keys::VERSION])).map(version).collect()
+    }
+
+    /// How many instances of each saga and version are running, compensating and parked; none of versions
+    /// that have no such instance.
+    ///
+    /// Takes time with the instances that have not ended, and none with those that have: a look at each that
+    /// the journal still holds, in memory; of each that has moved to the tables, a key and a small value, and
+    /// of a parked one all of it but its input. What changes meanwhile is counted as before or after it.
+    ///
+    /// # Errors
+    /// See [`Reader`].
+    pub fn tallies(&self) -> Result<Tallies, StoreError> {
+        tally::tallies(&self.shared)
     }
 
     /// Instances that match a query, newest first, **without their input**, page by page.

@@ -28,6 +28,10 @@ fn a_full_disk_holds_everything_back_until_there_is_room_and_no_order_is_lost() 
     let peer = Peer::connect(&BROKER.url());
     peer.tap("inventory.disk", "disk.tap");
     let mut orchestrator = site.run_until_ready();
+    // What is in force stays in force, whatever becomes of the folder.
+    site.write("sagas/order.yaml", order_saga(".disk", "10m").replace("version: 1", "version: 2"));
+    assert_eq!(site.printed(&["reload"]), "order: version 2 is in force, before it 1\n");
+    site.write("sagas/order.yaml", "no definition");
 
     let note = "x".repeat(20_000);
     let mut placed = BTreeSet::new();
@@ -58,6 +62,11 @@ fn a_full_disk_holds_everything_back_until_there_is_room_and_no_order_is_lost() 
         known.len() >= placed.len()
     });
     assert_eq!(known, placed);
+    let versions = site.json(&["versions", "--json"]);
+    assert_eq!(
+        (&versions["items"][0]["version"], &versions["items"][0]["in_force"]),
+        (&2.into(), &true.into())
+    );
     eventually("every order's command is out", || {
         let page = site.json(&["list", "--json", "--limit", "500", "--status", "running"]);
         page["items"].as_array().unwrap().len() == placed.len()

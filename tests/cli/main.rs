@@ -13,6 +13,7 @@ mod port;
 mod process;
 mod raw;
 mod refusals;
+mod reload;
 mod retention;
 mod secrets;
 #[path = "../support/skip.rs"]

@@ -178,7 +178,10 @@ fn a_definition_that_was_changed_under_its_version_is_refused() {
     site.call(&["run"]).assert_refused(3, &["no broker at amqp://app@127.0.0.1:", "check that it runs"]);
     let changed = order_saga("", "6s");
     site.write("sagas/order.yaml", &changed);
-    let parts = ["sagas/order.yaml: saga order v1 is not the one that was deployed", "a higher `version`"];
+    let parts = [
+        "error[S0703]: saga order v1 is not the one that was deployed\n --> ./sagas/order.yaml",
+        "a higher `version`",
+    ];
     site.call(&["run"]).assert_refused(1, &parts);
     site.write("sagas/order.yaml", changed.replace("version: 1", "version: 2"));
     site.call(&["run"]).assert_refused(3, &["no broker at "]);

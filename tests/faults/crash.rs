@@ -27,6 +27,9 @@ fn a_sigkill_at_every_point_of_the_cycle_loses_nothing() {
                 if point == Point::Stopping && rig.site.is_ready() {
                     rig.orchestrator().terminate();
                 }
+                if matches!(point, Point::Reload | Point::Reloaded) && rig.site.is_ready() {
+                    rig.orchestrator().hang_up();
+                }
                 rig.orchestrator().is_killed()
             });
             rig.faulted(&format!("kill_at_{}", point.name()));

@@ -91,6 +91,11 @@ impl Running {
         self.signal(Signal::TERM);
     }
 
+    /// Has it reload its definitions.
+    pub(crate) fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
     /// Whether it was ended by SIGKILL. That it ended by itself is a failure.
     pub(crate) fn is_killed(&mut self) -> bool {
         let Some(status) = self.0.try_wait().unwrap() else { return false };

@@ -119,6 +119,9 @@ fn kill(rig: &mut Rig, dice: &mut fastrand::Rng, urls: &[String]) {
         rig.boot(&format!("{}={}*off->return", point.name(), dice.usize(..200)));
         let deadline = Instant::now() + Duration::from_millis(dice.u64(300..2500));
         while Instant::now() < deadline {
+            if matches!(point, Point::Reload | Point::Reloaded) && rig.site.is_ready() {
+                rig.orchestrator().hang_up();
+            }
             if rig.orchestrator().is_killed() {
                 rig.faulted(&format!("kill_at_{}", point.name()));
                 return;

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use sagamq::saga::fact::{Fact, Tells};
+use sagamq::saga::fact::{Fact, Failure, Tells};
 use sagamq::saga::instance::{Instance, Status};
 use sagamq::saga::time::Timestamp;
-use sagamq::store::{Batch, DeadLetter, MAX_DEAD_LETTERS, Order, Page, Query, Reader, StoreError, Waiting};
+use sagamq::store::{
+    Batch, DeadLetter, MAX_DEAD_LETTERS, Order, Page, Query, Reader, Store, StoreError, Tally, Waiting,
+};
 use serde_json::json;
 
 use crate::{Folder, change, moved, start, started};
@@ -32,6 +34,37 @@ fn views_follow_the_status() {
         assert!(Status::ALL.into_iter().all(|other| is_listed(other) == (other == status)), "{status}");
         assert_eq!(reader.waiting().count(), usize::from(open), "{status}");
     }
+}
+
+#[test]
+fn instances_that_have_not_ended_are_counted_by_version_in_the_journal_and_in_the_tables() {
+    let folder = Folder::new();
+    let mut store = folder.open().unwrap();
+    let facts = [
+        None,
+        Some(Fact::CompensationStarted),
+        Some(Fact::Parked { error: Failure { step: None, code: "X".to_owned(), message: String::new() } }),
+        Some(Fact::Completed),
+    ];
+    let place = |number: i64, store: &mut Store| {
+        for (kind, fact) in facts.clone().into_iter().enumerate() {
+            let (mut instance, batch) = started("order", &format!("A-{number}-{kind}"), number, json!(1));
+            store.commit(batch).unwrap();
+            if let Some(fact) = fact {
+                store.commit(moved(&mut instance, fact)).unwrap();
+            }
+        }
+    };
+    let reader = store.reader();
+    let tally = || reader.tallies().unwrap().into_iter().collect::<Vec<_>>();
+    let each = |count| Tally { running: count, compensating: count, parked: count };
+    assert_eq!(tally(), []);
+    (0..3).for_each(|number| place(number, &mut store));
+    assert_eq!(tally(), [(("order".to_owned(), 1), each(3))]);
+    store.checkpoint().unwrap();
+    assert_eq!(tally(), [(("order".to_owned(), 1), each(3))]);
+    (3..5).for_each(|number| place(number, &mut store));
+    assert_eq!(tally(), [(("order".to_owned(), 1), each(5))]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod connection;
 mod messages;
 mod participants;
 mod process;
+mod reload;
 
 use std::collections::{BTreeMap, BTreeSet};
 
