@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Loaded;
+use super::{Loaded, in_force};
 use crate::saga::code::Code;
 use crate::saga::definition::{self, Place};
 use crate::saga::plan::{Kind, Plan, Work};
@@ -11,13 +11,8 @@ use crate::saga::problem::{Finding, Problem, closest};
 
 /// What is wrong with the calls of these definitions. What is called is the highest version of a saga.
 pub(super) fn problems(loaded: &[Loaded]) -> Vec<Problem> {
-    let mut in_force: BTreeMap<&str, &Plan> = BTreeMap::new();
-    for Loaded { plan, .. } in loaded {
-        let known = in_force.entry(&plan.saga).or_insert(plan);
-        if known.version < plan.version {
-            *known = plan;
-        }
-    }
+    let in_force = in_force(loaded).into_iter().map(|loaded| (loaded.plan.saga.as_str(), &*loaded.plan));
+    let in_force: BTreeMap<&str, &Plan> = in_force.collect();
     loaded.iter().flat_map(|one| of_definition(one, &in_force)).collect()
 }
 
