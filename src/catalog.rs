@@ -38,7 +38,7 @@ pub struct Catalog {
 #[derive(Debug)]
 struct Known {
     plan: Arc<Plan>,
-    /// ChangeKind many instances that started with it are open or parked.
+    /// How many instances that started with it are open or parked.
     instances: usize,
 }
 
@@ -113,18 +113,20 @@ impl Catalog {
             return Ok(Arc::clone(&known.plan));
         }
         let (saga, version) = (instance.saga.clone(), instance.version);
-        let source = reader.definition(&instance.definition)?.ok_or_else(|| CatalogError::Missing {
+        let hash = base(&instance.definition).to_owned();
+        let source = reader.definition(&hash)?.ok_or_else(|| CatalogError::Missing {
             instance: instance.id.to_string(),
             saga: saga.clone(),
             version,
         })?;
         let plan = compile::reload("store", &source).map_err(|problems| {
             let reason = problems.first().map(ToString::to_string).unwrap_or_default();
-            CatalogError::Unusable { saga, version, reason }
+            CatalogError::Unusable { saga: saga.clone(), version, reason }
         })?;
-        let plan = Arc::new(plan);
-        self.known.insert(instance.definition.clone(), Known { plan: Arc::clone(&plan), instances: 0 });
-        Ok(plan)
+        self.know(&Arc::new(plan));
+        let missing =
+            || CatalogError::Missing { instance: instance.id.to_string(), saga: saga.clone(), version };
+        self.known.get(&instance.definition).map(|known| Arc::clone(&known.plan)).ok_or_else(missing)
     }
 
     /// The plan that a new instance of a saga starts with.
@@ -133,7 +135,12 @@ impl Catalog {
     }
 
     /// Counts an instance that began, or is open again: its definition is needed.
+    ///
+    /// An item's instance does not count: the one that called it does.
     pub(crate) fn hold(&mut self, plan: &Arc<Plan>) {
+        if plan.is_body() {
+            return;
+        }
         if !self.known.contains_key(&plan.hash) {
             self.know(plan);
         }
@@ -150,7 +157,7 @@ impl Catalog {
         let Some(known) = self.known.get_mut(&plan.hash) else { return };
         known.instances = known.instances.saturating_sub(1);
         if known.instances == 0 && !self.starts(&plan.hash) {
-            self.known.remove(&plan.hash);
+            self.known.retain(|hash, _| base(hash) != plan.hash);
             self.shift();
         }
     }
@@ -193,7 +200,10 @@ impl Catalog {
 
     /// The plans that are needed: those in force, and those of open and parked instances.
     pub fn needed(&self) -> impl Iterator<Item = &Plan> {
-        let is_needed = |known: &&Known| known.instances > 0 || self.starts(&known.plan.hash);
+        let is_needed = |known: &&Known| {
+            let base = base(&known.plan.hash);
+            self.starts(base) || self.known.get(base).is_some_and(|known| known.instances > 0)
+        };
         self.known.values().filter(is_needed).map(|known| &*known.plan)
     }
 
@@ -219,11 +229,12 @@ impl Catalog {
     }
 
     fn know(&mut self, plan: &Arc<Plan>) {
-        let known = || Known { plan: Arc::clone(plan), instances: 0 };
-        self.known.entry(plan.hash.clone()).or_insert_with(known);
+        for plan in Plan::family(plan) {
+            self.known.entry(plan.hash.clone()).or_insert(Known { plan, instances: 0 });
+        }
     }
 
-    fn starts(&self, hash: &DefinitionHash) -> bool {
+    fn starts(&self, hash: &str) -> bool {
         self.starting.iter().any(|plan| plan.hash == *hash)
     }
 
@@ -282,6 +293,11 @@ fn was_changed(Loaded { file, plan, .. }: &Loaded) -> Problem {
     let message = format!("saga {} v{} is not the one that was deployed", plan.saga, plan.version);
     let hint = "a version never changes: give the changed definition a higher `version`, or undo the change";
     Problem::of_file(Code::ChangedVersion, file, &message, Some(hint.to_owned()))
+}
+
+/// The hash of the definition of which a plan is the whole, or a body.
+fn base(hash: &str) -> &str {
+    hash.split('.').next().unwrap_or(hash)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use crate::engine::{Applied, Engine, EngineError, Fate};
 use crate::metric;
 use crate::saga::id::{InstanceId, MessageId, Phase};
 use crate::saga::message::Message;
+use crate::saga::plan::Start;
 use crate::saga::reply;
 use crate::saga::time::Timestamp;
 use crate::saga::transition::Event;
@@ -63,7 +64,8 @@ impl Engine {
         let mut refusals = Vec::new();
         let mut meant = false;
         for plan in self.catalog.starting() {
-            if plan.start.on.matches(&message.exchange, &message.key) {
+            let starts = |start: &Start| start.on.matches(&message.exchange, &message.key);
+            if plan.start.as_ref().is_some_and(starts) {
                 meant = true;
                 if let Fate::Refused(reason) = self.start(&plan, message, now)? {
                     refusals.push(reason);

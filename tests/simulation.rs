@@ -107,3 +107,35 @@ fn the_same_seed_is_the_same_history() {
     assert_eq!(traces, again);
     assert!(traces.windows(2).all(|pair| pair[0] != pair[1]), "seeds do not matter");
 }
+
+#[test]
+fn the_storm_reaches_every_form_of_step() {
+    use sagamq::saga::fact::Fact;
+    let setting = storm::storm(false);
+    let mut seen = BTreeMap::new();
+    for seed in 0..60 {
+        let evidence = play(&setting, seed).unwrap().evidence;
+        for one in &evidence.instances {
+            for recorded in one.history.iter().flat_map(|entry| &entry.facts) {
+                let name = match &recorded.fact {
+                    Fact::Awaited { .. } => "awaited",
+                    Fact::CameEarly { .. } => "came_early",
+                    Fact::Delayed { .. } => "delayed",
+                    Fact::Called { .. } => "called",
+                    Fact::Recalled { .. } => "recalled",
+                    Fact::Held => "held",
+                    Fact::Stalled { item: None, .. } => "stalled",
+                    Fact::Stalled { item: Some(_), .. } => "item_stalled",
+                    Fact::ItemCalled { .. } => "item_called",
+                    Fact::ItemDone { .. } => "item_done",
+                    Fact::ItemFailed { .. } => "item_failed",
+                    Fact::ItemRecalled { .. } => "item_recalled",
+                    Fact::ItemUndone { .. } => "item_undone",
+                    _ => continue,
+                };
+                *seen.entry(name).or_insert(0) += 1;
+            }
+        }
+    }
+    assert_eq!(seen.len(), 13, "{seen:?}");
+}

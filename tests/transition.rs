@@ -4,6 +4,8 @@
 
 #[path = "transition/calls.rs"]
 mod calls;
+#[path = "transition/each.rs"]
+mod each;
 #[path = "transition/parallel.rs"]
 mod parallel;
 #[path = "transition/waits.rs"]

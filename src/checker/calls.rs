@@ -4,8 +4,9 @@ use super::Invariant::I19;
 use super::case::{Case, Cases};
 use super::report::Findings;
 use crate::saga::called::called_by;
-use crate::saga::instance::{Status, StepStatus};
-use crate::saga::plan::Kind;
+use crate::saga::each::item_instances;
+use crate::saga::instance::{ItemStatus, Status, StepStatus};
+use crate::saga::plan::{Kind, Plan};
 
 pub(super) fn check(cases: &Cases<'_>, found: &mut Findings) {
     for case in &cases.all {
@@ -17,6 +18,7 @@ pub(super) fn check(cases: &Cases<'_>, found: &mut Findings) {
 fn its_calls_end_as_it_does(cases: &Cases<'_>, case: &Case<'_>, found: &mut Findings) {
     let (Some(plan), instance) = (case.plan, case.instance()) else { return };
     for (step, state) in instance.steps.iter().enumerate() {
+        its_items_end_as_it_does(cases, case, plan, step, found);
         let Some(called) = called_by(plan, instance, step) else { continue };
         let Some(called) = cases.by_id(called).map(Case::instance) else {
             // One that could not begin is not there.
@@ -37,6 +39,32 @@ fn its_calls_end_as_it_does(cases: &Cases<'_>, case: &Case<'_>, found: &mut Find
                 "it is {}, its step {} {}, and the instance {} that this called is {}",
                 instance.status, state.name, state.status, called.id, called.status
             );
+            found.add(I19, Some(case.id()), what);
+        }
+    }
+}
+
+fn its_items_end_as_it_does(
+    cases: &Cases<'_>,
+    case: &Case<'_>,
+    plan: &Plan,
+    step: usize,
+    found: &mut Findings,
+) {
+    let instance = case.instance();
+    for (id, item) in item_instances(plan, instance, step) {
+        let is = cases.by_id(id).map(|called| called.instance().status);
+        let expected = match (instance.status, item) {
+            (_, ItemStatus::Failed | ItemStatus::Undone) => Status::Compensated,
+            (Status::Completed, ItemStatus::Done) => Status::Completed,
+            _ => continue,
+        };
+        // One that could not begin is not there.
+        let may_be_missing = item == ItemStatus::Failed;
+        if is != Some(expected) && !(is.is_none() && may_be_missing) {
+            let name = &instance.steps[step].name;
+            let item = item.as_str();
+            let what = format!("step {name}: an item is {item}, and its instance {id} is {is:?}");
             found.add(I19, Some(case.id()), what);
         }
     }

@@ -7,7 +7,7 @@
 use super::histories::Moment;
 use crate::saga::fact::{Fact, Ignored, Tells};
 use crate::saga::id::Phase;
-use crate::saga::instance::{Awaiting, Status, StepState, StepStatus};
+use crate::saga::instance::{Awaiting, ItemStatus, Status, StepState, StepStatus};
 use crate::saga::plan::{Kind, Step};
 use crate::saga::transition::IGNORED_RECORDED;
 
@@ -36,7 +36,13 @@ fn step_of(fact: &Fact) -> Option<usize> {
         | Fact::CameEarly { step, .. }
         | Fact::Delayed { step, .. }
         | Fact::Called { step, .. }
-        | Fact::Stalled { step }
+        | Fact::Stalled { step, .. }
+        | Fact::Listed { step, .. }
+        | Fact::ItemCalled { step, .. }
+        | Fact::ItemDone { step, .. }
+        | Fact::ItemFailed { step, .. }
+        | Fact::ItemRecalled { step, .. }
+        | Fact::ItemUndone { step, .. }
         | Fact::Recalled { step, .. }
         | Fact::Dispatched { step, .. }
         | Fact::Published { step, .. }
@@ -94,6 +100,42 @@ fn of_step(moment: &Moment<'_>, index: usize, state: &StepState) -> Option<&'sta
                 .into_iter()
                 .any(|phase| matches!(awaiting(phase), Awaiting::Called | Awaiting::Recalled)),
             "only a called instance that is awaited can be parked",
+        ),
+        Fact::Listed { attempt, .. } => unless(
+            attempt == attempt_of(Phase::Action).saturating_add(1)
+                && ((state.status == Pending
+                    && before.status == Status::Running
+                    && has_its_turn(moment, index))
+                    || (ordered(moment) && matches!(state.status, Failed | Unknown))),
+            "items are listed by a step that has its turn, or on order after it has failed",
+        ),
+        Fact::ItemCalled { item, .. } => unless(
+            before.status == Status::Running
+                && !before.is_stopping()
+                && state.status == Dispatched
+                && item_is(state, item, &[ItemStatus::Pending]),
+            "an item is called once, while its step goes forward",
+        ),
+        Fact::ItemDone { item, .. } => unless(
+            !ended && state.status == Dispatched && item_is(state, item, &[ItemStatus::Called]),
+            "only an item that is under way is done",
+        ),
+        Fact::ItemFailed { item, .. } => unless(
+            !ended
+                && state.status == Dispatched
+                && item_is(state, item, &[ItemStatus::Pending, ItemStatus::Called, ItemStatus::Recalled]),
+            "only an item that is not done fails",
+        ),
+        Fact::ItemRecalled { item, .. } => unless(
+            match state.status {
+                Dispatched => item_is(state, item, &[ItemStatus::Called]),
+                _ => state.status == Compensating && item_is(state, item, &[ItemStatus::Done]),
+            },
+            "an item is recalled while it is under way, or undone when it is done",
+        ),
+        Fact::ItemUndone { item, .. } => unless(
+            !ended && state.status == Compensating && item_is(state, item, &[ItemStatus::Recalled]),
+            "only an item that was recalled is undone",
         ),
         Fact::Recalled { phase: Phase::Action, .. } => unless(
             before.is_stopping() && awaiting(Phase::Action) == Awaiting::Called,
@@ -285,6 +327,10 @@ fn nothing_is_left_to_undo(moment: &Moment<'_>) -> bool {
 /// Whether a person asked for what happens here.
 fn ordered(moment: &Moment<'_>) -> bool {
     matches!(moment.previous, Some(Fact::Ordered { .. } | Fact::Resumed { .. }))
+}
+
+fn item_is(state: &StepState, item: usize, wanted: &[ItemStatus]) -> bool {
+    state.items.get(item).is_some_and(|item| wanted.contains(&item.status))
 }
 
 fn is_out(awaiting: Awaiting) -> bool {

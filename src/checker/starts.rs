@@ -90,7 +90,7 @@ fn every_instance_was_placed(cases: &Cases<'_>, found: &mut Findings) {
     });
     let starts: HashSet<_> = starts.collect();
     let called = cases.all.iter().flat_map(Case::facts).filter_map(|fact| match fact {
-        Fact::Called { instance, .. } => Some(*instance),
+        Fact::Called { instance, .. } | Fact::ItemCalled { instance, .. } => Some(*instance),
         _ => None,
     });
     let called: HashSet<_> = called.collect();

@@ -78,6 +78,9 @@ fn outline(blocks: &[Block], between: &str) -> String {
                 if is_pivot { ", pivot" } else { "" }
             )
         }
+        Block::Foreach(each) => {
+            format!("{} (each: {})", each.foreach.value, outline(&each.steps, between))
+        }
         Block::Parallel(parallel) => format!("[{}]", outline(&parallel.steps, " | ")),
         Block::Sequence(sequence) => outline(&sequence.steps, " -> "),
     };

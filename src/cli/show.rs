@@ -122,6 +122,10 @@ fn step_line(step: &StepView, has_ended: bool, name_width: usize) -> String {
     if attempts > 1 {
         line.push_str(&format!(", attempt {attempts}"));
     }
+    let items: Vec<_> = step.items.iter().map(|(status, count)| format!("{count} {status}")).collect();
+    if !items.is_empty() {
+        line.push_str(&format!(", items: {}", items.join(", ")));
+    }
     if let Some(progress) = under_way {
         let due = progress.due.map(|due| due.to_string()).unwrap_or_default();
         match progress.awaiting.as_str() {
@@ -157,6 +161,12 @@ fn sentence(fact: &FactView) -> String {
         "called" => "called another saga",
         "recalled" => "told the called saga to turn back",
         "stalled" => "the called saga is parked",
+        "listed" => "has its items",
+        "item_called" => "called for an item",
+        "item_done" => "an item is done",
+        "item_failed" => "an item failed",
+        "item_recalled" => "told an item to turn back",
+        "item_undone" => "an item is undone",
         "held" => "done, its caller decides",
         "timed_out" if fact.attempt == Some(0) => "no event in time",
         "timed_out" => "no reply in time",
@@ -186,6 +196,12 @@ fn sentence(fact: &FactView) -> String {
     text.push_str(words);
     if let (Some(verb), Some(actor)) = (&fact.verb, &fact.actor) {
         text.push_str(&format!(" by {actor}: {}", verb.replace('_', " ")));
+    }
+    if let Some(item) = fact.item {
+        text.push_str(&format!(", item {item}"));
+    }
+    if let Some(items) = fact.items {
+        text.push_str(&format!(", {items} of them"));
     }
     if let Some(attempt) = fact.attempt.filter(|attempt| *attempt > 1) {
         text.push_str(&format!(", attempt {attempt}"));

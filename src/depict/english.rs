@@ -9,7 +9,7 @@ use super::words::{printable, title};
 use crate::saga::duration;
 use crate::saga::expression::Expression;
 use crate::saga::plan::{
-    AtDeadline, Call, Delay, Emission, Kind, OnTimeout, OutcomeKind, Plan, ReplyRule, Step, SubSaga,
+    AtDeadline, Call, Delay, Each, Emission, Kind, OnTimeout, OutcomeKind, Plan, ReplyRule, Step, SubSaga,
     Subscription, Wait, Work,
 };
 use crate::saga::retry::{Jitter, RetryPolicy};
@@ -34,12 +34,19 @@ pub fn explanation(plan: &Plan) -> String {
 }
 
 fn start(plan: &Plan) -> Vec<String> {
-    let key = code(&plan.start.business_key.to_string());
-    let mut said = vec![
-        format!("An event {} starts an instance.", event(&plan.start.on)),
-        format!("Its business key is {key}; an event with a key that has an instance starts nothing."),
-        format!("It keeps {} as its input.", value(&plan.start.input)),
-    ];
+    let mut said = match &plan.start {
+        Some(start) => {
+            let key = code(&start.business_key.to_string());
+            vec![
+                format!("An event {} starts an instance.", event(&start.on)),
+                format!(
+                    "Its business key is {key}; an event with a key that has an instance starts nothing."
+                ),
+                format!("It keeps {} as its input.", value(&start.input)),
+            ]
+        }
+        None => vec!["Only other sagas start it, by calling it.".to_owned()],
+    };
     if !plan.attributes.is_empty() {
         let attribute = |(name, from): &(String, Expression)| format!("{name} ({})", code(&from.to_string()));
         said.push(format!("It can be found by {}.", list(plan.attributes.iter().map(attribute), "and")));
@@ -86,6 +93,7 @@ fn step(step: &Step) -> Vec<String> {
             said.push(format!("Waits until {}, an RFC 3339 time.", code(&until.to_string())));
         }
         Work::Saga(called) => said.extend(calling(step, called)),
+        Work::Each(each) => said.extend(for_each(step, each)),
         Work::Emit(emission) => {
             said.push(format!("Emits {}; nobody answers that.", emitted(emission)));
             said.push("It is done when the broker has confirmed it, or has no queue for it.".to_owned());
@@ -114,6 +122,38 @@ fn calling(step: &Step, called: &SubSaga) -> Vec<String> {
     let calls = format!("Calls saga {} with {}, and waits for its end.", called.saga, value(&called.input));
     let keeps = "Keeps what the `output` of that saga says.".to_owned();
     [calls, keeps].into_iter().chain(undone.map(str::to_owned)).collect()
+}
+
+/// What is done for each item of a list.
+fn for_each(step: &Step, each: &Each) -> Vec<String> {
+    let names = list(each.body.steps.iter().map(|step| step.name.clone()), "and");
+    let mut said = vec![
+        format!(
+            "For each item of {}, of which there are at most {}, does {names}; {} at a time.",
+            code(&each.items.to_string()),
+            each.max_items,
+            each.max_in_flight
+        ),
+        format!(
+            "Each is an instance of saga {}, which has the item as {}.",
+            each.body.saga,
+            code(&format!("input.{}", each.name))
+        ),
+        "Keeps a list of what each of them gives.".to_owned(),
+    ];
+    said.push(match step.kind {
+        Kind::Retriable => {
+            "If one is compensated, no further ones begin, and the instance is parked.".to_owned()
+        }
+        Kind::Compensatable | Kind::Pivot => {
+            "If one is compensated, the others turn back too, and the instance turns back.".to_owned()
+        }
+    });
+    for (number, of) in each.body.steps.iter().enumerate() {
+        said.push(format!("- {}", heading(&each.body, number)));
+        said.extend(self::step(of).into_iter().map(|sentence| format!("  {sentence}")));
+    }
+    said
 }
 
 /// What is waited for, and what follows when it does not come.

@@ -102,8 +102,8 @@ pub(super) fn lines(plan: &Plan, node: Node) -> Vec<String> {
     };
     match node {
         Node::Start => {
-            let on = &plan.start.on;
-            vec!["start".to_owned(), format!("on {}", place(&on.exchange, &on.pattern))]
+            let on = plan.start.as_ref().map(|start| place(&start.on.exchange, &start.on.pattern));
+            vec!["start".to_owned(), on.map_or("when called".to_owned(), |on| format!("on {on}"))]
         }
         Node::Completed => ending("completed", &plan.on_completed),
         Node::Compensated => ending("compensated", &plan.on_compensated),
@@ -140,6 +140,13 @@ fn work(step: &Step) -> Vec<String> {
         }
         Work::Delay(Delay::For(time)) => vec![format!("waits {}", duration::format(*time))],
         Work::Delay(Delay::Until(until)) => vec![format!("waits until {}", printable(&until.to_string()))],
+        Work::Each(each) => {
+            let names: Vec<_> = each.body.steps.iter().map(|step| step.name.as_str()).collect();
+            vec![
+                format!("for each of {}", printable(&each.items.to_string())),
+                format!("{} at a time: {}", each.max_in_flight, names.join(", ")),
+            ]
+        }
         Work::Saga(called) => vec![format!("calls saga {}", called.saga)],
         Work::Emit(event) => vec![format!("emits {}", place(&event.exchange, &event.key))],
     }

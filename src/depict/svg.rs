@@ -225,7 +225,7 @@ mod tests {
         #[test]
         fn no_text_of_a_definition_breaks_the_picture(text in any::<String>()) {
             let mut plan = fixture::parallel();
-            plan.start.on.exchange = text.clone();
+            plan.start.as_mut().unwrap().on.exchange = text.clone();
             let Work::Command(call) = &mut plan.steps[0].work else { unreachable!() };
             call.key = text;
             assert_well_formed(&picture([&plan]));

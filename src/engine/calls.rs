@@ -10,7 +10,7 @@ use crate::metric;
 use crate::saga::called::{End, Start, Told};
 use crate::saga::fact::Failure;
 use crate::saga::id::InstanceId;
-use crate::saga::plan::Plan;
+use crate::saga::plan::{Plan, Work};
 use crate::saga::time::Timestamp;
 use crate::saga::transition::{self, Event};
 
@@ -43,7 +43,8 @@ impl Engine {
                 self.keep(id, decision, None, now);
             }
             Err(error) => {
-                let event = Event::CalledEnded { step: caller.step, end: End::Failed(error) };
+                let (step, item, end) = (caller.step, caller.item, End::Failed(error));
+                let event = Event::CalledEnded { step, item, end };
                 self.apply_alone(caller.instance, event, None, now)?;
             }
         }
@@ -53,7 +54,13 @@ impl Engine {
     /// The plan that a called instance begins with, or why it cannot begin.
     fn plan_to_call(&mut self, start: &Start) -> Result<Result<Arc<Plan>, Failure>, EngineError> {
         let failure = |code: &str, message| Failure { step: None, code: code.to_owned(), message };
-        let Some(plan) = self.catalog.in_force(&start.saga) else {
+        let body = self.loaded(start.caller.instance).and_then(|(_, plan)| {
+            match &plan.steps.get(start.caller.step)?.work {
+                Work::Each(each) => Some(Arc::clone(&each.body)),
+                _ => None,
+            }
+        });
+        let Some(plan) = body.or_else(|| self.catalog.in_force(&start.saga)) else {
             let message = format!("no definition of saga {} is in force", start.saga);
             return Ok(Err(failure("UNKNOWN_SAGA", message)));
         };

@@ -64,6 +64,12 @@ pub struct FactView {
     /// The message that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,
+    /// How many items a step has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub items: Option<usize>,
+    /// Which item of a step, from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub item: Option<usize>,
     /// The instance that was called.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub called: Option<String>,
@@ -103,6 +109,7 @@ fn fact_view(instance: &Instance, recorded: &Recorded) -> FactView {
         attempt: Some(attempt),
         ..of_phase(fact, step, phase)
     };
+    let of_item = |fact: &str, step: usize, item: usize| FactView { item: Some(item), ..of_step(fact, step) };
     let view = match &recorded.fact {
         Fact::Started(started) => FactView { message_id: started.event_id.clone(), ..plain("started") },
         Fact::Skipped { step, output } => FactView {
@@ -122,7 +129,23 @@ fn fact_view(instance: &Instance, recorded: &Recorded) -> FactView {
             ..of_step("called", *step)
         },
         Fact::Recalled { step, phase } => of_phase("recalled", *step, *phase),
-        Fact::Stalled { step } => of_step("stalled", *step),
+        Fact::Stalled { step, item } => FactView { item: *item, ..of_step("stalled", *step) },
+        Fact::Listed { step, attempt, items } => {
+            FactView { attempt: Some(*attempt), items: Some(*items), ..of_step("listed", *step) }
+        }
+        Fact::ItemCalled { step, item, instance } => {
+            FactView { called: Some(instance.to_string()), ..of_item("item_called", *step, *item) }
+        }
+        Fact::ItemDone { step, item, output, error } => FactView {
+            output: Some(output.clone()).filter(|output| !output.is_null()),
+            error: error.as_ref().map(Reason::from),
+            ..of_item("item_done", *step, *item)
+        },
+        Fact::ItemFailed { step, item, error } => {
+            FactView { error: Some(error.into()), ..of_item("item_failed", *step, *item) }
+        }
+        Fact::ItemRecalled { step, item } => of_item("item_recalled", *step, *item),
+        Fact::ItemUndone { step, item } => of_item("item_undone", *step, *item),
         Fact::Held => plain("held"),
         Fact::Delayed { step, until } => FactView { due: Some(Time(*until)), ..of_step("delayed", *step) },
         Fact::CameEarly { step, says: Early::Success(output) } => FactView {

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::history::{EntryView, entries};
 use crate::saga::fact::{Fact, Failure, HistoryEntry, Tells};
-use crate::saga::instance::{Awaiting, Instance, Notice, Progress, Status, StepState, StepStatus};
+use crate::saga::instance::{Awaiting, Instance, Item, Notice, Progress, Status, StepState, StepStatus};
 use crate::saga::time::Timestamp;
 use crate::store::DeadLetter;
 
@@ -100,6 +100,9 @@ pub struct StepView {
     /// Why it failed or was given up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Reason>,
+    /// How its items stand, where it is done for each of a list: how many there are of each status.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub items: BTreeMap<String, usize>,
     /// How far doing it has got, once begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<ProgressView>,
@@ -283,10 +286,19 @@ impl From<&StepState> for StepView {
             attempts: step.action.attempt,
             output: step.output.clone().filter(|output| !output.is_null()),
             error: step.error.as_ref().map(Reason::from),
+            items: items(&step.items),
             action: begun(&step.action),
             compensation: begun(&step.compensation),
         }
     }
+}
+
+fn items(items: &[Item]) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for item in items {
+        *counts.entry(item.status.as_str().to_owned()).or_default() += 1;
+    }
+    counts
 }
 
 impl From<&Progress> for ProgressView {

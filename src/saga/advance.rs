@@ -31,6 +31,9 @@ impl Transition<'_> {
         loop {
             let before = self.decision.facts.len();
             self.park_if_stalled();
+            if self.is_under_way() {
+                self.advance_items();
+            }
             match self.instance.status {
                 Status::Running if self.instance.is_stopping() => self.drain(),
                 Status::Running => self.go_forward(),
@@ -87,6 +90,7 @@ impl Transition<'_> {
         match &self.plan.steps[step].work {
             Work::Command(_) | Work::Emit(_) => self.dispatch(step, Phase::Action, attempt),
             Work::Saga(called) => self.call_saga(step, called, attempt),
+            Work::Each(each) => self.list_items(step, each, attempt),
             Work::Wait(wait) => {
                 self.record(Fact::Awaited { step, due: self.now + wait.timeout });
                 match self.instance.steps[step].early.clone() {
@@ -153,6 +157,7 @@ impl Transition<'_> {
                     self.record(Fact::Failed { step, error });
                     continue;
                 }
+                Awaiting::Called if matches!(self.plan.steps[step].work, Work::Each(_)) => continue,
                 Awaiting::Called => {
                     self.recall(step, Phase::Action);
                     continue;
@@ -211,6 +216,7 @@ impl Transition<'_> {
     fn undo(&mut self, step: usize) {
         match self.plan.steps[step].work {
             Work::Saga(_) => self.recall(step, Phase::Compensation),
+            Work::Each(_) => self.record(Fact::Recalled { step, phase: Phase::Compensation }),
             _ => self.dispatch(step, Phase::Compensation, 1),
         }
     }

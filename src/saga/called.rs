@@ -17,10 +17,11 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::each::item_instances;
 use super::expression::Scope;
 use super::fact::{Fact, Failure, Trace};
 use super::id::{InstanceId, Phase};
-use super::instance::{Awaiting, Instance, Status, StepStatus};
+use super::instance::{Awaiting, Instance, Item, ItemStatus, Status, StepStatus};
 use super::plan::{Kind, Plan, SubSaga, Work};
 use super::transition::{Event, Transition};
 
@@ -36,6 +37,9 @@ pub struct Caller {
     pub instance: InstanceId,
     /// Index of its step.
     pub step: usize,
+    /// Which item of the step it is called for, where the step has items.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<usize>,
     /// Whether the caller may turn back after this is done.
     pub undoable: bool,
     /// How many calls are above this one, itself included.
@@ -98,12 +102,12 @@ impl Start {
 }
 
 /// The business key of the instance that an attempt of a step calls.
-fn key_of(instance: &Instance, step: usize, attempt: u32) -> String {
+pub(super) fn key_of(instance: &Instance, step: usize, item: &str, attempt: u32) -> String {
     let name = &instance.steps[step].name;
     let again = if attempt > 1 { format!("#{attempt}") } else { String::new() };
     match instance.business_key.len() {
-        0..LONGEST_KEY => format!("{}/{}/{name}{again}", instance.saga, instance.business_key),
-        _ => format!("{}/{name}{again}", instance.id),
+        0..LONGEST_KEY => format!("{}/{}/{name}{item}{again}", instance.saga, instance.business_key),
+        _ => format!("{}/{name}{item}{again}", instance.id),
     }
 }
 
@@ -111,7 +115,7 @@ fn key_of(instance: &Instance, step: usize, attempt: u32) -> String {
 pub fn called_by(plan: &Plan, instance: &Instance, step: usize) -> Option<InstanceId> {
     let Work::Saga(SubSaga { saga, .. }) = &plan.steps.get(step)?.work else { return None };
     let attempt = instance.steps.get(step)?.action.attempt;
-    (attempt > 0).then(|| InstanceId::new(saga, &key_of(instance, step, attempt)))
+    (attempt > 0).then(|| InstanceId::new(saga, &key_of(instance, step, "", attempt)))
 }
 
 /// The side of the caller.
@@ -126,15 +130,20 @@ impl Transition<'_> {
                 return self.refuse(step, error);
             }
         };
-        let business_key = key_of(self.instance, step, attempt);
+        let business_key = key_of(self.instance, step, "", attempt);
         let id = InstanceId::new(&called.saga, &business_key);
-        let depth = self.instance.caller.map_or(0, |caller| caller.depth).saturating_add(1);
-        let undoable = self.plan.steps[step].kind == Kind::Compensatable;
-        let caller = Caller { instance: self.instance.id, step, undoable, depth };
+        let caller = self.caller_of(step);
         self.record(Fact::Called { step, attempt, instance: id });
         let (saga, trace) = (called.saga.clone(), self.instance.trace.clone());
         let start = Start { saga, business_key, input, caller, trace };
         self.decision.told.push(Told::Start(Box::new(start)));
+    }
+
+    /// This instance, as who calls by a step.
+    pub(super) fn caller_of(&self, step: usize) -> Caller {
+        let depth = self.instance.caller.map_or(0, |caller| caller.depth).saturating_add(1);
+        let undoable = self.plan.steps[step].kind == Kind::Compensatable;
+        Caller { instance: self.instance.id, step, item: None, undoable, depth }
     }
 
     /// Has the instance that a step called turn back.
@@ -145,8 +154,11 @@ impl Transition<'_> {
     }
 
     /// Takes in what became of the instance that a step called.
-    pub(super) fn called_ended(&mut self, step: usize, end: End) {
+    pub(super) fn called_ended(&mut self, step: usize, item: Option<usize>, end: End) {
         let Some(state) = self.instance.steps.get(step) else { return };
+        if let Some(item) = item {
+            return self.item_ended(step, item, end);
+        }
         let name = state.name.clone();
         let of_step = |failure: Failure| Failure { step: Some(name.clone()), ..failure };
         match (state.status, end) {
@@ -163,7 +175,7 @@ impl Transition<'_> {
                 self.record(Fact::Compensated { step });
             }
             (StepStatus::Dispatched | StepStatus::Compensating, End::Parked(_)) if !state.stalled => {
-                self.record(Fact::Stalled { step });
+                self.record(Fact::Stalled { step, item: None });
             }
             _ => {}
         }
@@ -174,6 +186,11 @@ impl Transition<'_> {
         let is_stopping = self.instance.is_stopping();
         let waits = |step: &usize| {
             let state = &self.instance.steps[*step];
+            let recalls = is_stopping || (state.error.is_some() && self.plan.steps[*step].is_undoable());
+            let item_waits = |item: &Item| item.stalled && (item.status == ItemStatus::Recalled || !recalls);
+            if state.items.iter().any(item_waits) {
+                return true;
+            }
             state.stalled
                 && Phase::BOTH.into_iter().any(|phase| match state.progress(phase).awaiting {
                     Awaiting::Recalled => true,
@@ -184,9 +201,12 @@ impl Transition<'_> {
         if self.is_under_way()
             && let Some(step) = (0..self.instance.steps.len()).find(waits)
         {
-            let called = called_by(self.plan, self.instance, step);
-            let called = called.map(|id| id.to_string()).unwrap_or_default();
-            let message = format!("instance {called}, which this step called, is parked: look at that one");
+            let message = match called_by(self.plan, self.instance, step) {
+                Some(called) => {
+                    format!("instance {called}, which this step called, is parked: look at that one")
+                }
+                None => "the instance of an item is parked: look at that one".to_owned(),
+            };
             self.park(self.failure(step, "CALLED_PARKED", message));
         }
     }
@@ -196,8 +216,12 @@ impl Transition<'_> {
         for step in 0..self.plan.steps.len() {
             let is_held = self.instance.steps[step].status == StepStatus::Succeeded
                 && self.plan.steps[step].kind == Kind::Compensatable;
-            if is_held && let Some(called) = called_by(self.plan, self.instance, step) {
-                self.decision.told.push(Told::Event(called, Event::Release));
+            if is_held {
+                let called = called_by(self.plan, self.instance, step).into_iter();
+                let items = item_instances(self.plan, self.instance, step).map(|(called, _)| called);
+                let release = |called| Told::Event(called, Event::Release);
+                let told: Vec<_> = called.chain(items).map(release).collect();
+                self.decision.told.extend(told);
             }
         }
     }
@@ -244,8 +268,8 @@ impl Transition<'_> {
     }
 
     pub(super) fn tell_caller(&mut self, end: End) {
-        if let Some(Caller { instance, step, .. }) = self.instance.caller {
-            self.decision.told.push(Told::Event(instance, Event::CalledEnded { step, end }));
+        if let Some(Caller { instance, step, item, .. }) = self.instance.caller {
+            self.decision.told.push(Told::Event(instance, Event::CalledEnded { step, item, end }));
         }
     }
 
@@ -255,6 +279,10 @@ impl Transition<'_> {
             && self.instance.error.is_none()
             && !self.pivot_passed();
         if !may_turn {
+            // It cannot, and waits for a person: so must its caller.
+            if let Some(error) = self.instance.parked.clone() {
+                self.tell_caller(End::Parked(error));
+            }
             return;
         }
         let message = "the saga that called it turns back".to_owned();

@@ -78,6 +78,8 @@ codes! {
     NoWayBackFromTimeout "S0407" "a timeout from the pivot on that compensates",
     PivotInParallel "S0408" "a pivot in a parallel block",
     EmptyBlock "S0409" "a block without steps",
+    PivotOfItems "S0410" "a pivot for each item of a list",
+    ItemsOutOfRange "S0411" "a bound on items that is out of range",
 
     // Time and retry.
     ZeroDuration "S0501" "a duration of zero",
@@ -92,6 +94,7 @@ codes! {
     ComputedAddress "S0602" "an expression for an exchange or a key",
     ErrorOfSuccess "S0603" "a success with an error code",
     OwnMessage "S0604" "a pattern that matches what the saga publishes itself",
+    NoKey "S0605" "an event that finds no instance",
 
     // Versions.
     VersionZero "S0701" "a version of zero",

@@ -2,26 +2,32 @@
 
 use std::ops::Range;
 use std::slice;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::code::Code;
 use super::definition::{
-    self, Attempts, Awaited, Compensate, Definition, Form, Located, Node, Place, Retry, Rule, Step, Verdict,
-    Wait,
+    self, Attempts, Awaited, Compensate, Definition, Foreach, Form, Located, Node, Place, Retry, Rule, Step,
+    Verdict, Wait,
 };
 use super::expression::{Expression, ExpressionError, Template};
 use super::graph::{self, graph};
 use super::lint;
 use super::names::Names;
-use super::plan::{self, Plan};
+use super::plan::{self, DefinitionHash, Plan};
 use super::problem::{Finding, Findings, Problem};
 use super::retry::{Jitter, RetryPolicy};
 use super::scope::{LASTING_SAGA_FIELDS, SAGA_FIELDS};
 
 /// How long an attempt may stay unanswered where the definition does not say.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a list of items may be, and how many of them are under way at a time, where the definition does not
+/// say.
+const DEFAULT_ITEMS: u32 = 100;
+const DEFAULT_IN_FLIGHT: u32 = 10;
 
 /// Reads a definition, checks it, and compiles it.
 ///
@@ -54,7 +60,7 @@ fn compiled(
     nodes: &[graph::Node<'_>],
     findings: Findings,
 ) -> Result<Plan, Vec<Problem>> {
-    let mut compiler = Compiler { definition, nodes, findings };
+    let mut compiler = Compiler { definition, nodes, hash: definition.hash(), findings };
     let plan = compiler.plan();
     let findings = compiler.findings.sorted();
     if findings.is_empty() {
@@ -96,6 +102,7 @@ pub(super) fn retry_policy(definition: &Definition, retry: Option<&Located<Retry
 struct Compiler<'a> {
     definition: &'a Definition,
     nodes: &'a [graph::Node<'a>],
+    hash: DefinitionHash,
     findings: Findings,
 }
 
@@ -105,7 +112,6 @@ impl Compiler<'_> {
         let nodes = self.nodes;
         let steps: Vec<&str> = nodes.iter().map(|node| node.form.name().as_str()).collect();
         let all = 0..steps.len();
-        let start = &definition.start;
         let at_start = Names { event: true, place: "the start", ..Names::default() };
         let at_attributes = Names { input: true, place: "attributes", ..at_start };
         let at_end = Names {
@@ -120,12 +126,12 @@ impl Compiler<'_> {
         Plan {
             saga: definition.saga.value.clone(),
             version: definition.version.value,
-            hash: definition.hash(),
-            start: plan::Start {
+            hash: self.hash.clone(),
+            start: definition.start.as_ref().map(|start| plan::Start {
                 on: subscription(&start.on),
                 business_key: self.key(&start.business_key, &at_start),
                 input: self.template_or(start.input.as_ref(), "event.data", &at_start),
-            },
+            }),
             attributes: definition
                 .attributes
                 .0
@@ -191,6 +197,10 @@ impl Compiler<'_> {
                 // Refused elsewhere.
                 (None, None) => plan::Delay::For(Duration::ZERO),
             }),
+            Form::Foreach(each) => {
+                kind = kind_of(node.form);
+                plan::Work::Each(self.each(each, &before))
+            }
             Form::Call(call) => {
                 kind = kind_of(node.form);
                 let names = before.at("the input of a called saga");
@@ -233,6 +243,31 @@ impl Compiler<'_> {
             retry: by.retry.as_ref(),
         };
         Some(self.call(&parts, &names))
+    }
+
+    fn each(&mut self, each: &Foreach, names: &Names<'_>) -> plan::Each {
+        let count = |bound: &Option<Located<u32>>, default: u32| {
+            bound.as_ref().map_or(default, |bound| bound.value).max(1) as usize
+        };
+        let definition = self.definition.body(each);
+        let nodes = graph(&definition.steps);
+        let hash = format!("{}.{}", self.hash, each.foreach.value);
+        let findings = std::mem::take(&mut self.findings);
+        let mut compiler = Compiler { definition: &definition, nodes: &nodes, hash, findings };
+        // The time limit of an item is that of the whole.
+        let body = Plan { deadline: None, ..compiler.plan() };
+        self.findings = compiler.findings;
+        let with = each.with.0.iter();
+        plan::Each {
+            items: self.expression(&each.items, &names.at("`items`")),
+            max_items: count(&each.max_items, DEFAULT_ITEMS),
+            name: each.name.as_ref().map_or("item".to_owned(), |name| name.value.clone()),
+            with: with
+                .map(|(name, value)| (name.value.clone(), self.template(value, &names.at("`with`"))))
+                .collect(),
+            max_in_flight: count(&each.max_in_flight, DEFAULT_IN_FLIGHT),
+            body: Arc::new(body),
+        }
     }
 
     fn wait(&mut self, wait: &Wait, names: &Names<'_>) -> plan::Wait {
@@ -499,7 +534,7 @@ on_completed: {emit: {exchange: c, key: e}}
         let action = step.call(Phase::Action).unwrap();
         assert_eq!((action.timeout, step.on_timeout), (DEFAULT_TIMEOUT, plan::OnTimeout::Retry));
         assert_eq!(action.retry, RetryPolicy::once());
-        assert_eq!(plan.start.input.references(), [["event", "data"]]);
+        assert_eq!(plan.start.as_ref().unwrap().input.references(), [["event", "data"]]);
         assert_eq!(action.body.references(), [["input"]]);
         assert_eq!(plan.on_completed.unwrap().body.references(), [["input"]]);
     }

@@ -22,8 +22,9 @@ pub struct Definition {
     /// Version of this definition. A version is immutable: whoever changes the saga raises it.
     #[schemars(range(min = 1))]
     pub version: Located<u32>,
-    /// What starts an instance.
-    pub start: Start,
+    /// What starts an instance; left out where only other sagas call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Start>,
     /// Searchable values of an instance, by name. In scope: event, input.
     #[serde(default, skip_serializing_if = "Entries::is_empty")]
     pub attributes: Entries<Located<Node>>,
@@ -159,6 +160,8 @@ pub enum Block {
     Emit(Box<Emit>),
     /// Another saga that is called.
     Call(Box<Call>),
+    /// Steps for each item of a list.
+    Foreach(Box<Foreach>),
     /// Steps at the same time.
     Parallel(Parallel),
     /// Steps in order.
@@ -358,6 +361,43 @@ pub struct Call {
     pub input: Option<Located<Node>>,
 }
 
+/// Steps that are done for each item of a list, as an instance of their own for each. It is undone by their own way back.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Foreach {
+    /// Name of the step, in snake_case; the first field of its entry.
+    pub foreach: Located<String>,
+    /// The list. In scope: input, saga, the steps before.
+    #[schemars(with = "ExpressionText")]
+    pub items: Located<Node>,
+    /// What the input of the body calls the item, by default `item`.
+    #[serde(default, rename = "as", skip_serializing_if = "Option::is_none")]
+    pub name: Option<Located<String>>,
+    /// What else the input of the body holds, by name. In scope: input, saga, the steps before.
+    #[serde(default, skip_serializing_if = "Entries::is_empty")]
+    pub with: Entries<Located<Node>>,
+    /// Where the step stands relative to the point of no return, by default `compensatable`; never `pivot`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Located<Kind>>,
+    /// If it is false, the step is skipped. In scope: input, saga, the steps before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<ExpressionText>")]
+    pub when: Option<Located<Node>>,
+    /// Items under way at a time, by default 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub max_in_flight: Option<Located<u32>>,
+    /// Longest list, by default 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_items: Option<Located<u32>>,
+    /// The body: steps and blocks of steps, in the order in which they are done for an item. They see its `input` and each other.
+    pub steps: Located<Vec<Block>>,
+    /// What is kept of each item. In scope: input, saga, all steps of the body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Located<Node>>,
+}
+
 /// Where a step stands relative to the point of no return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -489,6 +529,8 @@ pub enum Form<'a> {
     Emit(&'a Emit),
     /// Calls a saga.
     Call(&'a Call),
+    /// Does steps for each item of a list.
+    Foreach(&'a Foreach),
 }
 
 impl<'a> Form<'a> {
@@ -500,6 +542,7 @@ impl<'a> Form<'a> {
             Self::Delay(delay) => &delay.delay,
             Self::Emit(emit) => &emit.emit,
             Self::Call(call) => &call.call,
+            Self::Foreach(each) => &each.foreach,
         }
     }
 
@@ -511,6 +554,7 @@ impl<'a> Form<'a> {
             Self::Delay(delay) => delay.when.as_ref(),
             Self::Emit(emit) => emit.when.as_ref(),
             Self::Call(call) => call.when.as_ref(),
+            Self::Foreach(each) => each.when.as_ref(),
         }
     }
 
@@ -519,6 +563,7 @@ impl<'a> Form<'a> {
         let said = match self {
             Self::Step(step) => step.kind.as_ref(),
             Self::Call(call) => call.kind.as_ref(),
+            Self::Foreach(each) => each.kind.as_ref(),
             Self::Wait(_) | Self::Delay(_) | Self::Emit(_) => return None,
         };
         Some((said.map_or(Kind::Compensatable, |kind| kind.value), said))
@@ -532,6 +577,7 @@ impl Definition {
             for block in blocks {
                 match block {
                     Block::Call(call) => calls.push(call),
+                    Block::Foreach(each) => of(&each.steps, calls),
                     Block::Parallel(Parallel { steps, .. }) | Block::Sequence(Sequence { steps, .. }) => {
                         of(steps, calls);
                     }
@@ -542,6 +588,27 @@ impl Definition {
         let mut calls = Vec::new();
         of(&self.steps, &mut calls);
         calls
+    }
+
+    /// The body of a step that is done for each item of a list, as a definition of its own.
+    pub(super) fn body(&self, each: &Foreach) -> Self {
+        let saga =
+            Located { value: format!("{}.{}", self.saga.value, each.foreach.value), at: each.foreach.at };
+        Self {
+            saga,
+            version: self.version.clone(),
+            start: None,
+            attributes: Entries::default(),
+            deadline: self.deadline.clone(),
+            cancel: None,
+            retry: self.retry.clone(),
+            steps: each.steps.clone(),
+            output: each.output.clone(),
+            on_completed: None,
+            on_compensated: None,
+            on_parked: None,
+            on_cancel_refused: None,
+        }
     }
 
     /// The hash of its content: comments, layout and the order of names do not count, and neither

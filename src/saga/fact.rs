@@ -105,6 +105,63 @@ pub enum Fact {
     Stalled {
         /// Index of the step.
         step: usize,
+        /// Which of its items it is, where it has items.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        item: Option<usize>,
+    },
+    /// The step has so many items; again, those that had failed.
+    Listed {
+        /// Index of the step.
+        step: usize,
+        /// From 1.
+        attempt: u32,
+        /// How many.
+        items: usize,
+    },
+    /// An item's instance was called, in the same commit.
+    ItemCalled {
+        /// Index of the step.
+        step: usize,
+        /// Which item, from 0.
+        item: usize,
+        /// Its instance.
+        instance: InstanceId,
+    },
+    /// An item is done.
+    ItemDone {
+        /// Index of the step.
+        step: usize,
+        /// Which item, from 0.
+        item: usize,
+        /// What the step keeps of it.
+        #[serde(default, skip_serializing_if = "Value::is_null")]
+        output: Value,
+        /// Why it cannot be said what that is, which fails the step.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<Failure>,
+    },
+    /// An item has failed, without effect.
+    ItemFailed {
+        /// Index of the step.
+        step: usize,
+        /// Which item, from 0.
+        item: usize,
+        /// Why.
+        error: Failure,
+    },
+    /// An item's instance was told to turn back, in the same commit.
+    ItemRecalled {
+        /// Index of the step.
+        step: usize,
+        /// Which item, from 0.
+        item: usize,
+    },
+    /// An item is undone.
+    ItemUndone {
+        /// Index of the step.
+        step: usize,
+        /// Which item, from 0.
+        item: usize,
     },
     /// Every step is settled, and the caller may still turn back: it decides.
     Held,

@@ -77,6 +77,7 @@ fn in_order<'a>(
             Block::Delay(delay) => leaf(Form::Delay(delay), requires),
             Block::Emit(emit) => leaf(Form::Emit(emit), requires),
             Block::Call(call) => leaf(Form::Call(call), requires),
+            Block::Foreach(each) => leaf(Form::Foreach(each), requires),
             Block::Sequence(sequence) => in_order(nodes, &sequence.steps, requires, outer, start),
             Block::Parallel(parallel) => {
                 let mut ends = Vec::new();

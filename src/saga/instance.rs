@@ -114,12 +114,49 @@ pub struct StepState {
     /// Whether the instance that it called is parked.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stalled: bool,
+    /// Its items, where it is done for each of a list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<Item>,
     /// How far doing it has got.
     #[serde(default, skip_serializing_if = "Progress::is_idle")]
     pub action: Progress,
     /// How far undoing it has got.
     #[serde(default, skip_serializing_if = "Progress::is_idle")]
     pub compensation: Progress,
+}
+
+/// An item of a step that is done for each of a list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Item {
+    /// Where it stands.
+    pub status: ItemStatus,
+    /// What the step keeps of it.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub output: Value,
+    /// How often it was called.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub attempt: u32,
+    /// Whether its instance is parked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stalled: bool,
+}
+
+/// Where an item stands.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ItemStatus {
+    /// Not begun.
+    Pending,
+    /// Its instance is under way.
+    Called,
+    /// Done.
+    Done,
+    /// Not done, and without effect.
+    Failed,
+    /// Its instance was told to turn back.
+    Recalled,
+    /// Undone.
+    Undone,
 }
 
 /// Where a step stands.
@@ -282,10 +319,47 @@ impl Instance {
                     state.stalled = false;
                 }
             }
-            Fact::Stalled { step } => {
-                if let Some(state) = self.steps.get_mut(*step) {
-                    state.stalled = true;
+            Fact::Stalled { step, item } => {
+                let Some(state) = self.steps.get_mut(*step) else { return };
+                match item.map(|item| state.items.get_mut(item)) {
+                    None => state.stalled = true,
+                    Some(Some(item)) => item.stalled = true,
+                    Some(None) => {}
                 }
+            }
+            Fact::Listed { step, attempt, items } => {
+                self.begin_to_wait(*step, at, Awaiting::Called);
+                let Some(state) = self.steps.get_mut(*step) else { return };
+                state.action.attempt = *attempt;
+                state.action.maybe_delivered = true;
+                state.error = None;
+                let fresh =
+                    Item { status: ItemStatus::Pending, output: Value::Null, attempt: 0, stalled: false };
+                state.items.resize(*items, fresh);
+                for item in state.items.iter_mut().filter(|item| item.status == ItemStatus::Failed) {
+                    item.status = ItemStatus::Pending;
+                }
+            }
+            Fact::ItemCalled { step, item, .. } => {
+                if let Some(item) = self.item_mut(*step, *item, ItemStatus::Called) {
+                    item.attempt = item.attempt.saturating_add(1);
+                }
+            }
+            Fact::ItemDone { step, item, output, error } => {
+                if let Some(item) = self.item_mut(*step, *item, ItemStatus::Done) {
+                    item.output = output.clone();
+                }
+                self.keep_error(*step, error.as_ref());
+            }
+            Fact::ItemFailed { step, item, error } => {
+                self.item_mut(*step, *item, ItemStatus::Failed);
+                self.keep_error(*step, Some(error));
+            }
+            Fact::ItemRecalled { step, item } => {
+                self.item_mut(*step, *item, ItemStatus::Recalled);
+            }
+            Fact::ItemUndone { step, item } => {
+                self.item_mut(*step, *item, ItemStatus::Undone);
             }
             Fact::Held => self.held = true,
             Fact::Dispatched { step, phase, attempt } => {
@@ -430,6 +504,21 @@ impl Instance {
         }
     }
 
+    /// An item that changes to a status.
+    fn item_mut(&mut self, step: usize, item: usize, status: ItemStatus) -> Option<&mut Item> {
+        let item = self.steps.get_mut(step)?.items.get_mut(item)?;
+        item.status = status;
+        item.stalled = false;
+        Some(item)
+    }
+
+    /// Keeps the first error of a step's items.
+    fn keep_error(&mut self, step: usize, error: Option<&Failure>) {
+        if let Some(state) = self.steps.get_mut(step) {
+            state.error = state.error.take().or_else(|| error.cloned());
+        }
+    }
+
     fn begin_to_wait(&mut self, step: usize, at: Timestamp, awaiting: Awaiting) {
         if let Some(state) = self.steps.get_mut(step) {
             state.status = StepStatus::Dispatched;
@@ -462,6 +551,7 @@ impl StepState {
             error: None,
             early: None,
             stalled: false,
+            items: Vec::new(),
             action: Progress::default(),
             compensation: Progress::default(),
         }
@@ -519,6 +609,20 @@ impl StepStatus {
             StepStatus::Skipped => "skipped",
             StepStatus::Compensating => "compensating",
             StepStatus::Compensated => "compensated",
+        }
+    }
+}
+
+impl ItemStatus {
+    /// The name as it stands in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ItemStatus::Pending => "pending",
+            ItemStatus::Called => "called",
+            ItemStatus::Done => "done",
+            ItemStatus::Failed => "failed",
+            ItemStatus::Recalled => "recalled",
+            ItemStatus::Undone => "undone",
         }
     }
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use super::code::Code;
 use super::definition::{
-    Block, Command, Compensate, Definition, Ending, Form, Kind, Located, OnTimeout, Outcome, Parallel,
+    self, Block, Command, Compensate, Definition, Ending, Form, Kind, Located, OnTimeout, Outcome, Parallel,
     Period, Place, Retry, Rule, Sequence, Step,
 };
 use super::graph::Node;
@@ -30,11 +30,14 @@ const MAX_JOINTS: usize = 100_000;
 pub(super) fn lint(definition: &Definition, nodes: &[Node<'_>]) -> Findings {
     let mut lint = Lint { definition, nodes, findings: Findings::default() };
     lint.saga();
-    lint.blocks(&definition.steps, &mut BTreeMap::new());
-    nodes.iter().for_each(|node| lint.form(node));
-    lint.joints();
-    lint.order_of_kinds();
-    lint.own_messages();
+    lint.steps();
+    lint.findings
+}
+
+/// The same of the body of a step that is done for each item of a list.
+fn lint_body(definition: &Definition, nodes: &[Node<'_>]) -> Findings {
+    let mut lint = Lint { definition, nodes, findings: Findings::default() };
+    lint.steps();
     lint.findings
 }
 
@@ -45,6 +48,18 @@ struct Lint<'a> {
 }
 
 impl<'a> Lint<'a> {
+    fn steps(&mut self) {
+        let definition = self.definition;
+        if definition.steps.is_empty() {
+            self.refuse(Code::NoSteps, definition.steps.at, "a saga needs at least one step", None);
+        }
+        self.blocks(&definition.steps, &mut BTreeMap::new());
+        self.nodes.iter().for_each(|node| self.form(node));
+        self.joints();
+        self.order_of_kinds();
+        self.own_messages();
+    }
+
     fn saga(&mut self) {
         let definition = self.definition;
         self.name("saga", &definition.saga);
@@ -61,12 +76,11 @@ impl<'a> Lint<'a> {
         if let Some(deadline) = &definition.deadline {
             self.not_zero(&deadline.after);
         }
-        self.subscription(&definition.start.on);
+        if let Some(start) = &definition.start {
+            self.subscription(&start.on);
+        }
         if let Some(cancel) = &definition.cancel {
             self.subscription(&cancel.on);
-        }
-        if definition.steps.is_empty() {
-            self.refuse(Code::NoSteps, definition.steps.at, "a saga needs at least one step", None);
         }
         for ending in self.endings() {
             self.command(&ending.emit);
@@ -82,6 +96,7 @@ impl<'a> Lint<'a> {
                 Block::Delay(delay) => self.unique("step", &delay.delay, seen),
                 Block::Emit(emit) => self.unique("step", &emit.emit, seen),
                 Block::Call(call) => self.unique("step", &call.call, seen),
+                Block::Foreach(each) => self.unique("step", &each.foreach, seen),
                 Block::Parallel(Parallel { parallel: name, steps, .. })
                 | Block::Sequence(Sequence { sequence: name, steps }) => {
                     self.unique("block", name, seen);
@@ -127,6 +142,7 @@ impl<'a> Lint<'a> {
             Form::Delay(delay) => self.delay(delay, self.is_after_pivot(node)),
             Form::Emit(emit) => self.command(&emit.event),
             Form::Call(call) => self.called(call),
+            Form::Foreach(each) => self.each(each),
         }
     }
 
@@ -156,6 +172,7 @@ impl<'a> Lint<'a> {
         for rule in replies {
             if let Some(on) = &rule.on {
                 self.subscription(on);
+                self.finds_instance(on, rule.business_key.is_some());
             }
             if let (Outcome::Success, Some(error)) = (rule.outcome, &rule.error) {
                 self.refuse(Code::ErrorOfSuccess, error.at, "a success has no error code", None);
@@ -171,6 +188,15 @@ impl<'a> Lint<'a> {
                 self.refuse(Code::UnknownPolicy, at, format!("unknown retry policy {name:?}"), Some(&hint));
             }
             _ => {}
+        }
+    }
+
+    /// An event finds its instance by a key of its own, else by that of the start.
+    fn finds_instance(&mut self, on: &Located<definition::Subscription>, has_key: bool) {
+        if !has_key && self.definition.start.is_none() {
+            let message = "no business key says which instance this event is for";
+            let hint = "add a `business_key`: nothing starts this by an event, whose key could serve";
+            self.refuse(Code::NoKey, on.at, message, Some(hint));
         }
     }
 
@@ -261,7 +287,7 @@ impl<'a> Lint<'a> {
     fn own_messages(&mut self) {
         let definition = self.definition;
         let mut own: Vec<&Command> = Vec::new();
-        let mut listens = vec![("starts on", &definition.start.on)];
+        let mut listens: Vec<_> = definition.start.iter().map(|start| ("starts on", &start.on)).collect();
         listens.extend(definition.cancel.as_ref().map(|cancel| ("is cancelled by", &cancel.on)));
         for Node { form, .. } in self.nodes {
             let step = match *form {
@@ -275,7 +301,7 @@ impl<'a> Lint<'a> {
                     listens.extend(on.map(|on| ("waits for", on)));
                     continue;
                 }
-                Form::Delay(_) | Form::Call(_) => continue,
+                Form::Delay(_) | Form::Call(_) | Form::Foreach(_) => continue,
             };
             own.push(&step.command);
             let mut rules: Vec<&Rule> = step.replies.iter().collect();
@@ -324,7 +350,7 @@ impl<'a> Lint<'a> {
         endings.into_iter().flatten()
     }
 
-    fn subscription(&mut self, on: &super::definition::Subscription) {
+    fn subscription(&mut self, on: &definition::Subscription) {
         self.short_string("exchange", &on.exchange);
         self.short_string("key", &on.key);
     }

@@ -30,6 +30,7 @@ mod advance;
 mod answer;
 pub mod called;
 pub mod command;
+pub mod each;
 pub mod fact;
 pub mod instance;
 pub mod order;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::called::called_by;
 use super::fact::{Fact, Failure};
 use super::id::Phase;
-use super::instance::{Awaiting, Status, StepState, StepStatus};
+use super::instance::{Awaiting, ItemStatus, Status, StepState, StepStatus};
 use super::plan::{Kind, Step, Work};
 use super::transition::Transition;
 
@@ -125,6 +125,10 @@ impl Transition<'_> {
         let may_be_done = target.status == StepStatus::Unknown;
         if may_be_done && matches!(self.plan.steps[target.step].work, Work::Saga(_)) {
             return Err("the saga that it called has completed: resolve the step".to_owned());
+        }
+        let items = &self.instance.steps[target.step].items;
+        if may_be_done && !items.is_empty() && items.iter().all(|item| item.status == ItemStatus::Done) {
+            return Err("every item of it is done: resolve the step".to_owned());
         }
         let waits = matches!(target.awaiting, Awaiting::Retry(_));
         let is_out = matches!(target.awaiting, Awaiting::Confirm | Awaiting::Reply(_));
@@ -249,8 +253,10 @@ impl Transition<'_> {
             false => Ok(target),
             true => {
                 let called = called_by(self.plan, self.instance, target.step);
-                let called = called.map(|id| id.to_string()).unwrap_or_default();
-                Err(format!("the step is what instance {called} does: ask that of it"))
+                Err(match called {
+                    Some(called) => format!("the step is what instance {called} does: ask that of it"),
+                    None => "the step is what the instances of its items do: ask that of them".to_owned(),
+                })
             }
         }
     }

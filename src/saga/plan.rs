@@ -3,6 +3,7 @@
 //! Steps stand in topological order, each with the steps that it requires. A written sequence is a
 //! chain, and compensation walks the same graph backwards.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::expression::{Expression, Template};
@@ -18,8 +19,8 @@ pub struct Plan {
     pub version: u32,
     /// Hash of the definition's content.
     pub hash: DefinitionHash,
-    /// What starts an instance.
-    pub start: Start,
+    /// What starts an instance; `None` where only other sagas call it.
+    pub start: Option<Start>,
     /// Searchable values, by name.
     pub attributes: Vec<(String, Expression)>,
     /// Time limit of a whole instance.
@@ -124,6 +125,25 @@ pub enum Work {
     Emit(Emission),
     /// Another saga is called, and its end awaited. What undoes it is its own way back.
     Saga(SubSaga),
+    /// Steps are done for each item of a list, as an instance of their own for each.
+    Each(Each),
+}
+
+/// Steps that are done for each item of a list.
+#[derive(Debug)]
+pub struct Each {
+    /// The list.
+    pub items: Expression,
+    /// Longest list.
+    pub max_items: usize,
+    /// What the input of an item's instance calls the item.
+    pub name: String,
+    /// What else its input holds, by name.
+    pub with: Vec<(String, Template)>,
+    /// Items under way at a time.
+    pub max_in_flight: usize,
+    /// The steps. Its saga is called `<saga>.<step>`.
+    pub body: Arc<Plan>,
 }
 
 /// A saga that is called.
@@ -238,10 +258,12 @@ impl Plan {
     /// Every pattern that the event queue must be bound to, without repeats.
     pub fn subscriptions(&self) -> Vec<Subscription> {
         let rules = self.listeners().flat_map(|(_, _, rules)| rules).filter_map(|rule| rule.on.clone());
-        let mut all: Vec<_> = [self.start.on.clone()]
+        let start = self.start.as_ref().map(|start| start.on.clone());
+        let mut all: Vec<_> = start
             .into_iter()
             .chain(self.cancel.as_ref().map(|cancel| cancel.on.clone()))
             .chain(rules)
+            .chain(self.bodies().flat_map(|body| body.subscriptions()))
             .collect();
         all.sort();
         all.dedup();
@@ -256,6 +278,7 @@ impl Plan {
             .map(|call| call.exchange.clone())
             .chain(self.emissions().map(|emission| emission.exchange.clone()))
             .chain(self.subscriptions().into_iter().map(|on| on.exchange))
+            .chain(self.bodies().flat_map(|body| body.exchanges()))
             .filter(|exchange| !exchange.is_empty())
             .collect();
         all.sort();
@@ -267,6 +290,26 @@ impl Plan {
     pub fn emissions(&self) -> impl Iterator<Item = &Emission> {
         let notices = [&self.on_completed, &self.on_compensated, &self.on_parked, &self.on_cancel_refused];
         self.steps.iter().filter_map(Step::emission).chain(notices.into_iter().flatten())
+    }
+
+    /// The plans of the steps that are done for each item of a list.
+    pub fn bodies(&self) -> impl Iterator<Item = &Arc<Plan>> {
+        self.steps.iter().filter_map(|step| match &step.work {
+            Work::Each(each) => Some(&each.body),
+            _ => None,
+        })
+    }
+
+    /// Whether it is what is done for an item of a list. Its hash is that of the definition that it stands in, a
+    /// dot, and the name of the step.
+    pub fn is_body(&self) -> bool {
+        self.hash.contains('.')
+    }
+
+    /// The plan, and those of all bodies in it, however deep.
+    pub fn family(plan: &Arc<Plan>) -> Vec<Arc<Plan>> {
+        let within = plan.bodies().flat_map(Plan::family);
+        [Arc::clone(plan)].into_iter().chain(within).collect()
     }
 
     /// Whether there is a point of no return.
@@ -285,7 +328,7 @@ impl Step {
     /// Whether something undoes it.
     pub fn is_undoable(&self) -> bool {
         self.compensation.is_some()
-            || (matches!(self.work, Work::Saga(_)) && self.kind == Kind::Compensatable)
+            || (matches!(self.work, Work::Saga(_) | Work::Each(_)) && self.kind == Kind::Compensatable)
     }
 
     /// The command that does or undoes it, if a command does.

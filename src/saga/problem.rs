@@ -29,7 +29,7 @@ pub(crate) struct Finding {
 
 /// What was found in a definition, up to a bound: a person mends the first ones first.
 #[derive(Debug, Default)]
-pub(super) struct Findings(Vec<Finding>);
+pub(super) struct Findings(pub(super) Vec<Finding>);
 
 impl Findings {
     /// Keeps it, unless there are enough.

@@ -8,8 +8,8 @@ use serde::{Deserialize, Deserializer};
 
 use super::code::Code;
 use super::definition::{
-    Block, Call, Compensate, Compensation, Definition, Delay, Emit, Join, Located, Parallel, Policy, Retry,
-    Sequence, Step, Wait,
+    Block, Call, Compensate, Compensation, Definition, Delay, Emit, Foreach, Join, Located, Parallel, Policy,
+    Retry, Sequence, Step, Wait,
 };
 use super::problem::{Finding, Problem, closest};
 
@@ -20,13 +20,13 @@ pub const MAX_SOURCE: usize = 1 << 20;
 const MAX_DEPTH: usize = 32;
 
 /// Forms that the language will have.
-const LATER: [&str; 2] = ["foreach", "limit"];
+const LATER: [&str; 1] = ["limit"];
 
 /// Fields of blocks; a step has none of them.
 const OF_BLOCKS: [&str; 4] = ["parallel", "sequence", "join", "steps"];
 
 /// Steps that are told by their first field, since others are also those of a step with a command.
-const TOLD_BY_FIRST: [&str; 4] = ["wait", "delay", "emit", "call"];
+const TOLD_BY_FIRST: [&str; 5] = ["wait", "delay", "emit", "call", "foreach"];
 
 /// Parses a definition. It is strict: a field that the language does not have is an error.
 ///
@@ -168,7 +168,7 @@ fn unknown_field(field: &str, expected: &[&str]) -> String {
     if OF_BLOCKS.contains(&field) {
         return "an entry is either a step or a block of steps".to_owned();
     }
-    match closest(field, ["parallel", "sequence", "wait", "delay", "emit", "call"]) {
+    match closest(field, ["parallel", "sequence", "wait", "delay", "emit", "call", "foreach"]) {
         Some(form) => format!("did you mean `{form}`?"),
         None => meant(field, expected),
     }
@@ -206,6 +206,7 @@ impl<'de> Deserialize<'de> for Block {
                     "wait" => Wait::deserialize(fields).map(|wait| Block::Wait(Box::new(wait))),
                     "delay" => Delay::deserialize(fields).map(|delay| Block::Delay(Box::new(delay))),
                     "call" => Call::deserialize(fields).map(|call| Block::Call(Box::new(call))),
+                    "foreach" => Foreach::deserialize(fields).map(|each| Block::Foreach(Box::new(each))),
                     "emit" => Emit::deserialize(fields).map(|emit| Block::Emit(Box::new(emit))),
                     name if OF_BLOCKS.contains(&name) => Steps::deserialize(fields)?.block(),
                     _ => Step::deserialize(fields).map(|step| Block::Step(Box::new(step))),
@@ -348,7 +349,7 @@ mod tests {
         // and what it advises.
         let rows = [
             ("timeout: 5s", "timeuot: 5s", "timeuot", "unknown field \"timeuot\"", "did you mean `timeout`?"),
-            ("step: ship", "foreach: x", "foreach: x", "unknown field \"foreach\"", "not supported yet"),
+            ("kind: pivot", "limit: x", "limit: x", "unknown field \"limit\"", "not supported yet"),
             ("step: ship", "wiat: x", "wiat: x", "unknown field \"wiat\"", "did you mean `wait`?"),
             ("kind: pivot", "emit: x", "emit: x", "unknown field \"emit\"", "the first field of its entry"),
             (

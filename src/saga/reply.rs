@@ -177,7 +177,9 @@ pub fn business_keys(plan: &Plan, message: &Message) -> Vec<Result<String, Expre
     let rules = plan.listeners().flat_map(|(_, _, rules)| rules);
     let mut keys = Vec::new();
     for rule in rules.filter(|rule| rule.on.is_some() && listens(rule, message)) {
-        let key = rule.business_key.as_ref().unwrap_or(&plan.start.business_key).evaluate_key(&scope);
+        let of_start = plan.start.as_ref().map(|start| &start.business_key);
+        let Some(key) = rule.business_key.as_ref().or(of_start) else { continue };
+        let key = key.evaluate_key(&scope);
         if !keys.contains(&key) {
             keys.push(key);
         }

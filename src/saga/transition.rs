@@ -21,7 +21,7 @@ use super::id::{InstanceId, MessageId, Phase};
 use super::instance::{Awaiting, Instance, Status, StepStatus};
 use super::message::{Message, Outgoing, Part};
 use super::order::{Order, Refusal};
-use super::plan::{AtDeadline, Kind, OnTimeout, Plan};
+use super::plan::{AtDeadline, Kind, OnTimeout, Plan, Start};
 use super::reply::Outcome;
 use super::time::Timestamp;
 
@@ -69,6 +69,8 @@ pub enum Event {
     CalledEnded {
         /// Index of the step that called it.
         step: usize,
+        /// Which item of the step it is, where the step has items.
+        item: Option<usize>,
         /// How.
         end: End,
     },
@@ -109,7 +111,7 @@ pub fn start(
     now: Timestamp,
 ) -> Result<(Instance, Decision), ExpressionError> {
     let of_event = Scope { event: Some(event), ..Scope::default() };
-    let input = plan.start.input.evaluate(&of_event)?;
+    let input = start_of(plan)?.input.evaluate(&of_event)?;
     let attributes = attributes(plan, &Scope { input: Some(&input), ..of_event });
     let (event_id, trace) = (event.id.clone(), command::trace_of(&event.headers));
     let started = started(plan, business_key, input, now);
@@ -163,12 +165,18 @@ fn begin(plan: &Plan, started: Started, now: Timestamp) -> (Instance, Decision) 
     (instance, decision)
 }
 
+fn start_of(plan: &Plan) -> Result<&Start, ExpressionError> {
+    let none = || ExpressionError::Unavailable { path: "start".to_owned(), name: "event".to_owned() };
+    plan.start.as_ref().ok_or_else(none)
+}
+
 /// The business key that a start event names.
 ///
 /// # Errors
 /// The expression fails, or yields neither a text nor a number.
 pub fn business_key(plan: &Plan, event: &Message) -> Result<String, ExpressionError> {
-    plan.start.business_key.evaluate_key(&Scope { event: Some(event), ..Scope::default() })
+    let scope = Scope { event: Some(event), ..Scope::default() };
+    start_of(plan)?.business_key.evaluate_key(&scope)
 }
 
 /// Decides what an event means for an instance, and changes the instance accordingly.
@@ -189,7 +197,7 @@ pub fn transition(plan: &Plan, instance: &mut Instance, event: Event, now: Times
         Event::Ordered(order) => transition.order(order),
         Event::Recall => transition.recalled(),
         Event::Release => transition.released(),
-        Event::CalledEnded { step, end } => transition.called_ended(step, end),
+        Event::CalledEnded { step, item, end } => transition.called_ended(step, item, end),
         Event::StartedAgain { event_id } => {
             // The same event, delivered again, says nothing new.
             if event_id.is_none() || event_id != transition.instance.event_id {

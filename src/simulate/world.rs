@@ -16,6 +16,7 @@ use super::setting::{Outcome, Setting, Trouble};
 use crate::checker::evidence::{Evidence, Observed, Placed, Placing};
 use crate::delivery::{Queue, Verdict};
 use crate::saga::message::RawMessage;
+use crate::saga::plan::Plan;
 use crate::saga::time::Timestamp;
 use crate::store::{DiskFault, Memory, Store, StoreError};
 
@@ -182,8 +183,8 @@ impl<'a> World<'a> {
             let instance = instance?;
             instances.push(Observed { history: reader.history(instance.id)?, instance });
         }
-        let plans =
-            self.setting.definitions.iter().map(|loaded| (loaded.plan.hash.clone(), loaded.plan.clone()));
+        let plans = self.setting.definitions.iter().flat_map(|loaded| Plan::family(&loaded.plan));
+        let plans = plans.map(|plan| (plan.hash.clone(), plan));
         let evidence = Evidence {
             plans: plans.collect(),
             placed: self.placed,

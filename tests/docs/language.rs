@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{DEFINITIONS, blocks, code, framed, shown};
 
 /// Where the reference explains a type of the schema: a heading, and what stands before its fields there.
-const PLACES: [(&str, &str, &str); 18] = [
+const PLACES: [(&str, &str, &str); 19] = [
     ("Definition", "At the top", ""),
     ("Start", "Start and cancel", "start."),
     ("Cancel", "Start and cancel", "cancel."),
@@ -21,6 +21,7 @@ const PLACES: [(&str, &str, &str); 18] = [
     ("Delay", "Delay", ""),
     ("Emit", "Emit", ""),
     ("Call", "Call", ""),
+    ("Foreach", "For each", ""),
     ("Parallel", "Blocks", ""),
     ("Sequence", "Blocks", ""),
     ("Command", "Command", ""),

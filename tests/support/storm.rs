@@ -124,6 +124,43 @@ steps:
   - {delay: rest, for: 2s}
 output: true
 "#;
+/// Items that are done two at a time, some of which refuse; and once more after the pivot.
+const BULK: &str = r#"
+saga: bulk
+version: 1
+start: {on: {exchange: bulks, key: bulk.placed}, business_key: =event.data.bulk_id}
+cancel: {on: {exchange: bulks, key: bulk.cancelled}, business_key: =event.data.bulk_id}
+deadline: {after: 5m}
+steps:
+  - step: open
+    command: {exchange: bulks, key: bulk.open}
+    timeout: 5s
+    compensate: {command: {exchange: bulks, key: bulk.close}, timeout: 5s, retry: {attempts: 50}}
+  - foreach: pack
+    items: =input.lines
+    as: line
+    with: {bulk: =saga.business_key}
+    max_in_flight: 2
+    steps:
+      - step: pick
+        command: {exchange: stores, key: line.pick, body: {sku: =input.line.sku, bulk: =input.bulk, at: =input.index}}
+        timeout: 5s
+        retry: {attempts: 3}
+        output: {parcel: =reply.data.booking_id}
+        compensate: {command: {exchange: stores, key: line.return}, timeout: 5s, retry: {attempts: 50}}
+      - {call: insure, saga: insurance}
+    output: {parcel: =steps.pick.output.parcel}
+  - step: pay
+    kind: pivot
+    command: {exchange: payments, key: payment.charge, body: {parcels: =steps.pack.output}}
+    timeout: 5s
+    retry: {attempts: 3}
+  - foreach: tell
+    kind: retriable
+    items: =input.lines
+    steps:
+      - {step: mail, command: {exchange: mails, key: line.tell, body: =input.item}, timeout: 5s, compensate: none}
+"#;
 const MAILING: &str = r#"
 saga: mailing
 version: 1
@@ -144,6 +181,8 @@ pub(crate) fn storm(verbose: bool) -> Setting {
     events.push(cancel_trip(2));
     events.extend((1..=4).map(tour));
     events.push(cancel_tour(3));
+    events.extend((1..=3).map(bulk));
+    events.push(cancel_bulk(3));
     events.extend((1..=5).map(signup));
     events.extend(
         [(1, "approved"), (2, "rejected"), (3, "approved"), (3, "withdrawn"), (5, "approved")].map(decided),
@@ -157,6 +196,7 @@ pub(crate) fn storm(verbose: bool) -> Setting {
             loaded("stay.yaml", STAY),
             loaded("insurance.yaml", INSURANCE),
             loaded("mailing.yaml", MAILING),
+            loaded("bulk.yaml", BULK),
         ],
         events,
         reply_data: json!({"reservation": "r-1", "booking_id": "b-1", "price": 10, "account_id": "a-1"}),
@@ -204,6 +244,21 @@ fn cancel_trip(number: usize) -> Planned {
     let body = json!({"trip_id": id}).to_string();
     let what = Placing::Cancel { saga: "trip".into(), business_key: id };
     Planned { to: ("trips".into(), "trip.cancelled".into()), body: body.into(), what }
+}
+
+fn bulk(number: usize) -> Planned {
+    let id = format!("B-{number}");
+    let lines: Vec<_> = (0..number * 2 - 2).map(|line| json!({"sku": format!("s-{line}")})).collect();
+    let body = json!({"bulk_id": id, "lines": lines});
+    let what = Placing::Start { saga: "bulk".into(), business_key: id };
+    Planned { to: ("bulks".into(), "bulk.placed".into()), body: body.to_string().into(), what }
+}
+
+fn cancel_bulk(number: usize) -> Planned {
+    let id = format!("B-{number}");
+    let body = json!({"bulk_id": id}).to_string();
+    let what = Placing::Cancel { saga: "bulk".into(), business_key: id };
+    Planned { to: ("bulks".into(), "bulk.cancelled".into()), body: body.into(), what }
 }
 
 fn tour(number: usize) -> Planned {

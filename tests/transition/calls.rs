@@ -234,7 +234,7 @@ fn a_parked_caller_can_be_cancelled_and_takes_what_it_called_along() {
         run.instance.parked = Some(parked.clone());
         run.told.push(Told::Event(
             run.instance.caller.unwrap().instance,
-            Event::CalledEnded { step: CALL, end: sagamq::saga::called::End::Parked(parked) },
+            Event::CalledEnded { step: CALL, item: None, end: sagamq::saga::called::End::Parked(parked) },
         ));
     });
     assert_eq!(world.caller.instance.status, Status::Parked);
@@ -246,8 +246,23 @@ fn a_parked_caller_can_be_cancelled_and_takes_what_it_called_along() {
 }
 
 #[test]
+fn a_caller_that_turns_back_is_parked_with_what_was_parked_on_its_own_way_back() {
+    let mut world = World::new("compensatable", || stay(false));
+    world.there(|run| {
+        run.exhaust(0, Phase::Action);
+        run.reply(0, Phase::Compensation, Outcome::Failure(failure("LOCKED")));
+    });
+    assert_eq!(world.statuses(), (Status::Parked, Status::Parked));
+    world.here(|run| run.order(Verb::Cancel, None, Value::Null).unwrap());
+    assert_eq!(world.statuses(), (Status::Parked, Status::Parked), "neither waits for nothing");
+    world.there(|run| run.order(Verb::Skip, None, Value::Null).unwrap());
+    assert_eq!(world.statuses(), (Status::Compensated, Status::Compensated));
+}
+
+#[test]
 fn what_cannot_be_undone_or_nests_too_deep_is_not_begun() {
-    let caller = Caller { instance: InstanceId::new("a", "b"), step: 0, undoable: true, depth: 1 };
+    let caller =
+        Caller { instance: InstanceId::new("a", "b"), step: 0, item: None, undoable: true, depth: 1 };
     let (saga, business_key) = ("stay".to_owned(), "k".to_owned());
     let begin = |caller| Start {
         saga: saga.clone(),

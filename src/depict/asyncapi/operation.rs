@@ -9,7 +9,9 @@ use crate::depict::english;
 use crate::depict::words::{patience, title};
 use crate::saga::expression::Expression;
 use crate::saga::id::Phase;
-use crate::saga::plan::{Call, Delay, Emission, OutcomeKind, Plan, ReplyRule, Step, Subscription, Work};
+use crate::saga::plan::{
+    Call, Delay, Emission, OutcomeKind, Plan, ReplyRule, Start, Step, Subscription, Work,
+};
 use crate::saga::template::Template;
 
 /// One message that a participant receives or sends.
@@ -51,19 +53,20 @@ impl Action {
 
 /// All that is exchanged for a saga, in the order in which it is.
 pub(super) fn operations(plan: &Plan) -> Vec<Operation> {
-    let mut operations = vec![start(plan)];
+    let mut operations: Vec<_> = plan.start.iter().map(|of| start(plan, of)).collect();
     operations.extend(cancel(plan));
     for step in &plan.steps {
         operations.extend(Phase::BOTH.into_iter().flat_map(|phase| of_step(plan, step, phase)));
     }
+    operations.extend(plan.bodies().flat_map(|body| self::operations(body)));
     operations.extend(notices(plan));
     operations
 }
 
-fn start(plan: &Plan) -> Operation {
+fn start(plan: &Plan, start: &Start) -> Operation {
     let mut read = Read::default();
-    read.expression(&plan.start.business_key, "event", Kind::Key);
-    for expression in plan.start.input.expressions() {
+    read.expression(&start.business_key, "event", Kind::Key);
+    for expression in start.input.expressions() {
         read.expression(expression, "event", Kind::Required);
     }
     for (_, attribute) in &plan.attributes {
@@ -71,14 +74,14 @@ fn start(plan: &Plan) -> Operation {
     }
     for expression in later_expressions(plan) {
         for path in expression.references().iter().filter(|path| path[0] == "input") {
-            if let Some(from) = origin(&plan.start.input, &path[1..]) {
+            if let Some(from) = origin(&start.input, &path[1..]) {
                 read.path(&from, expression, Kind::Optional);
             }
         }
     }
     let summary = format!("Starts an instance of {}.", title(plan));
     let headers = header::of_event(read.headers());
-    Operation { id: id(plan, "start"), ..event(&plan.start.on, summary, headers, &read) }
+    Operation { id: id(plan, "start"), ..event(&start.on, summary, headers, &read) }
 }
 
 fn cancel(plan: &Plan) -> Option<Operation> {
@@ -180,7 +183,10 @@ fn answer(plan: &Plan, step: &Step, phase: Phase, on: &Subscription) -> Operatio
     for rule in &rules {
         match &rule.business_key {
             Some(key) => read.expression(key, root, Kind::Optional),
-            None => read.expression(&plan.start.business_key, "event", Kind::Optional),
+            None => {
+                let key = plan.start.as_ref().map(|start| &start.business_key);
+                key.into_iter().for_each(|key| read.expression(key, "event", Kind::Optional));
+            }
         }
     }
     let (headers, told) = match call {
@@ -298,9 +304,10 @@ fn later_expressions(plan: &Plan) -> impl Iterator<Item = &Expression> {
         Work::Delay(Delay::Until(until)) => Some(until),
         _ => None,
     });
-    let inputs = plan.steps.iter().filter_map(|step| match &step.work {
-        Work::Saga(called) => Some(&called.input),
-        _ => None,
+    let inputs = plan.steps.iter().flat_map(|step| match &step.work {
+        Work::Saga(called) => vec![&called.input],
+        Work::Each(each) => each.with.iter().map(|(_, template)| template).collect(),
+        _ => Vec::new(),
     });
     let calls = plan.steps.iter().flat_map(|step| Phase::BOTH.map(|phase| step.call(phase))).flatten();
     let bodies = calls.map(|call| &call.body).chain(plan.emissions().map(|emission| &emission.body));

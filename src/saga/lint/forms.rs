@@ -1,13 +1,21 @@
-//! Steps that send no command: waits, delays and calls.
+//! Steps that send no command: waits, delays, calls and lists of items.
 
 use super::*;
-use crate::saga::definition::{AtTimeout, Call, Delay, Verdict, Wait};
+use crate::saga::definition::{AtTimeout, Call, Delay, Foreach, Verdict, Wait};
+use crate::saga::graph::graph;
+
+/// Most items of a list, and most of them under way at a time.
+const MOST_ITEMS: u32 = 1000;
+const MOST_IN_FLIGHT: u32 = 100;
 
 impl Lint<'_> {
     pub(super) fn wait(&mut self, wait: &Wait, after_pivot: bool) {
         let name = &wait.wait;
         match (&wait.on, wait.events.first()) {
-            (Some(on), None) => self.subscription(on),
+            (Some(on), None) => {
+                self.subscription(on);
+                self.finds_instance(on, wait.business_key.is_some());
+            }
             (None, Some(_)) => {}
             (on, _) => {
                 let at = on.as_ref().map_or(name.at, |on| on.at);
@@ -22,6 +30,7 @@ impl Lint<'_> {
         }
         for event in &wait.events {
             self.subscription(&event.on);
+            self.finds_instance(&event.on, event.business_key.is_some());
             if let (Verdict::Success, Some(error)) = (event.outcome.unwrap_or(Verdict::Success), &event.error)
             {
                 self.refuse(Code::ErrorOfSuccess, error.at, "a success has no error code", None);
@@ -49,6 +58,43 @@ impl Lint<'_> {
             let hint = "have it do without, or call another saga";
             let message = format!("saga {:?} calls itself", call.saga.value);
             self.refuse(Code::EndlessCalls, call.saga.at, message, Some(hint));
+        }
+    }
+
+    /// A list of items, and what is done for each.
+    pub(super) fn each(&mut self, each: &Foreach) {
+        let bounds = [
+            ("max_items", &each.max_items, MOST_ITEMS),
+            ("max_in_flight", &each.max_in_flight, MOST_IN_FLIGHT),
+        ];
+        for (name, bound, most) in bounds {
+            if let Some(bound) = bound
+                && !(1..=most).contains(&bound.value)
+            {
+                let message = format!("`{name}` must be 1 to {most}");
+                self.refuse(Code::ItemsOutOfRange, bound.at, message, None);
+            }
+        }
+        for name in each.name.iter().chain(each.with.0.iter().map(|(name, _)| name)) {
+            self.name("item", name);
+        }
+        if let Some(kind) = each.kind.as_ref().filter(|kind| kind.value == Kind::Pivot) {
+            let message = "what is done for each item cannot be the pivot";
+            let hint = "one item could be done, and the next one fail: make the pivot a step of its own";
+            self.refuse(Code::PivotOfItems, kind.at, message, Some(hint));
+        }
+        let body = self.definition.body(each);
+        let nodes = graph(&body.steps);
+        let undoable = each.kind.as_ref().is_none_or(|kind| kind.value == Kind::Compensatable);
+        let pivot = nodes.iter().filter_map(|node| node.form.kind()).find(|(kind, _)| *kind == Kind::Pivot);
+        if let (true, Some((_, Some(at)))) = (undoable, pivot) {
+            let message = "an item with a pivot could not be undone";
+            let hint =
+                "leave `kind: pivot` out, or do this after the pivot of the saga, with `kind: retriable`";
+            self.refuse(Code::CalledPivot, at.at, message, Some(hint));
+        }
+        for finding in lint_body(&body, &nodes).0 {
+            self.findings.push(finding);
         }
     }
 

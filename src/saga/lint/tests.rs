@@ -258,3 +258,41 @@ fn a_saga_has_steps() {
     source.replace_range(steps, "  []\n");
     assert_eq!(load("f", &source).unwrap_err()[0].message, "a saga needs at least one step");
 }
+
+/// A list stands on the lines 6 to 8.
+const ITEMS: &str = "\
+saga: s
+version: 1
+start: {on: {exchange: in, key: a}, business_key: =event.data.id}
+retry: {some: {attempts: 2}}
+steps:
+  - {foreach: lines,
+     items: =input.lines, as: line, with: {x: =input.x}, max_items: 9, output: =steps.one.output, steps:
+      [{step: one, command: {exchange: out, key: one, body: =input.line}, retry: some, compensate: none}]}
+  - {step: two, command: {exchange: out, key: two, body: =steps.lines.output}, compensate: none}
+";
+
+#[test]
+fn each_refusal_of_items_has_its_place_and_its_reason() {
+    load("f", ITEMS).unwrap();
+    let rows: [(&str, &str, &str, &str); 12] = [
+        ("max_items: 9", "max_items: 0", "7:69", "`max_items` must be 1 to 1000"),
+        ("max_items: 9", "max_in_flight: 101", "7:73", "`max_in_flight` must be 1 to 100"),
+        ("max_items: 9", "kind: pivot", "7:64", "cannot be the pivot"),
+        ("max_items: 9", "kind: retriable", "7:64", "is retriable but comes before any pivot"),
+        ("as: line", "as: Line", "7:31", "name of item \"Line\" is not snake_case"),
+        ("=input.lines", "=event.lines", "7:13", "`event` is not available in `items`"),
+        ("=input.x", "=steps.two.output", "7:47", "step \"two\" is not before"),
+        ("=steps.one.output", "=steps.two.output", "7:80", "unknown step \"two\""),
+        ("retry: some", "retry: soem", "8:82", "unknown retry policy \"soem\""),
+        (", compensate: none}]", "}]", "8:15", "does not say how it is undone"),
+        ("retry: some, compensate: none", "kind: pivot", "8:81", "an item with a pivot could not be undone"),
+        ("body: =steps.lines.output", "body: =steps.one.output", "9:58", "unknown step \"one\""),
+    ];
+    for (from, to, place, part) in rows {
+        let problems = load("f", &ITEMS.replacen(from, to, 1)).expect_err(to);
+        let problem = &problems[0];
+        assert!(problem.message.contains(part), "{problem}");
+        assert_eq!(format!("{}:{}", problem.line, problem.column), place, "{problem}");
+    }
+}
