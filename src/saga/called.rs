@@ -6,7 +6,7 @@
 //!  step is dispatched     -- start -->    runs
 //!  step succeeds          <-- done --     every step is settled; if its caller may still turn back, it is held
 //!  step fails             <-- failed --   compensated
-//!  turns back             -- recall -->   turns back, held or not
+//!  turns back             -- recall -->   turns back, held or not; not while its own pivot is in doubt
 //!  step is compensated    <-- undone --   compensated
 //!  parks                  <-- parked --   parked; goes on by itself, and its caller with its end
 //!  ends                   -- release -->  completed
@@ -273,11 +273,13 @@ impl Transition<'_> {
         }
     }
 
-    /// The caller turns back: so does this, unless its own pivot is behind it.
+    /// The caller turns back: so does this, unless it does so already, or its own pivot is behind it or in
+    /// doubt. One that is parked and stays so has its caller wait for a person as well.
     pub(super) fn recalled(&mut self) {
         let may_turn = matches!(self.instance.status, Status::Running | Status::Parked)
             && self.instance.error.is_none()
-            && !self.pivot_passed();
+            && !self.pivot_passed()
+            && !self.is_pivot_in_doubt();
         if !may_turn {
             // It cannot, and waits for a person: so must its caller.
             if let Some(error) = self.instance.parked.clone() {

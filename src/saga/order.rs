@@ -10,7 +10,7 @@ use super::called::called_by;
 use super::fact::{Fact, Failure};
 use super::id::Phase;
 use super::instance::{Awaiting, ItemStatus, Status, StepState, StepStatus};
-use super::plan::{Kind, Step, Work};
+use super::plan::{Kind, Work};
 use super::transition::Transition;
 
 /// What a person asks of an instance.
@@ -206,11 +206,7 @@ impl Transition<'_> {
         if is_going_back {
             return Err("it is on its way back already".to_owned());
         }
-        let states = self.plan.steps.iter().zip(&self.instance.steps);
-        let doubtful = |(step, state): (&Step, &StepState)| {
-            step.kind == Kind::Pivot && state.status == StepStatus::Unknown
-        };
-        if states.into_iter().any(doubtful) {
+        if self.is_pivot_in_doubt() {
             return Err("whether its pivot has succeeded is not known: resolve that step first".to_owned());
         }
         self.record_order(order, None);

@@ -448,6 +448,12 @@ impl Transition<'_> {
         })
     }
 
+    /// Whether a pivot was given up that may have succeeded.
+    pub(super) fn is_pivot_in_doubt(&self) -> bool {
+        let mut steps = self.plan.steps.iter().zip(&self.instance.steps);
+        steps.any(|(step, state)| step.kind == Kind::Pivot && state.status == StepStatus::Unknown)
+    }
+
     pub(super) fn failure(&self, step: usize, code: &str, message: String) -> Failure {
         Failure { step: Some(self.instance.steps[step].name.clone()), code: code.to_owned(), message }
     }

@@ -246,15 +246,36 @@ fn a_parked_caller_can_be_cancelled_and_takes_what_it_called_along() {
 }
 
 #[test]
-fn a_caller_that_turns_back_is_parked_with_what_was_parked_on_its_own_way_back() {
-    let mut world = World::new("compensatable", || stay(false));
+fn a_called_saga_whose_pivot_is_in_doubt_does_not_turn_back_and_its_caller_is_parked_with_it_again() {
+    let end = |verb: Verb| {
+        let mut world = World::new("pivot", || stay(true));
+        world.there(|run| {
+            run.exhaust(0, Phase::Action);
+        });
+        world.here(|run| run.order(Verb::Cancel, None, Value::Null).unwrap());
+        assert_eq!(world.statuses(), (Status::Parked, Status::Parked), "the pivot may have succeeded");
+        assert_eq!(world.caller.instance.parked.as_ref().unwrap().code, "CALLED_PARKED");
+        world.there(|run| run.order(verb, None, Value::Null).unwrap());
+        world.statuses()
+    };
+    assert_eq!(end(Verb::ResolveFailed), (Status::Compensated, Status::Compensated));
+    assert_eq!(end(Verb::ResolveSucceeded), (Status::Running, Status::Completed));
+}
+
+#[test]
+fn a_caller_that_turns_back_is_parked_again_with_what_it_called_and_cannot_be_undone() {
+    let mut world = World::new("compensatable", || {
+        let second = "  - {step: pay, command: {exchange: e, key: pay}, compensate: none}\n";
+        let source = "saga: stay\nversion: 3\nstart: {on: {exchange: s, key: k}, business_key: =event.data.id}\nsteps:\n";
+        let first = "  - {step: book, command: {exchange: e, key: book}, compensate: {command: {exchange: e, key: cancel}}}\n";
+        load("stay.yaml", &format!("{source}{first}{second}")).unwrap()
+    });
     world.there(|run| {
-        run.exhaust(0, Phase::Action);
-        run.reply(0, Phase::Compensation, Outcome::Failure(failure("LOCKED")));
+        run.succeed(0).refuse(1).reply(0, Phase::Compensation, Outcome::Failure(failure("LOCKED")));
     });
     assert_eq!(world.statuses(), (Status::Parked, Status::Parked));
     world.here(|run| run.order(Verb::Cancel, None, Value::Null).unwrap());
-    assert_eq!(world.statuses(), (Status::Parked, Status::Parked), "neither waits for nothing");
+    assert_eq!(world.statuses(), (Status::Parked, Status::Parked));
     world.there(|run| run.order(Verb::Skip, None, Value::Null).unwrap());
     assert_eq!(world.statuses(), (Status::Compensated, Status::Compensated));
 }
