@@ -420,6 +420,16 @@ pub struct Failure {
     pub message: String,
 }
 
+/// Code of a failure that says that the instance was cancelled.
+pub const CANCELLED: &str = "CANCELLED";
+
+impl Failure {
+    /// Whether it says that the instance was cancelled.
+    pub fn is_cancellation(&self) -> bool {
+        self.step.is_none() && self.code == CANCELLED
+    }
+}
+
 /// Kinds of messages that change nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::called::called_by;
-use super::fact::{Fact, Failure};
+use super::fact::{CANCELLED, Fact, Failure};
 use super::id::Phase;
 use super::instance::{Awaiting, ItemStatus, Status, StepState, StepStatus};
 use super::plan::{Kind, Work};
@@ -210,7 +210,7 @@ impl Transition<'_> {
             return Err("whether its pivot has succeeded is not known: resolve that step first".to_owned());
         }
         self.record_order(order, None);
-        let code = if order.verb == Verb::Cancel { "CANCELLED" } else { "OPERATOR" };
+        let code = if order.verb == Verb::Cancel { CANCELLED } else { "OPERATOR" };
         self.stop(Failure { step: None, code: code.to_owned(), message: order.reason.clone() });
         if self.instance.status == Status::Parked {
             self.record(Fact::Resumed { to: Status::Running });

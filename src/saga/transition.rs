@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::called::{self, End, Told};
 use super::command;
 use super::expression::{ExpressionError, Scope};
-use super::fact::{Fact, Failure, Ignored, Recorded, Started, Tells};
+use super::fact::{CANCELLED, Fact, Failure, Ignored, Recorded, Started, Tells};
 use super::id::{InstanceId, MessageId, Phase};
 use super::instance::{Awaiting, Instance, Status, StepStatus};
 use super::message::{Message, Outgoing, Part};
@@ -351,9 +351,11 @@ impl Transition<'_> {
         let may_turn = self.instance.status == Status::Running && !self.instance.is_stopping();
         if may_turn && !self.pivot_passed() && !self.instance.is_held() {
             let message = "the instance was cancelled by an event".to_owned();
-            self.stop(Failure { step: None, code: "CANCELLED".to_owned(), message });
+            self.stop(Failure { step: None, code: CANCELLED.to_owned(), message });
         } else {
-            let is_told = self.instance.ignored < IGNORED_RECORDED;
+            // What is cancelled already, and asked once more, is not refused to anybody.
+            let is_cancelled = self.instance.error.as_ref().is_some_and(Failure::is_cancellation);
+            let is_told = self.instance.ignored < IGNORED_RECORDED && !is_cancelled;
             self.ignore(Ignored::RefusedCancel, event_id, None);
             if is_told {
                 self.tell(Tells::RefusedCancel);

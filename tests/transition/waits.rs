@@ -247,3 +247,19 @@ fn a_refused_cancellation_is_told_each_time_up_to_the_limit_of_what_is_recorded(
     }
     assert_eq!(run.keys().iter().filter(|key| **key == "not_cancelled").count(), 100);
 }
+
+#[test]
+fn a_cancellation_that_comes_again_is_not_told_as_refused() {
+    let refused = "on_cancel_refused: {emit: {exchange: shop, key: not_cancelled}}";
+    let mut run = Run::of(load("order.yaml", &format!("{DEFINITION}{refused}\n")).unwrap());
+    run.succeed(0);
+    for _ in 0..2 {
+        run.event(Event::Cancel { event_id: Some("e-2".to_owned()) });
+    }
+    run.succeed(1).undo(1);
+    run.event(Event::Cancel { event_id: Some("e-2".to_owned()) });
+    run.undo(0);
+    run.event(Event::Cancel { event_id: Some("e-2".to_owned()) });
+    assert_eq!(run.instance.status, Status::Compensated);
+    assert!(!run.keys().contains(&"not_cancelled"), "{:?}", run.keys());
+}
