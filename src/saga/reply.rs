@@ -188,7 +188,8 @@ pub fn business_keys(plan: &Plan, message: &Message) -> Vec<Result<String, Expre
 }
 
 /// The step that an event answers by the rules of an instance's plan, and in which phase: one in flight
-/// before one that was, and that before one that never was. `None` where no rule listens to it.
+/// before one that was, that before one that never was, and that before one that was skipped. `None` where no
+/// rule listens to it.
 ///
 /// # Errors
 /// Rules listen to it, but none matches; or the rules of the step in flight cannot be evaluated.
@@ -227,10 +228,12 @@ pub fn answered_step(
     Err(obstacle.unwrap_or_else(none))
 }
 
-/// 0 for what is in flight, 1 for what was, 2 for what never was.
+/// 0 for what is in flight, 1 for what was, 2 for what never was, 3 for what was skipped: nothing answers that
+/// any more, and a later step may still wait for the same event.
 fn nearness(instance: &Instance, step: usize, phase: Phase) -> u8 {
     match (phase, instance.steps[step].status) {
         (Phase::Action, StepStatus::Dispatched) | (Phase::Compensation, StepStatus::Compensating) => 0,
+        (Phase::Action, StepStatus::Skipped) => 3,
         _ if instance.steps[step].progress(phase).is_idle() => 2,
         _ => 1,
     }

@@ -83,6 +83,22 @@ fn an_event_that_comes_before_its_turn_counts_when_the_turn_comes() {
 }
 
 #[test]
+fn an_event_after_a_wait_in_vain_is_kept_for_the_next_wait_for_it() {
+    let wait = |name: &str, timeout: &str| {
+        format!(
+            "{{wait: {name}, on: {{exchange: desk, key: paid}}, timeout: {timeout}, on_timeout: continue}}"
+        )
+    };
+    let steps = [wait("payment", "1m"), "{delay: grace, for: 5m}".to_owned(), wait("late_payment", "10m")];
+    let mut run = Run::of(with_steps(&steps));
+    run.wait();
+    assert_eq!((run.step(0), run.step(1)), (StepStatus::Skipped, StepStatus::Dispatched));
+    run.hear(&message("paid", json!({"order_id": "A-1"})));
+    run.wait();
+    assert_eq!(run.step(2), StepStatus::Succeeded);
+}
+
+#[test]
 fn a_refusing_event_turns_the_instance_back() {
     let mut run = run("continue");
     run.succeed(RESERVE).hear(&refused()).undo(RESERVE);
