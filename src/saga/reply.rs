@@ -71,8 +71,8 @@ pub fn read(
     let name = || plan.steps[step].name.clone();
     let rules = plan.steps[step].rules(phase);
     let is_waited_for = phase == Phase::Action && matches!(plan.steps[step].work, Work::Wait(_));
-    let header_of = message.headers.get("x-saga-outcome").filter(|_| !is_waited_for);
-    let (kind, rule_error) = match header_of {
+    let header = |name: &str| message.headers.get(name).filter(|_| !is_waited_for);
+    let (kind, rule_error) = match header("x-saga-outcome") {
         Some(value) => {
             let kind = value.as_str().and_then(outcome_kind);
             (kind.ok_or_else(|| Unreadable::BadOutcome { step: name(), value: value.to_string() })?, None)
@@ -84,11 +84,12 @@ pub fn read(
             (rule.outcome, rule.error.as_deref())
         }
     };
+    let text = |name: &str| header(name).and_then(Value::as_str);
     let failure = || Failure {
         step: Some(name()),
-        code: header(message, "x-saga-error-code").or(rule_error).unwrap_or("UNSPECIFIED").to_owned(),
-        message: header(message, "x-saga-error-message")
-            .unwrap_or("the participant gave no message")
+        code: text("x-saga-error-code").or(rule_error).unwrap_or("UNSPECIFIED").to_owned(),
+        message: text("x-saga-error-message")
+            .unwrap_or(if is_waited_for { "the event says so" } else { "the participant gave no message" })
             .chars()
             .take(LONGEST_MESSAGE)
             .collect(),
@@ -159,10 +160,6 @@ fn output(
         code: "BAD_OUTPUT".to_owned(),
         message: format!("the reply says success, but the step's output cannot be read from it: {error}"),
     })
-}
-
-fn header<'a>(message: &'a Message, name: &str) -> Option<&'a str> {
-    message.headers.get(name).and_then(Value::as_str)
 }
 
 fn retry_after(message: &Message) -> Option<Duration> {

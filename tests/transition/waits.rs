@@ -99,6 +99,16 @@ fn an_event_after_a_wait_in_vain_is_kept_for_the_next_wait_for_it() {
 }
 
 #[test]
+fn headers_of_an_event_do_not_say_why_a_wait_has_failed() {
+    let mut run = run("continue");
+    run.succeed(RESERVE);
+    let mut event = refused();
+    event.headers.insert("x-saga-error-code".to_owned(), json!("OF_ANOTHER_STEP"));
+    run.hear(&event);
+    assert_eq!(run.instance.error.as_ref().unwrap().code, "NOT_APPROVED");
+}
+
+#[test]
 fn a_refusing_event_turns_the_instance_back() {
     let mut run = run("continue");
     run.succeed(RESERVE).hear(&refused()).undo(RESERVE);
