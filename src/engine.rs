@@ -134,6 +134,16 @@ pub(crate) enum Fate {
     Refused(String),
 }
 
+/// What a start event came to.
+pub(crate) enum Started {
+    /// This instance began.
+    Now(InstanceId),
+    /// The business key has an instance.
+    Before,
+    /// It names none, for this reason.
+    Refused(String),
+}
+
 impl Engine {
     /// An engine over a store and the definitions in force.
     pub fn new(reader: Reader, catalog: Catalog) -> Self {
@@ -351,28 +361,28 @@ impl Engine {
         plan: &Arc<Plan>,
         message: &Message,
         now: Timestamp,
-    ) -> Result<Fate, EngineError> {
+    ) -> Result<Started, EngineError> {
         let key = match transition::business_key(plan, message) {
             Ok(key) if fault::planted(Bug::SecondStart) => format!("{key}{}", fault::ticket()),
             Ok(key) => key,
-            Err(error) => return Ok(Fate::Refused(format!("saga {}: business_key: {error}", plan.saga))),
+            Err(error) => return Ok(Started::Refused(format!("saga {}: business_key: {error}", plan.saga))),
         };
         let id = InstanceId::new(&plan.saga, &key);
         if self.load(id)? {
             let event = Event::StartedAgain { event_id: message.id.clone() };
             self.apply(id, event, message.id.clone(), now)?;
-            return Ok(Fate::Settled);
+            return Ok(Started::Before);
         }
         let (instance, decision) = match transition::start(plan, key.clone(), message, now) {
             Ok(started) => started,
-            Err(error) => return Ok(Fate::Refused(format!("saga {}: input: {error}", plan.saga))),
+            Err(error) => return Ok(Started::Refused(format!("saga {}: input: {error}", plan.saga))),
         };
         debug!(saga = plan.saga, version = plan.version, instance = %id, business_key = key, "instance started");
         counter!(metric::STARTS, "saga" => plan.saga.clone()).increment(1);
         self.cache.put(instance, Arc::clone(plan));
         self.keep(id, decision, message.id.clone(), now);
         self.pass_on(now)?;
-        Ok(Fate::Settled)
+        Ok(Started::Now(id))
     }
 
     /// Hands an event to an instance, and to others what follows for them.

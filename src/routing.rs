@@ -4,7 +4,7 @@ use metrics::counter;
 use tracing::{debug, info, warn};
 
 use crate::delivery::Queue;
-use crate::engine::{Applied, Engine, EngineError, Fate};
+use crate::engine::{Applied, Engine, EngineError, Fate, Started};
 use crate::metric;
 use crate::saga::id::{InstanceId, MessageId, Phase};
 use crate::saga::message::Message;
@@ -58,17 +58,20 @@ impl Engine {
         Ok(Fate::Settled)
     }
 
-    /// An event may start instances, cancel some and answer others, all at once. It is refused if it
+    /// An event may start instances, cancel some and answer others, all at once, but answers none that it has
+    /// started, however often it comes. It is refused if it
     /// was to start or to cancel something and cannot, or if it answers nobody and somebody listens.
     fn route_event(&mut self, message: &Message, now: Timestamp) -> Result<Fate, EngineError> {
-        let mut refusals = Vec::new();
+        let (mut refusals, mut begun) = (Vec::new(), Vec::new());
         let mut meant = false;
         for plan in self.catalog.starting() {
             let starts = |start: &Start| start.on.matches(&message.exchange, &message.key);
             if plan.start.as_ref().is_some_and(starts) {
                 meant = true;
-                if let Fate::Refused(reason) = self.start(&plan, message, now)? {
-                    refusals.push(reason);
+                match self.start(&plan, message, now)? {
+                    Started::Now(id) => begun.push(id),
+                    Started::Before => {}
+                    Started::Refused(reason) => refusals.push(reason),
                 }
             }
         }
@@ -81,7 +84,7 @@ impl Engine {
         }
         // A command that we hear because we listen to its exchange answers nothing.
         if !message.is_command {
-            let Answers { listened, answered, obstacles } = self.answer_all(message, now)?;
+            let Answers { listened, answered, obstacles } = self.answer_all(message, begun, now)?;
             meant |= listened;
             if !answered {
                 refusals.extend(obstacles);
@@ -108,11 +111,16 @@ impl Engine {
         Ok(())
     }
 
-    /// Hands an event to every instance that it may answer.
-    fn answer_all(&mut self, message: &Message, now: Timestamp) -> Result<Answers, EngineError> {
+    /// Hands an event to every instance that it may answer: none of those that it has `begun`.
+    fn answer_all(
+        &mut self,
+        message: &Message,
+        begun: Vec<InstanceId>,
+        now: Timestamp,
+    ) -> Result<Answers, EngineError> {
         let mut answered = false;
         let mut obstacles = Vec::new();
-        let mut seen = Vec::new();
+        let mut seen = begun;
         // Events often carry a correlation id on: it counts where the step that it names listens.
         if let Some((id, target)) = self.correlated(message)?
             && self.listens(id, target, message)?
@@ -140,6 +148,10 @@ impl Engine {
                 continue;
             }
             let (instance, plan) = self.loaded(id).expect("the instance was loaded above");
+            let began_it = message.id.is_some() && message.id == instance.event_id;
+            if began_it && plan.start.on.matches(&message.exchange, &message.key) {
+                continue;
+            }
             match reply::answered_step(plan, instance, message) {
                 Ok(Some((step, phase))) => {
                     match self.answer(id, Target { step, phase, attempt: None }, message, now)? {

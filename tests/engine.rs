@@ -12,7 +12,7 @@ use sagamq::engine::{Engine, Recovered};
 use sagamq::saga::compile::load;
 use sagamq::saga::fact::Fact;
 use sagamq::saga::id::InstanceId;
-use sagamq::saga::instance::{Awaiting, Instance, Status};
+use sagamq::saga::instance::{Awaiting, Instance, Status, StepStatus};
 use sagamq::saga::message::{Message, Outgoing, Poison};
 use sagamq::saga::time::Timestamp;
 use sagamq::store::Store;
@@ -471,6 +471,37 @@ fn a_definition_that_was_replaced_is_still_listened_to_while_an_instance_of_it_i
     let data = json!({"order_id": "A-1", "tracking_number": "t-1", "carrier": "DHL"});
     world.deliver(Queue::Events, Ok(event("shipping", "order.shipped", data)));
     assert_eq!(world.commit().outgoing[0].key, "order.completed");
+}
+
+/// A saga that waits for what starts it, too.
+const LISTENING: &str = "
+saga: claim
+version: 1
+start: {on: {exchange: claims, key: claim.*}, business_key: =event.data.id}
+steps:
+  - step: open
+    command: {exchange: desk, key: open}
+    replies: [{on: {exchange: claims, key: claim.*}, outcome: success}]
+    compensate: none
+  - {wait: documents, on: {exchange: claims, key: claim.*}, timeout: 7d}
+";
+
+#[test]
+fn an_event_that_starts_an_instance_is_no_answer_to_it_not_even_when_it_comes_again() {
+    let mut world = World::of(LISTENING);
+    let of_claim = |id: &str, key: &str| event("claims", key, json!({"event_id": id, "id": "C-1"}));
+    let claim =
+        |world: &World| world.store.reader().instance(InstanceId::new("claim", "C-1")).unwrap().unwrap();
+    for _ in 0..2 {
+        world.deliver(Queue::Events, Ok(of_claim("e-1", "claim.made")));
+        assert!(world.commit().settlement.reject.is_empty());
+        let statuses: Vec<_> = claim(&world).steps.iter().map(|step| step.status).collect();
+        assert_eq!(statuses, [StepStatus::Dispatched, StepStatus::Pending]);
+    }
+    world.deliver(Queue::Events, Ok(of_claim("e-2", "claim.opened")));
+    world.deliver(Queue::Events, Ok(of_claim("e-3", "claim.documented")));
+    world.commit();
+    assert_eq!(claim(&world).status, Status::Completed);
 }
 
 #[test]
