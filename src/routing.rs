@@ -8,7 +8,6 @@ use crate::engine::{Applied, Engine, EngineError, Fate, Started};
 use crate::metric;
 use crate::saga::id::{InstanceId, MessageId, Phase};
 use crate::saga::message::Message;
-use crate::saga::plan::Start;
 use crate::saga::reply;
 use crate::saga::time::Timestamp;
 use crate::saga::transition::Event;
@@ -65,8 +64,7 @@ impl Engine {
         let (mut refusals, mut begun) = (Vec::new(), Vec::new());
         let mut meant = false;
         for plan in self.catalog.starting() {
-            let starts = |start: &Start| start.on.matches(&message.exchange, &message.key);
-            if plan.start.as_ref().is_some_and(starts) {
+            if plan.starts_on(&message.exchange, &message.key) {
                 meant = true;
                 match self.start(&plan, message, now)? {
                     Started::Now(id) => begun.push(id),
@@ -149,7 +147,7 @@ impl Engine {
             }
             let (instance, plan) = self.loaded(id).expect("the instance was loaded above");
             let began_it = message.id.is_some() && message.id == instance.event_id;
-            if began_it && plan.start.on.matches(&message.exchange, &message.key) {
+            if began_it && plan.starts_on(&message.exchange, &message.key) {
                 continue;
             }
             match reply::answered_step(plan, instance, message) {

@@ -255,6 +255,11 @@ pub struct Emission {
 }
 
 impl Plan {
+    /// Whether an event published to `exchange` with `key` starts an instance.
+    pub fn starts_on(&self, exchange: &str, key: &str) -> bool {
+        self.start.as_ref().is_some_and(|start| start.on.matches(exchange, key))
+    }
+
     /// Every pattern that the event queue must be bound to, without repeats.
     pub fn subscriptions(&self) -> Vec<Subscription> {
         let rules = self.listeners().flat_map(|(_, _, rules)| rules).filter_map(|rule| rule.on.clone());
