@@ -10,7 +10,7 @@
 use serde_json::{Map, Value};
 
 use super::called::{Caller, End, Start, Told};
-use super::expression::Scope;
+use super::expression::{MAX_RESULT, Scope, take_room};
 use super::fact::{Fact, Failure};
 use super::id::{InstanceId, Phase};
 use super::instance::{Instance, Item, ItemStatus, StepStatus};
@@ -187,6 +187,11 @@ impl Transition<'_> {
             self.resume_from(step, phase);
         }
         match end {
+            End::Done(Ok(output)) if !self.has_room_for(step, &output) => {
+                let message = "the outputs of all items take too much room".to_owned();
+                let error = Some(self.failure(step, "BAD_OUTPUT", message));
+                self.record(Fact::ItemDone { step, item, output: Value::Null, error });
+            }
             End::Done(Ok(output)) => self.record(Fact::ItemDone { step, item, output, error: None }),
             End::Done(Err(error)) => {
                 let (output, error) = (Value::Null, Some(of_step(error)));
@@ -221,6 +226,13 @@ impl Transition<'_> {
                 self.record(Fact::ItemFailed { step, item, error: error.clone() });
             }
         }
+    }
+
+    /// Whether the outputs of all items, with this one, can be kept.
+    fn has_room_for(&self, step: usize, output: &Value) -> bool {
+        let mut room = MAX_RESULT;
+        let outputs = self.instance.steps[step].items.iter().map(|item| &item.output);
+        outputs.chain([output]).all(|output| take_room(output, &mut room).is_ok())
     }
 
     fn stopped(&self, step: usize) -> Failure {

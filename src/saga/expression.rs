@@ -18,6 +18,8 @@ pub use super::template::Template;
 
 /// Longest business key, in bytes.
 pub const MAX_KEY: usize = 1024;
+/// Largest result of a body, an input or an output, in bytes of JSON text.
+pub(super) const MAX_RESULT: usize = 4 << 20;
 /// Deepest nesting of a result: what is kept must be readable again, and JSON readers stop at 128.
 const MAX_RESULT_DEPTH: usize = 96;
 
@@ -229,6 +231,9 @@ pub enum ExpressionError {
     /// The result nests too deep to be kept.
     #[error("the result nests deeper than {MAX_RESULT_DEPTH} levels")]
     ResultTooDeep,
+    /// The result is too large to be kept or sent.
+    #[error("the result takes more than {MAX_RESULT} bytes of JSON")]
+    ResultTooLarge,
     /// The values are too large to compute with.
     #[error("the values are too large to compute with, pass them on by a plain path")]
     TooMuch,
@@ -242,7 +247,9 @@ impl ExpressionError {
     pub fn code(&self) -> Code {
         match self {
             Self::Syntax { .. } => Code::Syntax,
-            Self::TooLong(_) | Self::TooDeep | Self::TooMuch | Self::ResultTooDeep => Code::BeyondBound,
+            Self::TooLong(_) | Self::TooDeep | Self::TooMuch | Self::ResultTooDeep | Self::ResultTooLarge => {
+                Code::BeyondBound
+            }
             Self::UnknownName(_) => Code::UnknownName,
             Self::UnknownFunction(_) => Code::UnknownFunction,
             Self::NestedLoop | Self::NoStructs => Code::LeftOutOfCel,
@@ -308,6 +315,24 @@ pub(super) fn path_text(path: &[String]) -> String {
         }
     }
     text
+}
+
+/// Takes the room that a value needs as JSON text, about, from what is left of a result's bound.
+pub(super) fn take_room(value: &Value, room: &mut usize) -> Result<(), ExpressionError> {
+    let own = match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 4,
+        Value::String(text) => text.len() + 2,
+        Value::Array(_) | Value::Object(_) => 2,
+    };
+    *room = room.checked_sub(own).ok_or(ExpressionError::ResultTooLarge)?;
+    match value {
+        Value::Array(items) => items.iter().try_for_each(|item| take_room(item, room)),
+        Value::Object(fields) => fields.iter().try_for_each(|(name, field)| {
+            *room = room.checked_sub(name.len() + 4).ok_or(ExpressionError::ResultTooLarge)?;
+            take_room(field, room)
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// The value, if it can be kept.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use super::expression::{Expression, ExpressionError, bounded};
+use super::expression::{Expression, ExpressionError, MAX_RESULT, bounded, take_room};
 use super::scope::Scope;
 
 /// A JSON value with expressions in it.
@@ -51,7 +51,7 @@ impl Template {
     ///
     /// Those of [`Expression::evaluate`]; the first one ends it.
     pub fn evaluate(&self, scope: &Scope<'_>) -> Result<Value, ExpressionError> {
-        self.value(scope).and_then(bounded).map(Cow::into_owned)
+        self.value(scope, &mut { MAX_RESULT }).and_then(bounded).map(Cow::into_owned)
     }
 
     /// Evaluates it to JSON text, without spaces and with the fields of objects in order.
@@ -60,7 +60,7 @@ impl Template {
     ///
     /// Those of [`Template::evaluate`].
     pub fn render(&self, scope: &Scope<'_>) -> Result<Vec<u8>, ExpressionError> {
-        Ok(to_bytes(&*self.value(scope).and_then(bounded)?))
+        Ok(to_bytes(&*self.value(scope, &mut { MAX_RESULT }).and_then(bounded)?))
     }
 
     /// The paths that it names.
@@ -78,19 +78,24 @@ impl Template {
         }
     }
 
-    fn value<'a>(&'a self, scope: &Scope<'a>) -> Result<Cow<'a, Value>, ExpressionError> {
+    /// The value, of which each part is copied only if there is room for it.
+    fn value<'a>(&'a self, scope: &Scope<'a>, room: &mut usize) -> Result<Cow<'a, Value>, ExpressionError> {
         Ok(match self {
             Template::Literal(value) => Cow::Borrowed(value),
-            Template::Expression(expression) => expression.value(scope)?,
+            Template::Expression(expression) => {
+                let value = expression.value(scope)?;
+                take_room(&value, room)?;
+                value
+            }
             Template::Map(fields) => {
                 let mut object = Map::new();
                 for (name, field) in fields {
-                    object.insert(name.clone(), field.value(scope)?.into_owned());
+                    object.insert(name.clone(), field.value(scope, room)?.into_owned());
                 }
                 Cow::Owned(Value::Object(object))
             }
             Template::List(items) => {
-                let items = items.iter().map(|item| item.value(scope).map(Cow::into_owned));
+                let items = items.iter().map(|item| item.value(scope, room).map(Cow::into_owned));
                 Cow::Owned(items.collect::<Result<_, _>>()?)
             }
         })
@@ -116,6 +121,17 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_result_is_bounded_also_where_it_is_made_of_parts_that_are_not_too_large() {
+        let part = || Template::from(Expression::from_text("=input").unwrap());
+        let input = json!("x".repeat(MAX_RESULT / 3));
+        let scope = Scope { input: Some(&input), ..Scope::default() };
+        assert!(Template::list(vec![part(), part()]).evaluate(&scope).is_ok());
+        let three = Template::map(vec![("a".to_owned(), Template::list(vec![part(), part(), part()]))]);
+        assert_eq!(three.evaluate(&scope), Err(ExpressionError::ResultTooLarge));
+        assert_eq!(three.render(&scope), Err(ExpressionError::ResultTooLarge));
+    }
 
     #[test]
     fn constant_parts_of_templates_are_folded() {
