@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod disk;
+mod forms;
 mod life;
 mod orders;
 mod peer;

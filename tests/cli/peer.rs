@@ -1,11 +1,13 @@
 //! A peer of the orchestrator at the broker, in blocking calls: it publishes and looks on.
 
+use std::collections::BTreeMap;
+
 use lapin::message::BasicGetMessage;
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions,
     QueueDeclareOptions,
 };
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind};
 use tokio::runtime::{Builder, Runtime};
 
@@ -54,6 +56,14 @@ impl Peer {
             sent.await.unwrap().await.unwrap()
         });
         assert!(matches!(confirmation, Confirmation::Ack(None)), "{confirmation:?}");
+    }
+
+    /// Answers a command, at the queue that it names.
+    pub(crate) fn answer(&self, command: &BasicGetMessage, outcome: &str, body: &[u8]) {
+        let outcome = BTreeMap::from([("x-saga-outcome".into(), AMQPValue::LongString(outcome.into()))]);
+        let correlation = command.properties.correlation_id().clone().unwrap();
+        let reply = BasicProperties::default().with_correlation_id(correlation).with_headers(outcome.into());
+        self.publish("", command.properties.reply_to().as_ref().unwrap().as_str(), body, reply);
     }
 
     /// How many messages wait in a queue.

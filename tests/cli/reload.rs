@@ -66,10 +66,7 @@ impl Scene {
         let properties = command.properties.clone();
         let header = |name: &str| properties.headers().as_ref().unwrap().inner().get(name).cloned();
         let Some(AMQPValue::LongString(version)) = header("x-saga-version") else { panic!("no version") };
-        let outcome = BTreeMap::from([("x-saga-outcome".into(), AMQPValue::LongString("success".into()))]);
-        let correlation = properties.correlation_id().clone().unwrap();
-        let reply = BasicProperties::default().with_correlation_id(correlation).with_headers(outcome.into());
-        self.peer.publish("", &format!("{}.replies", self.prefix), b"{}", reply);
+        self.peer.answer(&command, "success", b"{}");
         (command.routing_key.to_string(), version.to_string())
     }
 
