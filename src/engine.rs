@@ -31,9 +31,12 @@ use crate::timers::Timers;
 
 mod calls;
 mod definitions;
+mod limits;
 mod recovery;
 
 pub use recovery::Recovered;
+
+use limits::Limits;
 
 /// How long a "published" mark may wait for another fact to ride with.
 const MARK_DELAY: Duration = Duration::from_secs(1);
@@ -53,6 +56,7 @@ pub struct Engine {
     pub(crate) catalog: Catalog,
     cache: Cache,
     timers: Timers,
+    limits: Limits,
     /// Instances with "published" marks that are not stored yet, the oldest first.
     marked: VecDeque<(Timestamp, InstanceId)>,
     /// Instances whose removal is not committed yet: for all that comes in, they are gone.
@@ -152,6 +156,7 @@ impl Engine {
             catalog,
             cache: Cache::default(),
             timers: Timers::default(),
+            limits: Limits::default(),
             marked: VecDeque::new(),
             leaving: HashSet::new(),
             told: VecDeque::new(),
@@ -282,8 +287,8 @@ impl Engine {
         }
     }
 
-    /// Does what time demands, as far as one batch holds it: due timers, and marks that have waited
-    /// long enough.
+    /// Does what time demands, as far as one batch holds it: due timers, turns of limited steps, and marks
+    /// that have waited long enough.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -308,7 +313,7 @@ impl Engine {
                 self.timers.arm(id, Some(now + CONFIRM_CHECK));
             }
         }
-        Ok(())
+        self.pass_on(now)
     }
 
     /// Gathers marks that are not stored yet, as far as one batch holds them: for a stop.
@@ -321,7 +326,8 @@ impl Engine {
     /// When [`tick`](Self::tick) has something to do next.
     pub fn next_due(&self) -> Option<Timestamp> {
         let marks = self.marked.front().map(|(since, _)| *since + MARK_DELAY);
-        let timers = self.timers.next_due().filter(|_| self.listening);
+        let timers = self.timers.next_due().into_iter().chain(self.limits.next_due()).min();
+        let timers = timers.filter(|_| self.listening);
         timers.map(|due| due.max(self.held_until)).into_iter().chain(marks).min()
     }
 
@@ -344,6 +350,7 @@ impl Engine {
         self.taken += 1;
         gauge!(metric::OPEN).set(self.open as f64);
         gauge!(metric::TIMERS).set(self.timers.len() as f64);
+        self.limits.tell();
         Some(std::mem::take(&mut self.gathering))
     }
 
@@ -443,6 +450,7 @@ impl Engine {
         if decision.facts.is_empty() {
             return;
         }
+        self.limits.follow(&cached.plan, &cached.instance);
         if decision.facts.iter().all(|recorded| is_mark(&recorded.fact)) {
             if cached.marks.is_empty() {
                 self.marked.push_back((now, id));

@@ -70,6 +70,8 @@ pub enum Bug {
     TimersLost,
     /// A second start event of a business key starts a second instance.
     SecondStart,
+    /// What a restart finds to be out of a limited step is not counted.
+    SlotsLost,
 }
 
 impl Point {
@@ -126,7 +128,7 @@ impl Point {
 
 impl Bug {
     /// All bugs.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::AckBeforeCommit,
         Self::PublishBeforeCommit,
         Self::RandomIds,
@@ -136,6 +138,7 @@ impl Bug {
         Self::UnknownNotUndone,
         Self::TimersLost,
         Self::SecondStart,
+        Self::SlotsLost,
     ];
 
     /// Its name in `FAILPOINTS`.
@@ -150,6 +153,7 @@ impl Bug {
             Bug::UnknownNotUndone => "bug_unknown_not_undone",
             Bug::TimersLost => "bug_timers_lost",
             Bug::SecondStart => "bug_second_start",
+            Bug::SlotsLost => "bug_slots_lost",
         }
     }
 }

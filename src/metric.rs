@@ -36,6 +36,10 @@ pub const OPEN: &str = "sagamq_instances_open";
 pub const RECONNECTS: &str = "sagamq_reconnects_total";
 /// Messages committed and not yet confirmed.
 pub const OUTBOX: &str = "sagamq_outbox";
+/// Instances that await their turn at a limited step; labels `saga`, `step`.
+pub const QUEUED: &str = "sagamq_queued";
+/// Commands of a limited step that are out; labels `saga`, `step`.
+pub const IN_FLIGHT: &str = "sagamq_in_flight";
 /// Timers that are armed.
 pub const TIMERS: &str = "sagamq_timers";
 
@@ -58,6 +62,8 @@ pub(crate) fn describe() {
     describe_gauge!(OPEN, "Instances of which something is still to be done");
     describe_counter!(RECONNECTS, "Connections that were lost or could not be had");
     describe_gauge!(OUTBOX, "Messages committed and not yet confirmed");
+    describe_gauge!(QUEUED, "Instances that await their turn at a limited step");
+    describe_gauge!(IN_FLIGHT, "Commands of a limited step that are out");
     describe_gauge!(TIMERS, "Timers that are armed");
     // A counter that is there from the beginning shows its first change as one.
     for name in [PUBLISHED, RETURNED, COMMITS] {

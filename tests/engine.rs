@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[path = "engine/limits.rs"]
+mod limits;
+
 use std::time::Duration;
 
 use sagamq::catalog::{Catalog, CatalogError};
@@ -42,9 +45,13 @@ impl World {
 
     /// As after a SIGKILL: what was not committed is gone.
     fn restart(self) -> (Self, Recovered) {
+        self.restart_with(&[DEFINITION])
+    }
+
+    fn restart_with(self, definitions: &[&str]) -> (Self, Recovered) {
         let Self { engine, store, folder, now, tag } = self;
         drop((engine, store));
-        let (engine, store, recovered) = open(&folder, &[DEFINITION]);
+        let (engine, store, recovered) = open(&folder, definitions);
         (Self { engine, store, folder, now, tag }, recovered)
     }
 

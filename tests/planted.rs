@@ -68,6 +68,11 @@ fn timers_that_a_restart_loses_are_found() {
 }
 
 #[test]
+fn slots_that_a_restart_loses_are_found() {
+    assert_found(Some(Bug::SlotsLost), &[Invariant::I2, Invariant::I20]);
+}
+
+#[test]
 fn a_second_start_that_is_accepted_is_found() {
     assert_found(Some(Bug::SecondStart), &[Invariant::I1]);
 }

@@ -6,6 +6,8 @@
 mod calls;
 #[path = "transition/each.rs"]
 mod each;
+#[path = "transition/limits.rs"]
+mod limits;
 #[path = "transition/parallel.rs"]
 mod parallel;
 #[path = "transition/waits.rs"]
@@ -170,9 +172,19 @@ impl Run {
         self
     }
 
+    /// Gives every step its turn that awaits it.
+    fn turn(&mut self) -> &mut Self {
+        for step in 0..self.instance.steps.len() {
+            if self.instance.steps[step].is_queued() {
+                self.event(Event::Turn { step });
+            }
+        }
+        self
+    }
+
     /// Goes to the next time at which something is due.
     fn wait(&mut self) -> &mut Self {
-        self.publish();
+        self.turn().publish();
         if let Some(due) = self.instance.next_due() {
             self.now = self.now.max(due);
             self.event(Event::Tick);
@@ -747,6 +759,9 @@ enum Input {
         attempt: u32,
         maybe: bool,
     },
+    Turn {
+        step: usize,
+    },
     Wait,
     Cancel,
     StartedAgain,
@@ -766,6 +781,7 @@ fn input() -> impl Strategy<Value = Input> {
         4 => Just(Input::Publish),
         2 => (any::<usize>(), phase(), 1..4u32, any::<bool>())
             .prop_map(|(step, phase, attempt, maybe)| Input::Unroutable { step, phase, attempt, maybe }),
+        4 => (0..6usize).prop_map(|step| Input::Turn { step }),
         3 => Just(Input::Wait),
         1 => Just(Input::Cancel),
         1 => Just(Input::StartedAgain),
@@ -810,6 +826,9 @@ fn feed(run: &mut Run, input: Input) {
             let part = Part::Attempt { step, phase, attempt };
             run.event(Event::Unroutable { part, reason: "NO_ROUTE".to_owned(), maybe_delivered: maybe });
         }
+        Input::Turn { step } => {
+            run.event(Event::Turn { step });
+        }
         Input::Wait => {
             run.wait();
         }
@@ -834,7 +853,8 @@ fn check(run: &Run) {
     let replayed = Instance::replay(instance.id, &run.history).expect("a history begins with a start");
     assert_eq!(&replayed, instance, "the record is the fold of the history");
     if matches!(instance.status, Status::Running | Status::Compensating) {
-        assert!(instance.next_due().is_some(), "{:?} without a timer", instance.status);
+        let queued = instance.steps.iter().any(|step| step.is_queued());
+        assert!(queued || instance.next_due().is_some(), "{:?} without a timer", instance.status);
     }
     // What is unconfirmed is rendered again exactly as it was sent.
     for part in instance.unconfirmed() {

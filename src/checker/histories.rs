@@ -168,6 +168,11 @@ fn it_is_not_early(moment: &Moment<'_>) -> Option<String> {
             Some(Awaiting::Retry(due)) => (format!("the retry of step {}", moment.name(step)), due),
             _ => return None,
         },
+        Fact::Queued { step } => match (awaiting(step, Phase::Action), moment.previous) {
+            (_, Some(Fact::Ordered { .. } | Fact::Resumed { .. })) => return None,
+            (Some(Awaiting::Retry(due)), _) => (format!("the retry of step {}", moment.name(step)), due),
+            _ => return None,
+        },
         Fact::Succeeded { step, .. } => match (awaiting(step, Phase::Action), moment.previous) {
             (_, Some(Fact::Ordered { .. } | Fact::Resumed { .. })) => return None,
             (Some(Awaiting::Time(until)), _) => (format!("the delay {}", moment.name(step)), until),

@@ -45,11 +45,13 @@ pub enum Invariant {
     I18,
     /// Who calls and who is called end the same way.
     I19,
+    /// No limit is exceeded.
+    I20,
 }
 
 impl Invariant {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::I1,
         Self::I2,
         Self::I3,
@@ -69,6 +71,7 @@ impl Invariant {
         Self::I17,
         Self::I18,
         Self::I19,
+        Self::I20,
     ];
 
     /// The invariant in a line.
@@ -95,6 +98,7 @@ impl Invariant {
             Self::I17 => "a record is the fold of its history",
             Self::I18 => "no secret is in any log, error, metric or page",
             Self::I19 => "an instance that was called ends as the one that called it",
+            Self::I20 => "no more commands of a limited step are out than its limit lets",
         }
     }
 }

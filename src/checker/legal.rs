@@ -44,6 +44,7 @@ fn step_of(fact: &Fact) -> Option<usize> {
         | Fact::ItemRecalled { step, .. }
         | Fact::ItemUndone { step, .. }
         | Fact::Recalled { step, .. }
+        | Fact::Queued { step }
         | Fact::Dispatched { step, .. }
         | Fact::Published { step, .. }
         | Fact::Unroutable { step, .. }
@@ -150,6 +151,18 @@ fn of_step(moment: &Moment<'_>, index: usize, state: &StepState) -> Option<&'sta
         Fact::CameEarly { .. } => unless(
             !ended && state.status == Pending && state.early.is_none(),
             "only the first event comes early, before the step has its turn",
+        ),
+        Fact::Queued { .. } => unless(
+            (state.status == Pending && before.status == Status::Running && has_its_turn(moment, index))
+                || (under_way
+                    && is_limited(moment, index)
+                    && ((out(Phase::Action) && matches!(awaiting(Phase::Action), Awaiting::Retry(_)))
+                        || (ordered(moment) && !is_out(awaiting(Phase::Action))))),
+            "an attempt awaits its turn where it could be sent, if the step were not limited",
+        ),
+        Fact::Dispatched { phase: Phase::Action, attempt, .. } if is_limited(moment, index) => unless(
+            under_way && state.is_queued() && attempt == attempt_of(Phase::Action).saturating_add(1),
+            "an attempt of a step that is limited is one more, and awaited its turn",
         ),
         Fact::Dispatched { phase: Phase::Action, attempt: 1, .. } => unless(
             state.status == Pending && before.status == Status::Running && has_its_turn(moment, index),
@@ -304,6 +317,11 @@ fn has_its_turn(moment: &Moment<'_>, index: usize) -> bool {
         matches!(status, Some(StepStatus::Succeeded | StepStatus::Skipped))
     };
     !moment.before.is_stopping() && step.requires.iter().all(settled)
+}
+
+/// Whether commands that do a step await their turn; false where the definition is not known.
+fn is_limited(moment: &Moment<'_>, index: usize) -> bool {
+    moment.plan.and_then(|plan| plan.steps.get(index)).is_some_and(|step| step.limit.is_some())
 }
 
 /// Whether a pivot is behind the instance; `None` where the definition is not known.

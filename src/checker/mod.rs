@@ -16,6 +16,7 @@
 //! | `effects` | I3, I4, I10, I12: what was done, by the ledgers |
 //! | `messages` | I5, I7, I9, I15, I16: what was sent, by the tap |
 //! | `histories` | I5, I6, I14, I15, I17: what was decided, fact by fact |
+//! | `limits` | I20: what is out over all instances |
 //! | `calls` | I19: what calls, and what is called |
 //! | `legal` | I11: which fact may stand where |
 //! | `time_line` | all that is known of one instance, in the order of time |
@@ -28,6 +29,7 @@ mod folder;
 mod histories;
 mod invariant;
 mod legal;
+mod limits;
 mod messages;
 mod report;
 mod starts;

@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 
 use super::case::{Cases, Looked};
 use super::evidence::{Evidence, Placing};
-use super::{Invariant, calls, effects, histories, messages, starts, time_line};
+use super::{Invariant, calls, effects, histories, limits, messages, starts, time_line};
 use crate::saga::fact::Fact;
 use crate::saga::id::InstanceId;
 use crate::saga::instance::Status;
@@ -85,6 +85,7 @@ pub(super) fn report(evidence: &Evidence, looked: Looked, found: Vec<Violation>)
     effects::check(&cases, &mut findings);
     messages::check(&cases, &mut findings);
     calls::check(&cases, &mut findings);
+    limits::check(&cases, &mut findings);
     for case in &cases.all {
         histories::check(case, &mut findings);
     }

@@ -135,6 +135,7 @@ fn step_line(step: &StepView, has_ended: bool, name_width: usize) -> String {
             "time" => line.push_str(&format!(", until {due}")),
             "called" => line.push_str(", awaits the saga that it called"),
             "recalled" => line.push_str(", awaits that the called saga has turned back"),
+            "turn" => line.push_str(", awaits its turn"),
             "retry" => line.push_str(&format!(", next attempt at {due}")),
             _ => {}
         }
@@ -150,6 +151,7 @@ fn sentence(fact: &FactView) -> String {
     let undoing = fact.phase.as_deref() == Some("compensation");
     let words = match fact.fact.as_str() {
         "started" => "started by an event",
+        "queued" => "awaits its turn",
         "dispatched" if undoing => "undo command decided",
         "dispatched" => "command decided",
         "published" if undoing => "undo command sent",

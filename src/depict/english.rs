@@ -9,8 +9,8 @@ use super::words::{printable, title};
 use crate::saga::duration;
 use crate::saga::expression::Expression;
 use crate::saga::plan::{
-    AtDeadline, Call, Delay, Each, Emission, Kind, OnTimeout, OutcomeKind, Plan, ReplyRule, Step, SubSaga,
-    Subscription, Wait, Work,
+    AtDeadline, Call, Delay, Each, Emission, Kind, Limit, OnTimeout, OutcomeKind, Plan, ReplyRule, Step,
+    SubSaga, Subscription, Wait, Work,
 };
 use crate::saga::retry::{Jitter, RetryPolicy};
 use crate::saga::template::Template;
@@ -78,6 +78,7 @@ fn step(step: &Step) -> Vec<String> {
     match &step.work {
         Work::Command(action) => {
             said.extend(call(action, "Sends"));
+            said.extend(step.limit.map(limited));
             said.extend(patience(action, step.on_timeout));
             if let Some(output) = &step.output {
                 let kept = value(output);
@@ -236,6 +237,14 @@ pub(super) fn rule(rule: &ReplyRule) -> String {
     let error = rule.error.as_ref().map(|error| format!(" ({})", printable(error)));
     let [of, when, error] = [of, when, error].map(Option::unwrap_or_default);
     format!("- {from}{of}{when}: {outcome}{error}")
+}
+
+/// How many commands are out, and what becomes of the others.
+fn limited(limit: Limit) -> String {
+    let unanswered = limit.in_flight.map(|count| format!("{count} of its commands are unanswered at a time"));
+    let sent = limit.per_second.map(|rate| format!("{rate} are sent a second"));
+    let limits = list([unanswered, sent].into_iter().flatten(), "and");
+    format!("Over all instances at most {limits}; the others await their turn, the first come first.")
 }
 
 /// How long an answer is awaited, what asks for the next attempt, and how far apart attempts are.

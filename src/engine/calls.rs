@@ -15,8 +15,20 @@ use crate::saga::time::Timestamp;
 use crate::saga::transition::{self, Event};
 
 impl Engine {
-    /// Passes on what instances have told each other, until nobody has anything to tell.
+    /// Passes on what instances have told each other, and turns that became free, until nobody has anything
+    /// to tell and nobody has a turn. Turns that the batch does not hold are left for the next.
     pub(super) fn pass_on(&mut self, now: Timestamp) -> Result<(), EngineError> {
+        self.pass_on_told(now)?;
+        while !self.is_full()
+            && let Some((id, step)) = self.limits.next_turn(now)
+        {
+            self.apply_alone(id, Event::Turn { step }, None, now)?;
+            self.pass_on_told(now)?;
+        }
+        Ok(())
+    }
+
+    fn pass_on_told(&mut self, now: Timestamp) -> Result<(), EngineError> {
         while let Some(told) = self.told.pop_front() {
             match told {
                 Told::Start(start) => self.begin_called(*start, now)?,

@@ -37,9 +37,10 @@ impl Engine {
         let reader = self.reader.clone();
         for waiting in reader.waiting() {
             let Waiting { id, saga, version, due, unconfirmed } = waiting?;
-            // Most only wait for their time; but each version's definition must be listened to.
+            // Most only wait for their time; but each version's definition must be listened to, and what is
+            // limited has its place in a queue.
             let version = (saga, version);
-            if (unconfirmed || !plans.contains_key(&version))
+            if (unconfirmed || plans.get(&version).is_none_or(|plan: &Arc<Plan>| plan.is_limited()))
                 && let Some(plan) = self.take_up(id, &mut recovered)?
             {
                 plans.insert(version.clone(), plan);
@@ -59,6 +60,7 @@ impl Engine {
             let page = self.reader.list(&parked)?;
             for instance in page.items.iter().filter(|instance| !instance.is_open()) {
                 let plan = self.catalog.plan_of(instance, &self.reader)?;
+                self.limits.recover(&plan, instance);
                 self.catalog.hold(&plan);
             }
             parked.cursor = page.next;
@@ -73,7 +75,8 @@ impl Engine {
         Ok(recovered)
     }
 
-    /// Hands out an instance's messages that the broker has not confirmed. Returns its definition.
+    /// Hands out an instance's messages that the broker has not confirmed, and puts it into the queues that
+    /// it stood in. Returns its definition.
     fn take_up(
         &mut self,
         id: InstanceId,
@@ -81,6 +84,9 @@ impl Engine {
     ) -> Result<Option<Arc<Plan>>, EngineError> {
         let Some(instance) = self.reader.instance(id)? else { return Ok(None) };
         let plan = self.catalog.plan_of(&instance, &self.reader)?;
+        if !fault::planted(Bug::SlotsLost) {
+            self.limits.recover(&plan, &instance);
+        }
         for part in instance.unconfirmed() {
             // It could be rendered when it was decided, so it can be now.
             if let Ok(Some(outgoing)) = command::render(&plan, &instance, part) {

@@ -155,6 +155,7 @@ fn fact_view(instance: &Instance, recorded: &Recorded) -> FactView {
         Fact::CameEarly { step, says: Early::Failure(error) } => {
             FactView { error: Some(error.into()), ..of_step("came_early", *step) }
         }
+        Fact::Queued { step } => of_step("queued", *step),
         Fact::Dispatched { step, phase, attempt } => {
             let name = instance.steps.get(*step).map_or("", |state| &state.name);
             let message_id = MessageId::attempt(instance.id, name, *phase, *attempt).to_string();

@@ -310,6 +310,7 @@ impl From<&Progress> for ProgressView {
             Awaiting::Event(due) => ("event", Some(due)),
             Awaiting::Time(until) => ("time", Some(until)),
             Awaiting::Retry(due) => ("retry", Some(due)),
+            Awaiting::Turn => ("turn", None),
             Awaiting::Called => ("called", None),
             Awaiting::Recalled => ("recalled", None),
         };

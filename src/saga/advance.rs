@@ -88,7 +88,7 @@ impl Transition<'_> {
     /// Does what the step does. `attempt` counts where something is sent.
     pub(super) fn work(&mut self, step: usize, attempt: u32) {
         match &self.plan.steps[step].work {
-            Work::Command(_) | Work::Emit(_) => self.dispatch(step, Phase::Action, attempt),
+            Work::Command(_) | Work::Emit(_) => self.send(step, Phase::Action, attempt),
             Work::Saga(called) => self.call_saga(step, called, attempt),
             Work::Each(each) => self.list_items(step, each, attempt),
             Work::Wait(wait) => {
@@ -128,6 +128,14 @@ impl Transition<'_> {
         }
     }
 
+    /// Decides an attempt, or has it await its turn where the step is limited.
+    pub(super) fn send(&mut self, step: usize, phase: Phase, attempt: u32) {
+        match (phase, self.plan.steps[step].limit) {
+            (Phase::Action, Some(_)) => self.record(Fact::Queued { step }),
+            _ => self.dispatch(step, phase, attempt),
+        }
+    }
+
     /// Decides an attempt and renders its message.
     pub(super) fn dispatch(&mut self, step: usize, phase: Phase, attempt: u32) {
         self.record(Fact::Dispatched { step, phase, attempt });
@@ -150,7 +158,13 @@ impl Transition<'_> {
                 continue;
             }
             match state.action.awaiting {
-                Awaiting::Retry(_) => {}
+                Awaiting::Turn if !state.action.maybe_delivered => {
+                    let message = "not sent any more because the instance stops".to_owned();
+                    let error = self.failure(step, "STOPPED", message);
+                    self.record(Fact::Failed { step, error });
+                    continue;
+                }
+                Awaiting::Retry(_) | Awaiting::Turn => {}
                 Awaiting::Event(_) | Awaiting::Time(_) => {
                     let message = "not awaited any longer because the instance stops".to_owned();
                     let error = self.failure(step, "STOPPED", message);

@@ -24,7 +24,11 @@ impl Transition<'_> {
         if !matches!(self.plan.steps[step].work, Work::Command(_) | Work::Wait(_)) {
             return self.ignore_reply(Ignored::UnexpectedReply, answer);
         }
-        match (self.instance.steps[step].status, outcome) {
+        let state = &self.instance.steps[step];
+        if state.is_queued() && state.action.attempt == 0 {
+            return self.ignore_reply(Ignored::UnexpectedReply, answer);
+        }
+        match (state.status, outcome) {
             (StepStatus::Dispatched, Outcome::Success(output)) => self.succeed(step, output),
             (StepStatus::Dispatched, Outcome::Failure(error)) => self.refuse(step, error),
             (StepStatus::Dispatched, Outcome::Retry(error, after)) if self.is_current(&answer) => {

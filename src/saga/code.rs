@@ -45,7 +45,7 @@ codes! {
     UnknownValue "S0108" "an unknown value",
     WrongForm "S0109" "a value of the wrong form",
     SeveralDocuments "S0110" "more than one document",
-    NotYetSupported "S0111" "a form that is not supported yet",
+    // S0111 was a form that was not supported yet.
     OneOfTwo "S0112" "not exactly one of two fields",
 
     // Names and references.
@@ -88,6 +88,7 @@ codes! {
     MaxBelowInitial "S0504" "a longest delay that is shorter than the first",
     OverDeadline "S0505" "a retry budget that is longer than the deadline",
     WithoutEnd "S0506" "unlimited attempts without a deadline",
+    NoLimit "S0507" "a limit that says nothing or lets nothing through",
 
     // Messages and routing.
     InvalidAddress "S0601" "an exchange or a key that is empty or too long",

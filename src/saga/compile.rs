@@ -175,6 +175,7 @@ impl Compiler<'_> {
         };
         let mut output = None;
         let mut compensation = None;
+        let mut limit = None;
         let mut kind = by_place;
         let mut on_timeout = plan::OnTimeout::Retry;
         let work = match node.form {
@@ -184,6 +185,7 @@ impl Compiler<'_> {
                 output =
                     step.output.as_ref().map(|output| self.template(output, &before.and_reply("`output`")));
                 compensation = self.compensation(step, &before, &node.before_and_itself());
+                limit = step.limit.as_ref().map(limit_of);
                 plan::Work::Command(self.call(&CallParts::of_step(step), &before))
             }
             Form::Wait(wait) => {
@@ -220,6 +222,7 @@ impl Compiler<'_> {
             on_timeout,
             output,
             compensation,
+            limit,
         }
     }
 
@@ -453,6 +456,13 @@ fn kind_of(form: Form<'_>) -> plan::Kind {
         Some((definition::Kind::Compensatable, _)) | None => plan::Kind::Compensatable,
         Some((definition::Kind::Pivot, _)) => plan::Kind::Pivot,
         Some((definition::Kind::Retriable, _)) => plan::Kind::Retriable,
+    }
+}
+
+fn limit_of(limit: &Located<definition::Limit>) -> plan::Limit {
+    plan::Limit {
+        in_flight: limit.in_flight.as_ref().map(|count| count.value),
+        per_second: limit.per_second.as_ref().map(|rate| rate.value),
     }
 }
 

@@ -226,12 +226,29 @@ pub struct Step {
     /// How often and when to send again: the name of a policy, or a policy. By default once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Located<Retry>>,
+    /// How many commands of the step may be out, over all instances of the saga; by default any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Located<Limit>>,
     /// What the step keeps of its reply. In scope: reply, input, saga, the steps before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Located<Node>>,
     /// What undoes the step, or `none` where nothing has to be undone. Said for every step before the pivot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compensate: Option<Located<Compensate>>,
+}
+
+/// How many commands of a step may be out, over all instances of the saga: one of the two, or both. What undoes the step is not limited.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limit {
+    /// So many may be unanswered; the others await their turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub in_flight: Option<Located<u32>>,
+    /// So many are sent a second, evenly spread: `0.5` is one every 2 seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub per_second: Option<Located<f64>>,
 }
 
 /// A step that waits for an event: an approval, say, or what another system has done. One that comes before the step has its turn counts then.

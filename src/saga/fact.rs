@@ -165,6 +165,11 @@ pub enum Fact {
     },
     /// Every step is settled, and the caller may still turn back: it decides.
     Held,
+    /// The step is limited: its next attempt awaits its turn among those of all instances.
+    Queued {
+        /// Index of the step.
+        step: usize,
+    },
     /// An attempt was decided; its command is to be published.
     Dispatched {
         /// Index of the step.

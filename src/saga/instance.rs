@@ -165,7 +165,7 @@ pub enum ItemStatus {
 pub enum StepStatus {
     /// Not begun.
     Pending,
-    /// Under way: its command is out, or waits to be sent again; or an event or a time is awaited.
+    /// Under way: its command is out, or waits to be sent; or an event or a time is awaited.
     Dispatched,
     /// Done.
     Succeeded,
@@ -186,7 +186,7 @@ pub enum StepStatus {
 pub struct Progress {
     /// Attempts so far.
     pub attempt: u32,
-    /// When the last attempt was decided.
+    /// When the last attempt was decided, or began to await its turn.
     pub dispatched_at: Timestamp,
     /// What is awaited.
     pub awaiting: Awaiting,
@@ -212,6 +212,8 @@ pub enum Awaiting {
     Time(Timestamp),
     /// This time, to send the next attempt.
     Retry(Timestamp),
+    /// Its turn to send the next attempt, where the step is limited.
+    Turn,
     /// The end of an instance that was called.
     Called,
     /// That an instance which was called has turned back.
@@ -362,6 +364,7 @@ impl Instance {
                 self.item_mut(*step, *item, ItemStatus::Undone);
             }
             Fact::Held => self.held = true,
+            Fact::Queued { step } => self.begin_to_wait(*step, at, Awaiting::Turn),
             Fact::Dispatched { step, phase, attempt } => {
                 if let Some(state) = self.steps.get_mut(*step) {
                     state.status = match phase {
@@ -471,14 +474,14 @@ impl Instance {
     }
 
     /// The next time at which it has to be looked at; there is always one while it is running or
-    /// compensating, unless it waits for nothing but an instance that it called, or that called it.
+    /// compensating, unless it waits for nothing but its turn, an instance that it called, or that called it.
     pub fn next_due(&self) -> Option<Timestamp> {
         if !matches!(self.status, Status::Running | Status::Compensating) {
             return None;
         }
         let phases = self.steps.iter().flat_map(|state| [&state.action, &state.compensation]);
         let awaited = phases.filter_map(|progress| match progress.awaiting {
-            Awaiting::Nothing | Awaiting::Called | Awaiting::Recalled => None,
+            Awaiting::Nothing | Awaiting::Turn | Awaiting::Called | Awaiting::Recalled => None,
             Awaiting::Confirm => Some(progress.dispatched_at + CONFIRM_CHECK),
             Awaiting::Reply(due) | Awaiting::Event(due) | Awaiting::Time(due) | Awaiting::Retry(due) => {
                 Some(due)
@@ -555,6 +558,11 @@ impl StepState {
             action: Progress::default(),
             compensation: Progress::default(),
         }
+    }
+
+    /// Whether its next attempt awaits its turn.
+    pub fn is_queued(&self) -> bool {
+        self.action.awaiting == Awaiting::Turn
     }
 
     /// How far doing or undoing it has got.

@@ -151,6 +151,9 @@ impl<'a> Lint<'a> {
         if kind_of(step) != Kind::Retriable {
             self.budget(step);
         }
+        if let Some(limit) = &step.limit {
+            self.limit(limit);
+        }
         if let Some(compensate) = &step.compensate
             && let Compensate::By(by) = &compensate.value
         {

@@ -122,6 +122,10 @@ impl Transition<'_> {
         if matches!(target.awaiting, Awaiting::Event(_) | Awaiting::Time(_)) {
             return Err("nothing was sent that could be sent again: skip it, or resolve it".to_owned());
         }
+        if target.awaiting == Awaiting::Turn {
+            let name = &self.instance.steps[target.step].name;
+            return Err(format!("it awaits its turn: step {name} is limited over all instances"));
+        }
         let may_be_done = target.status == StepStatus::Unknown;
         if may_be_done && matches!(self.plan.steps[target.step].work, Work::Saga(_)) {
             return Err("the saga that it called has completed: resolve the step".to_owned());

@@ -110,6 +110,17 @@ pub struct Step {
     pub output: Option<Template>,
     /// What undoes the step; `None` where nothing has to be undone.
     pub compensation: Option<Call>,
+    /// How many commands that do it may be out, over all instances.
+    pub limit: Option<Limit>,
+}
+
+/// How many commands that do a step may be out, over all instances of a saga. Undoing is not limited.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limit {
+    /// So many may be unanswered.
+    pub in_flight: Option<u32>,
+    /// So many are sent a second.
+    pub per_second: Option<f64>,
 }
 
 /// What is done at a node of the graph.
@@ -320,6 +331,11 @@ impl Plan {
     /// Whether there is a point of no return.
     pub fn has_pivot(&self) -> bool {
         self.steps.iter().any(|step| step.kind == Kind::Pivot)
+    }
+
+    /// Whether commands of a step await their turn.
+    pub fn is_limited(&self) -> bool {
+        self.steps.iter().any(|step| step.limit.is_some())
     }
 
     /// Every doing and undoing of a step, with the rules by which it takes messages for answers.

@@ -19,9 +19,6 @@ pub const MAX_SOURCE: usize = 1 << 20;
 /// Deepest nesting.
 const MAX_DEPTH: usize = 32;
 
-/// Forms that the language will have.
-const LATER: [&str; 1] = ["limit"];
-
 /// Fields of blocks; a step has none of them.
 const OF_BLOCKS: [&str; 4] = ["parallel", "sequence", "join", "steps"];
 
@@ -121,9 +118,6 @@ fn explain(file: &str, source: &str, error: &serde_saphyr::Error) -> Problem {
 fn code(error: &serde_saphyr::Error) -> Code {
     use serde_saphyr::Error as Yaml;
     match error {
-        Yaml::SerdeUnknownField { field, expected, .. } if comes_later(field, expected) => {
-            Code::NotYetSupported
-        }
         Yaml::SerdeUnknownField { .. } => Code::UnknownField,
         Yaml::SerdeUnknownVariant { .. } => Code::UnknownValue,
         Yaml::SerdeMissingField { .. } => Code::MissingField,
@@ -150,15 +144,7 @@ fn too_deep(message: &str) -> bool {
     message.contains("recursion limit")
 }
 
-/// Whether the language will have the field where these are expected.
-fn comes_later(field: &str, expected: &[&str]) -> bool {
-    LATER.contains(&field) && expected.iter().any(|name| name.starts_with("step"))
-}
-
 fn unknown_field(field: &str, expected: &[&str]) -> String {
-    if comes_later(field, expected) {
-        return format!("`{field}` is not supported yet");
-    }
     if !expected.contains(&"step") {
         return meant(field, expected);
     }
@@ -349,7 +335,7 @@ mod tests {
         // and what it advises.
         let rows = [
             ("timeout: 5s", "timeuot: 5s", "timeuot", "unknown field \"timeuot\"", "did you mean `timeout`?"),
-            ("kind: pivot", "limit: x", "limit: x", "unknown field \"limit\"", "not supported yet"),
+            ("kind: pivot", "limits: x", "limits: x", "unknown field \"limits\"", "did you mean `limit`?"),
             ("step: ship", "wiat: x", "wiat: x", "unknown field \"wiat\"", "did you mean `wait`?"),
             ("kind: pivot", "emit: x", "emit: x", "unknown field \"emit\"", "the first field of its entry"),
             (

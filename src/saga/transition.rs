@@ -54,6 +54,11 @@ pub enum Event {
     },
     /// Time has passed.
     Tick,
+    /// A step that is limited has its turn.
+    Turn {
+        /// Index of the step.
+        step: usize,
+    },
     /// Somebody wants the instance to be undone.
     Cancel {
         /// Id of the cancelling event.
@@ -193,6 +198,7 @@ pub fn transition(plan: &Plan, instance: &mut Instance, event: Event, now: Times
             }
         }
         Event::Tick => transition.tick(),
+        Event::Turn { step } => transition.turn(step),
         Event::Cancel { event_id } => transition.cancel(event_id),
         Event::Ordered(order) => transition.order(order),
         Event::Recall => transition.recalled(),
@@ -302,7 +308,7 @@ impl Transition<'_> {
                     }
                     Awaiting::Retry(at) if at <= self.now => {
                         let attempt = self.instance.steps[step].progress(phase).attempt.saturating_add(1);
-                        self.dispatch(step, phase, attempt);
+                        self.send(step, phase, attempt);
                     }
                     _ => {}
                 }
@@ -311,6 +317,14 @@ impl Transition<'_> {
         let deadline = self.instance.deadline.filter(|_| !self.instance.deadline_passed);
         if self.is_under_way() && deadline.is_some_and(|deadline| deadline <= self.now) {
             self.deadline_passed();
+        }
+    }
+
+    fn turn(&mut self, step: usize) {
+        let Some(state) = self.instance.steps.get(step) else { return };
+        if self.is_under_way() && state.is_queued() {
+            let attempt = state.action.attempt.saturating_add(1);
+            self.dispatch(step, Phase::Action, attempt);
         }
     }
 

@@ -1,4 +1,4 @@
-//! A storm for the simulated world: an order saga with everything that the language has, trips with
+//! A storm for the simulated world: an order saga with steps of every kind and with limits, trips with
 //! branches, sign-ups that wait, and every fault there is.
 
 use sagamq::checker::evidence::Placing;
@@ -37,6 +37,7 @@ steps:
   - step: charge
     command: {exchange: payments, key: payment.charge, body: {order: =saga.business_key}}
     timeout: 5s
+    limit: {in_flight: 1}
     on_timeout: compensate
     compensate:
       command: {exchange: payments, key: payment.refund, body: {order: =saga.business_key}}
@@ -51,6 +52,7 @@ steps:
     kind: pivot
     command: {exchange: shipping, key: shipment.create, body: {reservation: =steps.reserve.output.reservation}}
     timeout: 5s
+    limit: {in_flight: 2, per_second: 2}
     retry: normal
   - step: invoice
     kind: retriable

@@ -286,7 +286,8 @@ fn written(shape: &Shape, kind: &str, names: &mut Vec<String>, seen: &mut Vec<St
                 "pivot" => "retry: normal".to_owned(),
                 _ => "retry: forever".to_owned(),
             };
-            format!("{{step: {name}, kind: {kind}, {command}, output: =reply.data, {rest}}}")
+            let limit = if names.len().is_multiple_of(3) { "limit: {in_flight: 1}, " } else { "" };
+            format!("{{step: {name}, kind: {kind}, {command}, {limit}output: =reply.data, {rest}}}")
         }
         Shape::Wait => {
             let on_timeout = match (kind, name.len().is_multiple_of(2)) {

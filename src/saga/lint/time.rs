@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::compile::{DEFAULT_TIMEOUT, retry_policy};
 use super::*;
-use crate::saga::definition::{Attempts, Policy};
+use crate::saga::definition::{Attempts, Limit, Policy};
 
 /// Most attempts that may be counted.
 const MAX_ATTEMPTS: u32 = 10_000;
@@ -71,6 +71,27 @@ impl Lint<'_> {
             && initial.value.0 > max.value.0
         {
             self.refuse(Code::MaxBelowInitial, max.at, "`max` is shorter than `initial`", None);
+        }
+    }
+
+    /// A limit limits something, and lets something through.
+    pub(super) fn limit(&mut self, limit: &Located<Limit>) {
+        let Limit { in_flight, per_second } = &limit.value;
+        if in_flight.is_none() && per_second.is_none() {
+            let hint = "say `in_flight`, `per_second`, or both; or leave out `limit`";
+            self.refuse(Code::NoLimit, limit.at, "a limit that says nothing", Some(hint));
+        }
+        if let Some(count) = in_flight
+            && count.value == 0
+        {
+            let message = "`in_flight` is zero, so that nothing would ever be sent";
+            self.refuse(Code::NoLimit, count.at, message, Some("write 1 or more"));
+        }
+        if let Some(rate) = per_second
+            && !(rate.value > 0.0 && rate.value.is_finite())
+        {
+            let message = "`per_second` must be a number above 0";
+            self.refuse(Code::NoLimit, rate.at, message, Some("`0.5` is one every 2 seconds"));
         }
     }
 
