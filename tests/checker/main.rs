@@ -5,5 +5,6 @@
 mod calls;
 mod folder;
 mod honest;
+mod limits;
 mod play;
 mod violations;
