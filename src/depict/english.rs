@@ -438,6 +438,22 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_is_told_with_what_it_bounds() {
+        let limit = |in_flight, per_second| limited(Limit { in_flight, per_second });
+        let others = "; the others await their turn, the first come first.";
+        for (said, told) in [
+            (limit(Some(20), None), "20 of its commands are unanswered at a time"),
+            (limit(None, Some(0.5)), "0.5 are sent a second"),
+            (
+                limit(Some(2), Some(50.0)),
+                "2 of its commands are unanswered at a time and 50 are sent a second",
+            ),
+        ] {
+            assert_eq!(said, format!("Over all instances at most {told}{others}"));
+        }
+    }
+
+    #[test]
     fn delays_are_told_as_far_as_they_differ() {
         let policy = |initial_ms: u64, factor: f64, max_ms: u64| RetryPolicy {
             initial: Duration::from_millis(initial_ms),

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::words::{patience, place, printable};
 use crate::saga::duration;
 use crate::saga::id::Phase;
-use crate::saga::plan::{AtDeadline, Delay, Emission, Kind, Plan, Step, Work};
+use crate::saga::plan::{AtDeadline, Delay, Emission, Kind, Limit, Plan, Step, Work};
 
 /// What is drawn as a box. Steps are indices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +118,7 @@ pub(super) fn lines(plan: &Plan, node: Node) -> Vec<String> {
                 Kind::Pivot => Some("pivot: no way back from here"),
                 Kind::Retriable => Some("retriable: forward only"),
             };
-            let known = [step.name.clone()].into_iter().chain(work(step));
+            let known = [step.name.clone()].into_iter().chain(work(step)).chain(step.limit.map(limited));
             known.chain(when).chain(kind.map(str::to_owned)).collect()
         }
         Node::Undo(step) => {
@@ -150,6 +150,13 @@ fn work(step: &Step) -> Vec<String> {
         Work::Saga(called) => vec![format!("calls saga {}", called.saga)],
         Work::Emit(event) => vec![format!("emits {}", place(&event.exchange, &event.key))],
     }
+}
+
+/// How many commands are out over all instances, in few words.
+fn limited(limit: Limit) -> String {
+    let in_flight = limit.in_flight.map(|count| format!("{count} at a time"));
+    let per_second = limit.per_second.map(|rate| format!("{rate} a second"));
+    format!("at most {}", in_flight.into_iter().chain(per_second).collect::<Vec<_>>().join(", "))
 }
 
 /// What is to be known of the whole, and has no place in the graph.
@@ -206,6 +213,14 @@ fn back(from: Node, to: Node) -> Edge {
 mod tests {
     use super::super::fixture;
     use super::*;
+
+    #[test]
+    fn a_limited_step_says_how_many_may_be_out() {
+        let mut plan = fixture::plan("ab", 'b');
+        plan.steps[0].limit = Some(Limit { in_flight: Some(20), per_second: Some(0.5) });
+        let lines = lines(&plan, Node::Do(0));
+        assert!(lines.contains(&"at most 20 at a time, 0.5 a second".to_owned()), "{lines:?}");
+    }
 
     #[test]
     fn the_way_back_passes_by_what_has_nothing_to_undo() {

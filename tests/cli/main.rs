@@ -7,6 +7,7 @@ mod bad_input;
 mod disk;
 mod forms;
 mod life;
+mod limits;
 mod orders;
 mod peer;
 #[path = "../support/port.rs"]

@@ -28,7 +28,7 @@ fn the_base_of_these_tests_holds() {
 fn each_refusal_has_its_place_and_its_reason() {
     let long_name = format!("step: {}", "x".repeat(65));
     let long_key = format!("key: {}", "k".repeat(256));
-    let rows: [(&str, &str, &str, &str); 54] = [
+    let rows: [(&str, &str, &str, &str); 59] = [
         // Names.
         ("saga: s", "saga: S", "1:7", "name of saga \"S\" is not snake_case"),
         ("step: one", "step: o-ne", "8:12", "name of step \"o-ne\" is not"),
@@ -84,6 +84,11 @@ fn each_refusal_has_its_place_and_its_reason() {
         // Time.
         ("attempts: 3", "attempts: 20", "9:73", "step \"two\" may take 1443s, longer than"),
         ("attempts: 3", "attempts: 0", "6:26", "attempts must be 1 to 10000"),
+        ("retry: some", "limit: {}", "9:73", "a limit that says nothing"),
+        ("retry: some", "limit: {in_flight: 0}", "9:85", "`in_flight` is zero"),
+        ("retry: some", "limit: {per_second: 0}", "9:86", "`per_second` must be a number above 0"),
+        ("retry: some", "limit: {per_second: -0.5}", "9:86", "`per_second` must be a number above 0"),
+        ("retry: some", "limit: {per_second: .inf}", "9:86", "`per_second` must be a number above 0"),
         ("attempts: 3", "attempts: 3, factor: 0.5", "6:37", "the factor must be at least 1"),
         ("attempts: 3", "attempts: 3, factor: -2", "6:37", "the factor must be at least 1"),
         ("attempts: 3", "attempts: 3, initial: 0s", "6:38", "a duration of zero"),
