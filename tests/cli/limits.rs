@@ -71,7 +71,13 @@ fn a_participant_never_has_more_commands_unanswered_than_the_limit_lets_also_ove
         let reply = BasicProperties::default().with_correlation_id(id).with_headers(outcome.into());
         peer.publish("", "limited.replies", b"{}", reply);
     }
-    assert_eq!(asked, ids, "who came first went first");
+    let queued_at = |parcel: &String| {
+        let history = site.json(&["show", parcel, "--json"])["history"].take();
+        let facts = history.as_array().unwrap().iter().flat_map(|entry| entry["facts"].as_array().unwrap());
+        facts.clone().find(|fact| fact["fact"] == "queued").unwrap()["at"].to_string()
+    };
+    let times: Vec<_> = asked.iter().map(queued_at).collect();
+    assert!(asked.len() == PARCELS && times.is_sorted(), "who came first went first: {times:?}");
     eventually("all are done", || {
         let page = site.json(&["list", "--status", "completed", "--json"]);
         page["items"].as_array().unwrap().len() == PARCELS
