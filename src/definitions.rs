@@ -117,7 +117,7 @@ pub fn load_paths(paths: &[PathBuf]) -> (Vec<Loaded>, Vec<Problem>) {
     let mut problems = Vec::new();
     for path in paths {
         let before = files.len();
-        match collect(path, &mut files) {
+        match collect(path, is_definition, &mut files) {
             Err(error) => problems.push(unreadable(path, &error)),
             Ok(()) if files.len() == before => {
                 let hint = "definitions are files that end in .yaml or .yml";
@@ -147,8 +147,53 @@ pub fn load_paths(paths: &[PathBuf]) -> (Vec<Loaded>, Vec<Problem>) {
     (loaded, problems)
 }
 
-/// Gathers the definition files at `path`. A file that is named is taken whatever its name is.
-fn collect(path: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+/// What there is to test under several paths.
+#[derive(Debug, Default)]
+pub struct Tests {
+    /// Files and folders of definitions.
+    pub definitions: Vec<PathBuf>,
+    /// Files of scenarios, as they are shown to people, and their texts.
+    pub scenarios: Vec<(String, String)>,
+}
+
+/// The definitions and the scenarios under several paths. Beside `order.yaml`, `order.test.yaml` counts too,
+/// and the other way round; in a folder, `*.test.yaml` and `*.test.yml`, at any depth.
+///
+/// # Errors
+///
+/// What cannot be read.
+pub fn tests(paths: &[PathBuf]) -> Result<Tests, Vec<Problem>> {
+    let (mut tests, mut files, mut problems) = (Tests::default(), Vec::new(), Vec::new());
+    for path in paths {
+        let stem = path.with_extension("");
+        if path.is_dir() {
+            tests.definitions.push(path.clone());
+            if let Err(error) = collect(path, is_scenario, &mut files) {
+                problems.push(unreadable(path, &error));
+            }
+        } else if path.to_str().is_some_and(is_scenario) {
+            files.push(path.clone());
+            let beside = ["yaml", "yml"].map(|extension| stem.with_extension(extension));
+            tests.definitions.extend(beside.into_iter().filter(|path| path.is_file()));
+        } else {
+            tests.definitions.push(path.clone());
+            let beside = ["test.yaml", "test.yml"].map(|extension| path.with_extension(extension));
+            files.extend(beside.into_iter().filter(|path| path.is_file()));
+        }
+    }
+    files.sort();
+    files.dedup();
+    for file in files {
+        match read(&file) {
+            Ok(source) => tests.scenarios.push((file.to_string_lossy().into_owned(), source)),
+            Err(error) => problems.push(unreadable(&file, &error)),
+        }
+    }
+    if problems.is_empty() { Ok(tests) } else { Err(problems) }
+}
+
+/// Gathers the wanted files at `path`. A file that is named is taken whatever its name is.
+fn collect(path: &Path, is_wanted: fn(&str) -> bool, files: &mut Vec<PathBuf>) -> io::Result<()> {
     if !fs::metadata(path)?.is_dir() {
         files.push(path.to_owned());
         return Ok(());
@@ -161,8 +206,8 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
         }
         // Links to folders are not followed, so the walk ends; links to files are.
         if entry.file_type()?.is_dir() {
-            collect(&path, files)?;
-        } else if is_definition(&name) && fs::metadata(&path)?.is_file() {
+            collect(&path, is_wanted, files)?;
+        } else if is_wanted(&name) && fs::metadata(&path)?.is_file() {
             files.push(path);
         }
     }
@@ -172,6 +217,10 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
 fn is_definition(name: &str) -> bool {
     let stem = name.strip_suffix(".yaml").or_else(|| name.strip_suffix(".yml"));
     stem.is_some_and(|stem| !stem.ends_with(".test"))
+}
+
+fn is_scenario(name: &str) -> bool {
+    name.ends_with(".test.yaml") || name.ends_with(".test.yml")
 }
 
 /// Reads a file, a little beyond the limit at most: the reader of definitions refuses the rest.

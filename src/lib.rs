@@ -38,3 +38,4 @@ pub mod cli;
 pub mod demo;
 pub mod simulate;
 pub mod throwaway;
+pub mod trial;

@@ -9,7 +9,7 @@ use clap::Parser;
 use sagamq::cli::args::{Cli, Command, ResolveArgs};
 use sagamq::cli::{
     CliError, Exit, asyncapi, bench, check, client, compact, dead_letters, demo, explain, graph, list,
-    orders, ready, reload, replay, run, schema, show, topology, verify, versions,
+    orders, ready, reload, replay, run, schema, show, test, topology, verify, versions,
 };
 use sagamq::config::Config;
 use sagamq::fault;
@@ -63,6 +63,10 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::Check(mut args) => {
             args.paths = definitions(args.paths)?;
             check::check(&args)
+        }
+        Command::Test(mut args) => {
+            args.paths = definitions(args.paths)?;
+            test::test(&args)
         }
         Command::Graph(args) => graph::graph(&definitions(args.paths)?, args.format),
         Command::Explain(args) => explain::explain(&definitions(args.paths)?),

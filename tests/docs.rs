@@ -20,12 +20,14 @@ use sagamq::saga::compile;
 use sagamq::saga::expression::{Expression, Scope};
 use sagamq::saga::problem::Problem;
 use sagamq::store::{Memory, Store};
+use sagamq::trial::{self, Fault, ScenarioFile, Selection};
 use serde_json::Value;
 
 const README: &str = include_str!("../README.md");
 const CHECK: &str = include_str!("../docs/check.md");
 const DEFINITIONS: &str = include_str!("../docs/definitions.md");
 const OPERATIONS: &str = include_str!("../docs/operations.md");
+const TESTING: &str = include_str!("../docs/testing.md");
 const GUARANTEES: &str = include_str!("../docs/guarantees.md");
 
 /// Whole definitions that the pages have at least, so that none is skipped by mistake.
@@ -65,6 +67,32 @@ fn every_definition_on_the_pages_is_accepted() {
         }
     }
     assert!(whole >= WHOLE_DEFINITIONS, "only {whole} definitions were found");
+}
+
+#[test]
+fn the_scenarios_on_the_page_come_true() {
+    let examples = blocks(TESTING, "yaml");
+    let [definition, scenarios] = examples.as_slice() else { panic!("{} examples", examples.len()) };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("parcel.yaml");
+    fs::write(&path, definition).unwrap();
+    let (loaded, problems) = definitions::load_paths(&[path]);
+    assert!(problems.is_empty(), "{}", shown(&problems));
+    let file = ScenarioFile::parse("parcel.test.yaml", scenarios).unwrap();
+    let files = [file];
+    let problems = trial::problems(&loaded, &files);
+    assert!(problems.is_empty(), "{}", shown(&problems));
+    let selection = Selection { paths: true, pairs: false, filter: None, time_lines: false };
+    let outcome = trial::run(&loaded, &files, selection).unwrap();
+    assert!(outcome.passed(), "{outcome:#?}");
+    assert!(outcome.scenarios.len() >= 5 && outcome.paths() > 30);
+}
+
+#[test]
+fn every_fault_of_a_path_is_explained() {
+    let explained: Vec<_> =
+        rows(TESTING, "| Fault | What happens |").iter().map(|row| code(row[0])).collect();
+    assert_eq!(explained, Fault::ALL.map(Fault::as_str));
 }
 
 #[test]

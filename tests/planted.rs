@@ -8,8 +8,10 @@ mod storm;
 
 use fail::FailScenario;
 use sagamq::checker::{Invariant, check};
+use sagamq::definitions;
 use sagamq::fault::Bug;
 use sagamq::simulate::play;
+use sagamq::trial::{self, Selection};
 
 /// So many plays must be enough to find a bug.
 const SEEDS: u64 = 100;
@@ -75,4 +77,33 @@ fn slots_that_a_restart_loses_are_found() {
 #[test]
 fn a_second_start_that_is_accepted_is_found() {
     assert_found(Some(Bug::SecondStart), &[Invariant::I1]);
+}
+
+/// A saga is tried by its users: they find such bugs too.
+#[test]
+fn trials_of_sagas_find_them_as_well() {
+    let scenario = FailScenario::setup();
+    let sagas = ["sagas/order.yaml".into(), "sagas/signup.yaml".into()];
+    let loaded = definitions::load_all(&sagas).unwrap();
+    let selection = Selection { paths: true, pairs: false, filter: None, time_lines: false };
+    let wrong = || {
+        let outcome = trial::run(&loaded, &[], selection).unwrap();
+        let failures = outcome.definitions.into_iter().flat_map(|tried| tried.explored.failures);
+        failures.flat_map(|failure| failure.wrong).collect::<Vec<_>>()
+    };
+    assert_eq!(wrong(), Vec::<String>::new());
+    for (bug, invariant) in [
+        (Bug::RandomIds, "I7, "),
+        (Bug::NoSync, "I8, "),
+        (Bug::UnorderedCompensation, "I6, "),
+        (Bug::UnknownNotUndone, "I12, "),
+        (Bug::TimersLost, "I2, "),
+        (Bug::SecondStart, "I1, "),
+    ] {
+        fail::cfg(bug.name(), "return").unwrap();
+        let found = wrong();
+        fail::cfg(bug.name(), "off").unwrap();
+        assert!(found.iter().any(|what| what.starts_with(invariant)), "{bug:?}: only {found:?}");
+    }
+    scenario.teardown();
 }

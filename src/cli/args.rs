@@ -39,6 +39,8 @@ pub enum Command {
     Run(RunArgs),
     /// Check definitions, without a broker
     Check(CheckArgs),
+    /// Try definitions on every path and in your own scenarios, in virtual time and without a broker
+    Test(TestArgs),
     /// Draw definitions: steps, what undoes them, and the ends
     Graph(GraphArgs),
     /// Tell in plain English what definitions do
@@ -151,6 +153,28 @@ pub struct CheckArgs {
     /// Files or folders of definitions [default: the setting `definitions`]
     pub paths: Vec<PathBuf>,
     /// Print what was found as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `test`.
+#[derive(Debug, Args)]
+pub struct TestArgs {
+    /// Files or folders of definitions and scenarios [default: the setting `definitions`]
+    pub paths: Vec<PathBuf>,
+    /// Only the scenarios
+    #[arg(long)]
+    pub scenarios_only: bool,
+    /// Leave out the paths on which two things go wrong
+    #[arg(long)]
+    pub no_pairs: bool,
+    /// Only paths and scenarios with this in their name
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Option<String>,
+    /// Tell what happened, moment by moment, also where all is well
+    #[arg(long)]
+    pub time_lines: bool,
+    /// Print what came of it as JSON
     #[arg(long)]
     pub json: bool,
 }

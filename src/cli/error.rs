@@ -16,6 +16,7 @@ use crate::demo::DemoError;
 use crate::engine::EngineError;
 use crate::http::BindError;
 use crate::runtime::RuntimeError;
+use crate::simulate::ProcessError;
 use crate::store::StoreError;
 use crate::telemetry::TelemetryError;
 
@@ -140,6 +141,9 @@ pub enum CliError {
     /// The orchestrator had to stop.
     #[error("stopped, and nothing that was acked or sent is lost: {0}")]
     Runtime(#[from] RuntimeError),
+    /// A saga could not be played.
+    #[error("the orchestrator failed in a trial, which is a bug: {0}")]
+    Trial(#[from] ProcessError),
     /// The demo could not be played.
     #[error(transparent)]
     Demo(#[from] DemoError),
@@ -169,6 +173,7 @@ impl CliError {
             | CliError::Ambiguous { .. }
             | CliError::NotReloaded(_)
             | CliError::Definitions(_)
+            | CliError::Trial(_)
             | CliError::Catalog(CatalogError::Changed(_)) => Exit::Failed,
             CliError::Config(_)
             | CliError::Telemetry(_)

@@ -24,6 +24,7 @@ pub mod replay;
 pub mod run;
 pub mod schema;
 pub mod show;
+pub mod test;
 pub mod topology;
 pub mod verify;
 pub mod versions;

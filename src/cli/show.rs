@@ -147,7 +147,7 @@ fn step_line(step: &StepView, has_ended: bool, name_width: usize) -> String {
 }
 
 /// A fact in words.
-fn sentence(fact: &FactView) -> String {
+pub(super) fn sentence(fact: &FactView) -> String {
     let undoing = fact.phase.as_deref() == Some("compensation");
     let words = match fact.fact.as_str() {
         "started" => "started by an event",

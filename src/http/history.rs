@@ -82,7 +82,7 @@ pub struct FactView {
 }
 
 /// The entries of an instance's history.
-pub(super) fn entries<'a>(
+pub(crate) fn entries<'a>(
     instance: &Instance,
     history: impl Iterator<Item = &'a HistoryEntry>,
 ) -> Vec<EntryView> {

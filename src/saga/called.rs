@@ -102,7 +102,7 @@ impl Start {
 }
 
 /// The business key of the instance that an attempt of a step calls.
-pub(super) fn key_of(instance: &Instance, step: usize, item: &str, attempt: u32) -> String {
+pub(crate) fn key_of(instance: &Instance, step: usize, item: &str, attempt: u32) -> String {
     let name = &instance.steps[step].name;
     let again = if attempt > 1 { format!("#{attempt}") } else { String::new() };
     match instance.business_key.len() {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::plan::DefinitionHash;
+pub(crate) use super::reader::read;
 pub use super::reader::{MAX_SOURCE, parse};
 use super::schema::ExpressionText;
 pub use super::yaml::{Attempts, Entries, Located, Node, Period, Place};

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::de::value::{MapAccessDeserializer, StringDeserializer};
-use serde::de::{DeserializeSeed, Error, IntoDeserializer, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, DeserializeSeed, Error, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::code::Code;
@@ -31,6 +31,11 @@ const TOLD_BY_FIRST: [&str; 5] = ["wait", "delay", "emit", "call", "foreach"];
 ///
 /// The first thing that is not YAML, or not of the language's form.
 pub fn parse(file: &str, source: &str) -> Result<Definition, Box<Problem>> {
+    read(file, source)
+}
+
+/// The same of any form that is read within these bounds.
+pub(crate) fn read<T: DeserializeOwned>(file: &str, source: &str) -> Result<T, Box<Problem>> {
     if source.len() > MAX_SOURCE {
         let message = format!("a definition of {} bytes is over the limit of {MAX_SOURCE}", source.len());
         return Err(Problem::of_file(Code::TooLarge, file, &message, None).into());

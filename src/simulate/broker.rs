@@ -13,37 +13,42 @@ const PREFETCH: usize = 12;
 
 /// The broker.
 #[derive(Debug, Default)]
-pub(super) struct Broker {
+pub(crate) struct Broker {
     waiting: BTreeMap<Queue, VecDeque<RawMessage>>,
     unacked: BTreeMap<Token, RawMessage>,
     epoch: u64,
     tag: u64,
     /// Commands that no participant has taken yet.
-    pub(super) commands: Vec<Outgoing>,
-    pub(super) log: Vec<Seen>,
-    pub(super) acks: Vec<Acked>,
-    pub(super) dead: Vec<Dead>,
+    pub(crate) commands: Vec<Outgoing>,
+    pub(crate) log: Vec<Seen>,
+    pub(crate) acks: Vec<Acked>,
+    pub(crate) dead: Vec<Dead>,
 }
 
 impl Broker {
     /// Takes a message in, for one of the orchestrator's queues.
-    pub(super) fn enqueue(&mut self, queue: Queue, message: RawMessage) {
+    pub(crate) fn enqueue(&mut self, queue: Queue, message: RawMessage) {
         self.waiting.entry(queue).or_default().push_back(message);
     }
 
     /// How many messages wait in a queue.
-    pub(super) fn waiting(&self, queue: Queue) -> usize {
+    pub(crate) fn waiting(&self, queue: Queue) -> usize {
         self.waiting.get(&queue).map_or(0, VecDeque::len)
     }
 
+    /// The message that waits the longest.
+    pub(crate) fn first(&self, queue: Queue) -> Option<&RawMessage> {
+        self.waiting.get(&queue)?.front()
+    }
+
     /// How many of them may be delivered now.
-    pub(super) fn deliverable(&self, queue: Queue) -> usize {
+    pub(crate) fn deliverable(&self, queue: Queue) -> usize {
         let out = self.unacked.keys().filter(|token| token.queue == queue).count();
         self.waiting(queue).min(PREFETCH.saturating_sub(out))
     }
 
     /// Delivers the message at `position`; with `twice`, a copy of it stays and comes again.
-    pub(super) fn deliver(&mut self, queue: Queue, position: usize, twice: bool) -> Option<Delivery> {
+    pub(crate) fn deliver(&mut self, queue: Queue, position: usize, twice: bool) -> Option<Delivery> {
         let waiting = self.waiting.get_mut(&queue)?;
         let message = if twice { waiting.get(position)?.clone() } else { waiting.remove(position)? };
         self.tag += 1;
@@ -53,13 +58,13 @@ impl Broker {
     }
 
     /// Whether a message can never be understood.
-    pub(super) fn is_poison(&self, queue: Queue, position: usize) -> bool {
+    pub(crate) fn is_poison(&self, queue: Queue, position: usize) -> bool {
         let message = self.waiting.get(&queue).and_then(|waiting| waiting.get(position));
         message.is_some_and(|message| understand(message.clone()).is_err())
     }
 
     /// Forgets or dead-letters what the orchestrator has settled.
-    pub(super) fn settle(&mut self, settlement: &Settlement, at: Timestamp) {
+    pub(crate) fn settle(&mut self, settlement: &Settlement, at: Timestamp) {
         let epoch = self.epoch;
         for token in settlement.reject.iter().filter(|token| token.epoch == epoch) {
             if let Some(message) = self.unacked.remove(token) {
@@ -80,7 +85,7 @@ impl Broker {
     }
 
     /// The consuming connection is gone: what was not settled waits again, where it was.
-    pub(super) fn lose_consumer(&mut self) {
+    pub(crate) fn lose_consumer(&mut self) {
         self.epoch += 1;
         for (token, message) in std::mem::take(&mut self.unacked).into_iter().rev() {
             self.waiting.entry(token.queue).or_default().push_front(message);
@@ -88,7 +93,7 @@ impl Broker {
     }
 
     /// Takes a message of the orchestrator to everyone who is bound for it.
-    pub(super) fn route(&mut self, outgoing: &Outgoing, at: Timestamp) {
+    pub(crate) fn route(&mut self, outgoing: &Outgoing, at: Timestamp) {
         self.log.push(Seen {
             message_id: outgoing.message_id.to_string(),
             exchange: outgoing.exchange.clone(),

@@ -12,10 +12,10 @@
 //!
 //! What it observed is [`Evidence`](crate::checker::Evidence), for the [checker](crate::checker) to judge.
 
-mod broker;
+pub(crate) mod broker;
 mod chance;
 mod participant;
-mod process;
+pub(crate) mod process;
 mod setting;
 mod world;
 

@@ -9,17 +9,17 @@ use crate::delivery::{Report, Settlement, Verdict};
 use crate::engine::{Engine, EngineError, Gathered};
 use crate::saga::message::Outgoing;
 use crate::saga::time::Timestamp;
-use crate::store::{Memory, Store, StoreError};
+use crate::store::{Memory, Reader, Store, StoreError};
 
 /// A process.
-pub(super) struct Process {
-    pub(super) engine: Engine,
+pub(crate) struct Process {
+    pub(crate) engine: Engine,
     store: Store,
     committing: Option<Gathered>,
     /// Messages that the broker has not confirmed.
-    pub(super) outbox: VecDeque<Outgoing>,
+    pub(crate) outbox: VecDeque<Outgoing>,
     /// What the broker said, which the engine does not know yet.
-    pub(super) reports: VecDeque<Report>,
+    pub(crate) reports: VecDeque<Report>,
 }
 
 /// Why a process cannot start or go on.
@@ -38,7 +38,7 @@ pub enum ProcessError {
 
 impl Process {
     /// Starts as `sagamq run` does; also tells how many instances it took up.
-    pub(super) fn start(memory: &Memory, definitions: &[Loaded]) -> Result<(Self, usize), ProcessError> {
+    pub(crate) fn start(memory: &Memory, definitions: &[Loaded]) -> Result<(Self, usize), ProcessError> {
         let mut store = Store::simulated(memory)?;
         let reader = store.reader();
         let (catalog, batch) = Catalog::adopt(definitions, &reader)?;
@@ -50,18 +50,23 @@ impl Process {
         Ok((process, recovered.instances))
     }
 
+    /// A reader of its store.
+    pub(crate) fn reader(&self) -> Reader {
+        self.store.reader()
+    }
+
     /// The time that its clock does not go back behind.
-    pub(super) fn latest(&self) -> Timestamp {
+    pub(crate) fn latest(&self) -> Timestamp {
         self.store.latest()
     }
 
     /// Whether a commit is under way.
-    pub(super) fn is_committing(&self) -> bool {
+    pub(crate) fn is_committing(&self) -> bool {
         self.committing.is_some()
     }
 
     /// Begins a commit of what has gathered; false if nothing has, or one is under way.
-    pub(super) fn begin_commit(&mut self) -> bool {
+    pub(crate) fn begin_commit(&mut self) -> bool {
         if self.committing.is_none() {
             self.committing = self.engine.take();
         }
@@ -70,7 +75,7 @@ impl Process {
 
     /// Ends the commit, and releases what waited for it: messages to the outbox, settlements to the
     /// caller.
-    pub(super) fn end_commit(&mut self) -> Result<Option<Settlement>, ProcessError> {
+    pub(crate) fn end_commit(&mut self) -> Result<Option<Settlement>, ProcessError> {
         let Some(mut gathered) = self.committing.take() else { return Ok(None) };
         self.store.commit(std::mem::take(&mut gathered.batch))?;
         self.engine.committed(&gathered);
@@ -79,14 +84,14 @@ impl Process {
     }
 
     /// Takes the message at `position` out of the outbox, and has the engine told what became of it.
-    pub(super) fn report(&mut self, position: usize, verdict: Verdict) {
+    pub(crate) fn report(&mut self, position: usize, verdict: Verdict) {
         if let Some(outgoing) = self.outbox.remove(position) {
             self.reports.push_back(Report { origin: outgoing.origin, verdict });
         }
     }
 
     /// Hands the next report to the engine.
-    pub(super) fn hear(&mut self, now: Timestamp) -> Result<(), ProcessError> {
+    pub(crate) fn hear(&mut self, now: Timestamp) -> Result<(), ProcessError> {
         match self.reports.pop_front() {
             Some(report) => Ok(self.engine.handle_report(report, now)?),
             None => Ok(()),
@@ -94,7 +99,7 @@ impl Process {
     }
 
     /// Lets the engine do what time demands.
-    pub(super) fn tick(&mut self, now: Timestamp) -> Result<(), ProcessError> {
+    pub(crate) fn tick(&mut self, now: Timestamp) -> Result<(), ProcessError> {
         let due = self.engine.next_due().is_some_and(|due| due <= now);
         if due && !self.engine.is_full() {
             self.engine.tick(now)?;

@@ -1,0 +1,193 @@
+//! Trials: what a definition does on every path, and in a team's own cases, before any service exists.
+//!
+//! The real engine runs over the real store on a simulated disk, in virtual time, with a broker in memory
+//! and participants that do what a script says. Nothing is left to chance: the same files are the same
+//! outcome.
+//!
+//! | file | what |
+//! |---|---|
+//! | `path` | what goes wrong, as values |
+//! | `explore` | every path of a definition, played and checked |
+//! | `scenario`, `form` | a team's own cases, as they are written |
+//! | `rehearsal`, `comparison` | a case, played and held against what it expects |
+//! | `sample`, `draft`, `question` | events and replies of the shape that the expressions ask for |
+//! | `callee` | the instances that a saga calls |
+//! | `script` | what becomes of each attempt of each command |
+//! | `stage`, `ledger` | one instance from its start to its end, and what participants keep of it |
+//! | `time_line` | what happened, moment by moment |
+
+use std::time::{Duration, Instant};
+
+use crate::definitions::Loaded;
+use crate::saga::id::Phase;
+use crate::saga::problem::Problem;
+use crate::simulate::ProcessError;
+
+mod callee;
+mod comparison;
+mod draft;
+mod explore;
+mod form;
+mod ledger;
+mod path;
+mod question;
+mod rehearsal;
+mod sample;
+mod scenario;
+mod script;
+mod stage;
+mod time_line;
+
+pub use comparison::Difference;
+pub use explore::{Explored, Told, Walked};
+pub use path::{Fault, Path, Target, targets};
+pub use rehearsal::Rehearsed;
+pub use scenario::ScenarioFile;
+pub use time_line::{Happened, Moment, TimeLine};
+
+use draft::Given;
+use sample::Sample;
+
+/// What is to be tried.
+#[derive(Clone, Copy, Debug)]
+pub struct Selection<'a> {
+    /// Every path of every definition.
+    pub paths: bool,
+    /// Also those on which two things go wrong.
+    pub pairs: bool,
+    /// Only paths and scenarios with this in their name.
+    pub filter: Option<&'a str>,
+    /// Also what happened on paths on which all held.
+    pub time_lines: bool,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The definitions, each with its paths.
+    pub definitions: Vec<Tried>,
+    /// The scenarios.
+    pub scenarios: Vec<Rehearsed>,
+    /// How long all paths took.
+    pub took: Duration,
+}
+
+/// A definition whose paths were played.
+#[derive(Debug)]
+pub struct Tried {
+    /// The definition.
+    pub loaded: Loaded,
+    /// The file that its start event is from, where it is not made up.
+    pub start: Option<String>,
+    /// What could not be made up.
+    pub gaps: Vec<String>,
+    /// What came of its paths.
+    pub explored: Explored,
+    /// Whether all of them were played.
+    pub is_whole: bool,
+}
+
+impl Tried {
+    /// Steps whose compensation was sent on no path, where all were played.
+    pub fn never_undone(&self) -> Vec<&str> {
+        self.never(Phase::Compensation)
+    }
+
+    /// Steps that were begun on no path, where all were played.
+    pub fn never_begun(&self) -> Vec<&str> {
+        self.never(Phase::Action)
+    }
+
+    fn never(&self, phase: Phase) -> Vec<&str> {
+        let plan = &self.loaded.plan;
+        let mut never = targets(plan);
+        let is_never = |target: &Target| target.phase == phase && !self.explored.reached.contains(target);
+        never.retain(|target| self.is_whole && is_never(target));
+        never.into_iter().map(|target| plan.steps[target.step].name.as_str()).collect()
+    }
+}
+
+impl Outcome {
+    /// Whether everything held.
+    pub fn passed(&self) -> bool {
+        self.definitions.iter().all(|tried| tried.explored.failed == 0)
+            && self.scenarios.iter().all(Rehearsed::passed)
+    }
+
+    /// How many paths were played.
+    pub fn paths(&self) -> usize {
+        self.definitions.iter().map(|tried| tried.explored.paths()).sum()
+    }
+}
+
+/// What is wrong with scenario files, over these definitions.
+pub fn problems(loaded: &[Loaded], files: &[ScenarioFile]) -> Vec<Problem> {
+    let of = |file: &ScenarioFile| match definition(loaded, file) {
+        Some(Loaded { plan, .. }) if plan.start.is_none() => vec![file.unstarted_saga()],
+        Some(loaded) => file.problems(&loaded.plan),
+        None => vec![file.unknown_saga(loaded.iter().map(|loaded| loaded.plan.saga.as_str()))],
+    };
+    files.iter().flat_map(of).collect()
+}
+
+/// Plays paths and scenarios. Of a file with [`problems`], what has none.
+///
+/// # Errors
+/// The engine or the store cannot go on: a bug.
+pub fn run(
+    loaded: &[Loaded],
+    files: &[ScenarioFile],
+    selection: Selection<'_>,
+) -> Result<Outcome, ProcessError> {
+    let begun = Instant::now();
+    let mut definitions = Vec::new();
+    for one in loaded.iter().filter(|_| selection.paths) {
+        definitions.push(tried(one, loaded, files, selection)?);
+    }
+    let took = begun.elapsed();
+    let mut scenarios = Vec::new();
+    for file in files {
+        let Some(one) = definition(loaded, file) else { continue };
+        let others = callee::callables(&one.plan, loaded);
+        for scenario in &file.scenarios.scenarios {
+            if selection.filter.is_none_or(|filter| scenario.scenario.contains(filter)) {
+                scenarios.push(rehearsal::rehearse(one, &others, file, scenario)?);
+            }
+        }
+    }
+    Ok(Outcome { definitions, scenarios, took })
+}
+
+fn tried(
+    loaded: &Loaded,
+    all: &[Loaded],
+    files: &[ScenarioFile],
+    selection: Selection<'_>,
+) -> Result<Tried, ProcessError> {
+    let plan = &loaded.plan;
+    let file = files.iter().find(|file| file.is_about(plan));
+    let given = file.map_or_else(Given::default, |file| rehearsal::given(plan, file));
+    let start = file.filter(|_| !given.start.data.is_null()).map(|file| file.file.clone());
+    let others = callee::callables(plan, all);
+    let sample = Sample::new(plan, &given, &others);
+    // What only others call is played where they call it.
+    let is_played = plan.start.is_some();
+    let explored = match is_played {
+        true => explore::explore(loaded, &others, &sample, selection)?,
+        false => Explored::default(),
+    };
+    let gaps = if is_played { sample.gaps } else { Vec::new() };
+    Ok(Tried {
+        loaded: loaded.clone(),
+        start,
+        gaps,
+        explored,
+        is_whole: is_played && selection.filter.is_none(),
+    })
+}
+
+/// The definition that a file is about: of the version that it says, else of the highest.
+fn definition<'a>(loaded: &'a [Loaded], file: &ScenarioFile) -> Option<&'a Loaded> {
+    let about = loaded.iter().filter(|loaded| file.is_about(&loaded.plan));
+    about.max_by_key(|loaded| loaded.plan.version)
+}

@@ -1,0 +1,392 @@
+//! Exploring: every path of a definition, each played and checked.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use super::Selection;
+use super::callee::{Callee, callees};
+use super::path::{Fault, Path, Target, targets};
+use super::sample::Sample;
+use super::script::{Act, Crash, Cue, Script, USUAL, When};
+use super::stage::{self, BEGIN, Opening, Played};
+use super::time_line::TimeLine;
+use serde::Serialize;
+
+use crate::checker::evidence::Placing;
+use crate::checker::{Invariant, check};
+use crate::definitions::Loaded;
+use crate::saga::compile;
+use crate::saga::expression::Expression;
+use crate::saga::fact::{Fact, Failure};
+use crate::saga::id::Phase;
+use crate::saga::instance::{Instance, Status};
+use crate::saga::plan::{OutcomeKind, Plan, Work};
+use crate::simulate::ProcessError;
+
+/// Attempts that a command has on a path, where it has more: what the fourth could bring about, the third
+/// does.
+const MAX_ATTEMPTS: u32 = 3;
+/// Failing paths that are kept with their time lines.
+const MAX_FAILURES: usize = 10;
+
+/// What came of all paths of a definition.
+#[derive(Debug, Default)]
+pub struct Explored {
+    /// The paths with one fault.
+    pub alone: Vec<Walked>,
+    /// How those with two ended, by one of the two commands: each path counts for both.
+    pub in_pairs: HashMap<(Target, Status), usize>,
+    /// How many paths with two faults there were.
+    pub pairs: usize,
+    /// How all paths ended.
+    pub ends: HashMap<Status, usize>,
+    /// Commands that were sent on some path.
+    pub reached: HashSet<Target>,
+    /// What cannot be evaluated on some path: what it is, the first path, and on how many.
+    pub obstacles: Vec<(String, String, usize)>,
+    /// The first paths on which something did not hold.
+    pub failures: Vec<Told>,
+    /// On how many paths something did not hold.
+    pub failed: usize,
+    /// Every path with its time line, where that was asked for.
+    pub told: Vec<Told>,
+}
+
+/// A path that was played.
+#[derive(Clone, Debug)]
+pub struct Walked {
+    /// What went wrong on it.
+    pub path: Path,
+    /// How it ended.
+    pub end: Status,
+    /// Whether the command that is looked at was sent.
+    pub reached: bool,
+}
+
+/// A path with all that happened on it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Told {
+    /// Its name.
+    pub path: String,
+    /// How it ended.
+    pub end: Status,
+    /// What did not hold.
+    pub wrong: Vec<String>,
+    /// What happened.
+    pub time_line: TimeLine,
+}
+
+impl Explored {
+    /// How many paths were played.
+    pub fn paths(&self) -> usize {
+        self.alone.len() + self.pairs
+    }
+
+    fn add(&mut self, other: Self) {
+        let Self { alone, in_pairs, pairs, ends, reached, obstacles, failures, failed, told } = other;
+        self.alone.extend(alone);
+        self.pairs += pairs;
+        self.failed += failed;
+        self.told.extend(told);
+        self.failures.extend(failures);
+        self.failures.truncate(MAX_FAILURES);
+        in_pairs.into_iter().for_each(|(key, count)| *self.in_pairs.entry(key).or_default() += count);
+        ends.into_iter().for_each(|(key, count)| *self.ends.entry(key).or_default() += count);
+        self.reached.extend(reached);
+        obstacles.into_iter().for_each(|(what, path, count)| self.add_obstacle(what, path, count));
+    }
+
+    fn add_obstacle(&mut self, what: String, path: String, count: usize) {
+        match self.obstacles.iter_mut().find(|(known, ..)| *known == what) {
+            Some((.., known)) => *known += count,
+            None => self.obstacles.push((what, path, count)),
+        }
+    }
+}
+
+/// Plays the paths that are selected, on all processors.
+///
+/// # Errors
+/// The engine or the store cannot go on: a bug.
+pub(super) fn explore(
+    loaded: &Loaded,
+    others: &[Loaded],
+    sample: &Sample,
+    selection: Selection<'_>,
+) -> Result<Explored, ProcessError> {
+    let callees = callees(&loaded.plan, sample, others);
+    let explorer = Explorer { loaded, others, callees, sample, selection, variants: Mutex::default() };
+    let plan = &loaded.plan;
+    let targets = targets(plan);
+    let firsts: Vec<_> = (0..targets.len())
+        .flat_map(|index| explorer.faults(targets[index]).map(move |fault| (index, fault)))
+        .collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut parts = Vec::new();
+        while let Some((index, fault)) = firsts.get(next.fetch_add(1, Ordering::Relaxed)) {
+            parts.push((*index, *fault, explorer.group(&targets[*index..], *fault)?));
+        }
+        Ok::<_, ProcessError>(parts)
+    };
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    let parts: Result<Vec<_>, _> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().map(|worker| worker.join().expect("no play panics")).collect()
+    });
+    let mut parts: Vec<_> = parts?.into_iter().flatten().collect();
+    // However the work was shared, the outcome is the same.
+    parts.sort_by_key(|(index, fault, _)| (*index, *fault));
+    let mut explored = Explored::default();
+    parts.into_iter().for_each(|(_, _, part)| explored.add(part));
+    Ok(explored)
+}
+
+struct Explorer<'a> {
+    loaded: &'a Loaded,
+    others: &'a [Loaded],
+    callees: Vec<Callee>,
+    sample: &'a Sample,
+    selection: Selection<'a>,
+    /// The definition with these steps skipped.
+    variants: Mutex<HashMap<Vec<usize>, Loaded>>,
+}
+
+impl Explorer<'_> {
+    fn plan(&self) -> &Plan {
+        &self.loaded.plan
+    }
+
+    /// What can befall a command.
+    fn faults(&self, target: Target) -> impl Iterator<Item = Fault> {
+        let can_be_cancelled = self.sample.cancel.is_some();
+        Fault::ALL.into_iter().filter(move |fault| {
+            fault.is_possible(self.plan(), target) && (*fault != Fault::Cancelled || can_be_cancelled)
+        })
+    }
+
+    /// Plays the path on which a fault befalls the first of these commands, and those on which another
+    /// one befalls a later one too.
+    fn group(&self, targets: &[Target], fault: Fault) -> Result<Explored, ProcessError> {
+        let mut explored = Explored::default();
+        let Some((first, others)) = targets.split_first() else { return Ok(explored) };
+        let alone = Path::new(self.plan(), vec![(*first, fault)]);
+        let sent = self.walk(&mut explored, alone.clone())?;
+        if fault == Fault::Success || !self.selection.pairs {
+            return Ok(explored);
+        }
+        for other in others {
+            let goes_on = sent.contains(other);
+            let with = |second| match goes_on {
+                true => alone.and(*other, second),
+                false => Path::new(self.plan(), vec![(*first, fault), (*other, second)]),
+            };
+            let sent = match goes_on {
+                true => sent.clone(),
+                false => self.play(&with(Fault::Success), false)?.reached,
+            };
+            // Where one of the commands is not even sent, nothing can befall it.
+            let are_sent = (fault == Fault::Skipped || sent.contains(first)) && sent.contains(other);
+            for second in self.faults(*other).skip(1).filter(|_| are_sent) {
+                self.walk(&mut explored, with(second))?;
+            }
+        }
+        Ok(explored)
+    }
+
+    /// Plays a path, adds what came of it, and tells which commands were sent.
+    fn walk(&self, explored: &mut Explored, path: Path) -> Result<HashSet<Target>, ProcessError> {
+        let name = || path.name(self.plan());
+        if self.selection.filter.is_some_and(|filter| !name().contains(filter)) {
+            return Ok(targets(self.plan()).into_iter().collect());
+        }
+        let played = self.play(&path, false)?;
+        let end = played.ended.as_ref().map_or(Status::Running, |instance| instance.status);
+        let wrong = wrong(&played);
+        let tell = |wrong| {
+            let time_line = self.play(&path, true)?.time_line;
+            Ok::<_, ProcessError>(Told { path: name(), end, wrong, time_line })
+        };
+        if !wrong.is_empty() {
+            explored.failed += 1;
+            if explored.failures.len() < MAX_FAILURES {
+                explored.failures.push(tell(wrong)?);
+            }
+        } else if self.selection.time_lines {
+            explored.told.push(tell(wrong)?);
+        }
+        for what in obstacles(&played) {
+            explored.add_obstacle(what, name(), 1);
+        }
+        *explored.ends.entry(end).or_default() += 1;
+        explored.reached.extend(&played.reached);
+        if let [(target, _)] = path.faults[..] {
+            let reached = played.reached.contains(&target);
+            explored.alone.push(Walked { path, end, reached });
+        } else {
+            explored.pairs += 1;
+            for (target, _) in path.faults {
+                *explored.in_pairs.entry((target, end)).or_default() += 1;
+            }
+        }
+        Ok(played.reached)
+    }
+
+    fn play(&self, path: &Path, told: bool) -> Result<Played, ProcessError> {
+        let variant = self.variant(path.skipped());
+        let Sample { business_key, start, .. } = self.sample;
+        stage::play(
+            Opening { loaded: &variant, others: self.others, business_key, event: start },
+            &self.script(path),
+            told,
+        )
+    }
+
+    /// The definition with these steps skipped and no other one.
+    fn variant(&self, skipped: Vec<usize>) -> Loaded {
+        let mut variants = self.variants.lock().unwrap_or_else(PoisonError::into_inner);
+        let make = |skipped: &Vec<usize>| {
+            let Loaded { file, source, .. } = self.loaded;
+            let mut plan = compile::reload(file, source).expect("it was compiled before");
+            for (index, step) in plan.steps.iter_mut().enumerate() {
+                let runs = !skipped.contains(&index);
+                step.when = step.when.as_ref().map(|_| Expression::literal(runs.into()));
+            }
+            few_attempts(&mut plan);
+            Loaded { plan: Arc::new(plan), ..self.loaded.clone() }
+        };
+        variants.entry(skipped).or_insert_with_key(make).clone()
+    }
+
+    /// What everybody does on a path.
+    fn script(&self, path: &Path) -> Script {
+        let acts =
+            targets(self.plan()).into_iter().map(|target| (target, self.acts(target, path.fault(target))));
+        let faults = path.faults.iter().chain(&path.way_back);
+        let cues = faults.filter_map(|(target, fault)| self.cue(*target, *fault));
+        let is_refused = |callee: &Callee| {
+            path.fault(Target { step: callee.step, phase: Phase::Action }) == Fault::Failure
+        };
+        let called = self.callees.iter().map(|callee| callee.acts(is_refused(callee)));
+        Script { acts: acts.collect(), called: called.collect(), cues: cues.collect() }
+    }
+
+    fn acts(&self, target: Target, fault: Fault) -> Vec<Act> {
+        let answer = |kind| self.sample.answer(target, kind);
+        let step = &self.plan().steps[target.step];
+        let deadline = BEGIN + self.plan().deadline.map_or(Duration::ZERO, |deadline| deadline.after);
+        let usual = self.sample.usual(self.plan(), target);
+        let (silent, refused, timeout) = match (step.call(target.phase), &step.work) {
+            (Some(call), _) => (Act::silent(), Act::refused(&answer(OutcomeKind::Failure)), call.timeout),
+            (None, Work::Wait(wait)) => {
+                (Act::default(), Act::answered(&answer(OutcomeKind::Failure)), wait.timeout)
+            }
+            _ => (Act::default(), Act::default(), Duration::ZERO),
+        };
+        let at = |whens: &[When]| {
+            let answers =
+                usual.answers.iter().flat_map(|(_, answer)| whens.iter().map(|when| (*when, answer.clone())));
+            Act { answers: answers.collect(), ..usual.clone() }
+        };
+        let busy = || Act::answered(&answer(OutcomeKind::Retry));
+        match fault {
+            Fault::Success | Fault::Skipped | Fault::Cancelled => vec![usual],
+            Fault::Failure => vec![refused],
+            Fault::Timeout => vec![silent, usual],
+            Fault::Silence => vec![silent],
+            Fault::Transient => vec![busy(), usual],
+            Fault::UsedUp => vec![busy()],
+            Fault::Duplicate => vec![at(&[When::After(USUAL), When::After(USUAL * 2)])],
+            Fault::Late => vec![at(&[When::After(timeout + Duration::from_millis(1))]), usual],
+            // What is awaited comes as a cue.
+            Fault::Early if step.call(target.phase).is_none() => vec![Act::default()],
+            Fault::Early => vec![Act { confirmed: When::After(USUAL * 2), ..usual }],
+            Fault::Unroutable => vec![Act { unroutable: true, ..Act::default() }],
+            Fault::CrashBefore => vec![Act { crash: Some(Crash::Before), ..usual }],
+            Fault::CrashAfter => vec![Act { crash: Some(Crash::After), ..usual }],
+            // The broker confirms it only then, so no timeout runs before.
+            Fault::Deadline => {
+                vec![Act { confirmed: When::At(deadline + USUAL), ..at(&[When::At(deadline + USUAL * 2)]) }]
+            }
+        }
+    }
+
+    /// The event that comes in besides answers, for a fault.
+    fn cue(&self, target: Target, fault: Fault) -> Option<Cue> {
+        let (saga, business_key) = (self.plan().saga.clone(), self.sample.business_key.clone());
+        match fault {
+            Fault::Cancelled => {
+                let what = Some(Placing::Cancel { saga, business_key });
+                Some(Cue { on: Some(target), after: USUAL / 2, what, event: self.sample.cancel.clone()? })
+            }
+            Fault::Early if self.plan().steps[target.step].call(target.phase).is_none() => {
+                let what = Some(Placing::Answer { saga, business_key });
+                let event = self.sample.answer(target, OutcomeKind::Success).message;
+                Some(Cue { on: None, after: Duration::from_millis(1), what, event })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Bounds the attempts of every command.
+fn few_attempts(plan: &mut Plan) {
+    for step in &mut plan.steps {
+        let command = match &mut step.work {
+            Work::Command(call) => Some(call),
+            _ => None,
+        };
+        for call in [command, step.compensation.as_mut()].into_iter().flatten() {
+            call.retry.attempts = call.retry.attempts.map(|attempts| attempts.min(MAX_ATTEMPTS));
+        }
+    }
+}
+
+/// Everything that does not hold of a play.
+pub(super) fn wrong(played: &Played) -> Vec<String> {
+    let of = |invariant: Invariant, what: &str| format!("{invariant}, {}: {what}", invariant.text());
+    // When everything that came in comes once more, it may go on again.
+    let is_under_way =
+        |instance: &&Instance| matches!(instance.status, Status::Running | Status::Compensating);
+    let hangs = played.ended.iter().filter(is_under_way);
+    let hangs = hangs.map(|instance| of(Invariant::I2, &format!("it is still {}", instance.status)));
+    let letters = played.evidence.letters.iter();
+    let dead =
+        letters.map(|letter| format!("a message of {} was dead-lettered: {}", letter.queue, letter.reason));
+    let violations = check(&played.evidence).violations.into_iter();
+    hangs.chain(dead).chain(violations.map(|violation| of(violation.invariant, &violation.what))).collect()
+}
+
+/// Expressions that could not be evaluated.
+pub(super) fn obstacles(played: &Played) -> Vec<String> {
+    let Some(instance) = &played.ended else { return Vec::new() };
+    let facts = played
+        .evidence
+        .instances
+        .iter()
+        .flat_map(|observed| &observed.history)
+        .flat_map(|entry| &entry.facts);
+    let obstacle = |fact: &Fact| match fact {
+        Fact::NotSent { step, phase, error } => Some(of_step(instance, *step, *phase, error)),
+        Fact::GivenUp { step, error } if error.code == "BAD_OUTPUT" => {
+            Some(of_step(instance, *step, Phase::Action, error))
+        }
+        Fact::NoticeDropped { notice, reason } => {
+            let status = instance.notices.get(*notice).map_or("an end", |notice| notice.status.as_str());
+            Some(format!("the event that tells of {status} cannot be made: {reason}"))
+        }
+        _ => None,
+    };
+    let mut found: Vec<_> = facts.filter_map(|recorded| obstacle(&recorded.fact)).collect();
+    found.dedup();
+    found
+}
+
+fn of_step(instance: &Instance, step: usize, phase: Phase, error: &Failure) -> String {
+    let name = instance.steps.get(step).map_or("?", |state| &state.name);
+    let undo = if phase == Phase::Compensation { "undo " } else { "" };
+    format!("{undo}{name}: {}", error.message)
+}

@@ -1,0 +1,303 @@
+//! Paths: what goes wrong on the way of one instance, as values that can be counted and printed.
+
+use crate::saga::id::Phase;
+use crate::saga::plan::{AtDeadline, Kind, OnTimeout, OutcomeKind, Plan, Work};
+
+/// What may go wrong: doing a step, or undoing it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// Index of the step.
+    pub step: usize,
+    /// Doing or undoing.
+    pub phase: Phase,
+}
+
+/// What befalls a step or a compensation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Fault {
+    /// Nothing goes wrong.
+    Success,
+    /// The step's `when` is false.
+    Skipped,
+    /// The first attempt is done and not answered; an awaited event does not come.
+    Timeout,
+    /// The first attempt is answered, or the awaited event comes, after the timeout.
+    Late,
+    /// The first attempt is answered with `retry`.
+    Transient,
+    /// The answer comes twice.
+    Duplicate,
+    /// The answer comes before the broker's confirm, the awaited event before the step has its turn.
+    Early,
+    /// The power fails before the answer is committed.
+    CrashBefore,
+    /// The power fails when the answer is committed, and neither acked nor followed by anything; where there is
+    /// no answer, when the step has begun.
+    CrashAfter,
+    /// The participant refuses; a saga that is called is compensated.
+    Failure,
+    /// Every attempt is done and none is answered.
+    Silence,
+    /// Every attempt is answered with `retry`.
+    UsedUp,
+    /// No queue is bound.
+    Unroutable,
+    /// The instance is cancelled meanwhile.
+    Cancelled,
+    /// The deadline passes meanwhile.
+    Deadline,
+}
+
+/// What goes wrong on the way of one instance. Whatever is not named goes well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Path {
+    /// What is looked at: one fault, or two.
+    pub faults: Vec<(Target, Fault)>,
+    /// What has the instance turn back, so that a compensation is reached.
+    pub way_back: Option<(Target, Fault)>,
+}
+
+impl Fault {
+    /// All of them, in the order in which they are told.
+    pub const ALL: [Self; 15] = [
+        Self::Success,
+        Self::Skipped,
+        Self::Timeout,
+        Self::Late,
+        Self::Transient,
+        Self::Duplicate,
+        Self::Early,
+        Self::CrashBefore,
+        Self::CrashAfter,
+        Self::Failure,
+        Self::Silence,
+        Self::UsedUp,
+        Self::Unroutable,
+        Self::Cancelled,
+        Self::Deadline,
+    ];
+
+    /// Its name in tables and in the names of paths.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Fault::Success => "success",
+            Fault::Skipped => "skipped",
+            Fault::Failure => "failure",
+            Fault::Timeout => "timeout",
+            Fault::Silence => "silence",
+            Fault::Transient => "transient",
+            Fault::UsedUp => "retries used up",
+            Fault::Duplicate => "duplicate reply",
+            Fault::Late => "late reply",
+            Fault::Early => "early reply",
+            Fault::Unroutable => "unroutable",
+            Fault::CrashBefore => "crash before commit",
+            Fault::CrashAfter => "crash after commit",
+            Fault::Cancelled => "cancelled",
+            Fault::Deadline => "deadline",
+        }
+    }
+
+    /// Whether it can befall a step or a compensation of this plan. What is tried without end never comes to
+    /// its last attempt, and what nobody answers has no answer.
+    pub fn is_possible(self, plan: &Plan, target: Target) -> bool {
+        let Some(step) = plan.steps.get(target.step) else { return false };
+        match self {
+            Fault::Success => true,
+            Fault::Skipped => target.phase == Phase::Action && step.when.is_some(),
+            Fault::Cancelled => plan.cancel.is_some(),
+            _ => match step.call(target.phase) {
+                Some(call) => match self {
+                    Fault::Silence | Fault::UsedUp | Fault::Unroutable => call.retry.attempts.is_some(),
+                    Fault::Deadline => plan.deadline.is_some(),
+                    _ => true,
+                },
+                None => self.is_possible_for(&step.work),
+            },
+        }
+    }
+
+    /// The same of what is no command.
+    fn is_possible_for(self, work: &Work) -> bool {
+        match work {
+            Work::Command(_) => true,
+            Work::Wait(wait) => match self {
+                Fault::Failure => wait.events.iter().any(|event| event.outcome == OutcomeKind::Failure),
+                _ => matches!(
+                    self,
+                    Fault::Timeout
+                        | Fault::Late
+                        | Fault::Duplicate
+                        | Fault::Early
+                        | Fault::CrashBefore
+                        | Fault::CrashAfter
+                ),
+            },
+            Work::Delay(_) => self == Fault::CrashAfter,
+            Work::Saga(_) => matches!(self, Fault::CrashAfter | Fault::Failure),
+            Work::Each(_) => self == Fault::CrashAfter,
+            Work::Emit(_) => matches!(self, Fault::CrashAfter | Fault::Unroutable),
+        }
+    }
+}
+
+/// Every step and every compensation of a plan, in the order in which they come: steps forward,
+/// compensations backward.
+pub fn targets(plan: &Plan) -> Vec<Target> {
+    let all = |phase| (0..plan.steps.len()).map(move |step| Target { step, phase });
+    let back = all(Phase::Compensation).filter(|of| plan.steps[of.step].compensation.is_some()).rev();
+    all(Phase::Action).chain(back).collect()
+}
+
+impl Path {
+    /// The path on which these faults happen, with what it takes to get to a compensation among them:
+    /// a later step fails, the pivot where there is one; else the step itself is silent, or the instance
+    /// is cancelled or late.
+    pub fn new(plan: &Plan, faults: Vec<(Target, Fault)>) -> Self {
+        let is_free = |target: &Target| !faults.iter().any(|(other, _)| other == target);
+        let undone = || faults.iter().filter_map(|(of, _)| of.step_undone());
+        let way_back = undone().next().and_then(|first| {
+            let above: Vec<_> = undone().map(|step| above(plan, step)).collect();
+            // One that stands on both, if there is one; else the second is not always reached.
+            let later = (0..plan.steps.len())
+                .filter(|step| above[0][*step] && is_free(&action(*step)))
+                .filter_map(|step| Some((step, refusal(plan, step)?)))
+                .max_by_key(|(step, _)| above.iter().filter(|above| above[*step]).count());
+            let of_itself = || turning_back(plan, first).filter(|(target, _)| is_free(target));
+            later.map(|(step, fault)| (action(step), fault)).or_else(of_itself)
+        });
+        Self { faults, way_back }
+    }
+
+    /// The same path with another fault, which goes before what has the instance turn back.
+    pub fn and(&self, target: Target, fault: Fault) -> Self {
+        let mut path = self.clone();
+        path.faults.push((target, fault));
+        path.way_back = path.way_back.filter(|(other, _)| *other != target);
+        path
+    }
+
+    /// What becomes of a command on this path.
+    pub fn fault(&self, target: Target) -> Fault {
+        let known = self.faults.iter().chain(&self.way_back).find(|(other, _)| *other == target);
+        known.map_or(Fault::Success, |(_, fault)| *fault)
+    }
+
+    /// The steps whose `when` is false.
+    pub fn skipped(&self) -> Vec<usize> {
+        let skipped = self.faults.iter().filter(|(_, fault)| *fault == Fault::Skipped);
+        skipped.map(|(target, _)| target.step).collect()
+    }
+
+    /// Its name, such as `undo reserve_stock: timeout (after ship: failure)`.
+    pub fn name(&self, plan: &Plan) -> String {
+        let part = |(target, fault): &(Target, Fault)| format!("{}: {}", target.name(plan), fault.as_str());
+        let faults: Vec<_> = self.faults.iter().map(part).collect();
+        let after = self.way_back.as_ref().map(|way_back| format!(" (after {})", part(way_back)));
+        faults.join(" + ") + &after.unwrap_or_default()
+    }
+}
+
+impl Target {
+    /// The step that it undoes, if it undoes one.
+    fn step_undone(self) -> Option<usize> {
+        (self.phase == Phase::Compensation).then_some(self.step)
+    }
+
+    /// Its name, such as `ship` or `undo reserve_stock`.
+    pub fn name(self, plan: &Plan) -> String {
+        let name = plan.steps.get(self.step).map_or("?", |step| &step.name);
+        match self.phase {
+            Phase::Action => name.to_owned(),
+            Phase::Compensation => format!("undo {name}"),
+        }
+    }
+}
+
+fn action(step: usize) -> Target {
+    Target { step, phase: Phase::Action }
+}
+
+/// What has a step fail for good, with nothing to undo of itself, so that the instance turns back.
+fn refusal(plan: &Plan, step: usize) -> Option<Fault> {
+    let of = &plan.steps[step];
+    let turns_back = |fault: &Fault| match (fault, &of.work) {
+        (Fault::Timeout, Work::Wait(_)) => of.on_timeout == OnTimeout::Compensate,
+        (Fault::Timeout, _) => false,
+        _ => true,
+    };
+    let faults = [Fault::Failure, Fault::Timeout].into_iter().filter(|_| of.kind != Kind::Retriable);
+    faults.filter(turns_back).find(|fault| fault.is_possible(plan, action(step)))
+}
+
+/// What has an instance undo a step that no other one stands on.
+fn turning_back(plan: &Plan, step: usize) -> Option<(Target, Fault)> {
+    let late = plan.deadline.is_some_and(|deadline| deadline.then == AtDeadline::Compensate);
+    let ways = [
+        (Fault::Silence, plan.steps[step].on_timeout != OnTimeout::Park),
+        (Fault::UsedUp, true),
+        (Fault::Cancelled, true),
+        (Fault::Deadline, late),
+    ];
+    let target = action(step);
+    let found = ways.into_iter().find(|(fault, undoes)| *undoes && fault.is_possible(plan, target));
+    found.map(|(fault, _)| (target, fault))
+}
+
+/// Which steps require this one, by way of others or not.
+fn above(plan: &Plan, step: usize) -> Vec<bool> {
+    let mut above = vec![false; plan.steps.len()];
+    for (index, later) in plan.steps.iter().enumerate() {
+        above[index] = later.requires.iter().any(|earlier| *earlier == step || above[*earlier]);
+    }
+    above
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::saga::compile;
+
+    fn trip() -> Plan {
+        compile::load("trip.yaml", include_str!("../../sagas/trip.yaml")).unwrap()
+    }
+
+    fn undo(step: usize) -> Target {
+        Target { step, phase: Phase::Compensation }
+    }
+
+    #[test]
+    fn commands_come_forward_and_then_backward() {
+        let plan = trip();
+        let names: Vec<_> = targets(&plan).into_iter().map(|target| target.name(&plan)).collect();
+        assert_eq!(names.len(), 10);
+        assert_eq!((names[0].as_str(), names[5].as_str()), ("book_hotel", "confirm"));
+        assert_eq!((names[6].as_str(), names[9].as_str()), ("undo insure_car", "undo book_hotel"));
+    }
+
+    #[test]
+    fn a_compensation_is_reached_by_the_last_step_that_can_fail_after_it() {
+        let plan = trip();
+        let name = |faults| Path::new(&plan, faults).name(&plan);
+        assert_eq!(name(vec![(undo(2), Fault::Timeout)]), "undo book_car: timeout (after charge: failure)");
+        // With the pivot late, the step after it in its own branch fails.
+        let charge = action(4);
+        assert_eq!(
+            name(vec![(charge, Fault::Late), (undo(2), Fault::Success)]),
+            "charge: late reply + undo book_car: success (after insure_car: failure)"
+        );
+        assert_eq!(
+            name(vec![(charge, Fault::Late), (undo(0), Fault::Success)]),
+            "charge: late reply + undo book_hotel: success (after book_hotel: silence)"
+        );
+    }
+
+    #[test]
+    fn what_is_tried_without_end_has_no_last_attempt() {
+        let plan = trip();
+        assert!(!Fault::UsedUp.is_possible(&plan, action(5)));
+        assert!(Fault::Timeout.is_possible(&plan, action(5)));
+        assert!(Fault::Skipped.is_possible(&plan, action(2)));
+        assert!(!Fault::Skipped.is_possible(&plan, undo(2)));
+    }
+}

@@ -1,0 +1,47 @@
+//! Steps that are answered by no participant: they wait for an event, for a time, or for a saga that they
+//! called.
+
+use super::{Asked, Stage};
+use crate::saga::id::Phase;
+use crate::saga::instance::{Instance, StepState, StepStatus};
+use crate::saga::plan::{Plan, Work};
+use crate::simulate::ProcessError;
+use crate::trial::path::Target;
+use crate::trial::script;
+
+impl Stage<'_> {
+    /// Has that come for which steps have begun to wait.
+    pub(super) fn begin_waiting(&mut self) -> Result<(), ProcessError> {
+        let script = self.script;
+        let all = [(&self.id, &script.acts)].into_iter().map(|(id, acts)| (*id, acts));
+        let all: Vec<_> = all.chain(script.called.iter().map(|(id, acts)| (*id, acts))).collect();
+        for (id, acts) in all {
+            let waiting = self.process.engine.loaded(id).map(|(instance, plan)| begun(plan, instance));
+            for target in waiting.unwrap_or_default() {
+                if !self.waited.insert((id, target)) {
+                    continue;
+                }
+                if id == self.id {
+                    self.reached.insert(target);
+                    self.cue(Some(target));
+                }
+                let Some(act) = script::act(acts, target, 1) else { continue };
+                self.answer(act, Asked::Wait(id));
+                if act.answers.is_empty() && act.crash.is_some() {
+                    return self.die();
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The steps of an instance that have begun and are answered by no participant.
+pub(super) fn begun(plan: &Plan, instance: &Instance) -> Vec<Target> {
+    let steps = plan.steps.iter().zip(&instance.steps).enumerate();
+    let waits =
+        steps.filter(|(_, (step, _))| matches!(step.work, Work::Wait(_) | Work::Delay(_) | Work::Saga(_)));
+    let is_begun = |state: &StepState| !matches!(state.status, StepStatus::Pending | StepStatus::Skipped);
+    let begun = waits.filter(|(_, (_, state))| is_begun(state));
+    begun.map(|(step, _)| Target { step, phase: Phase::Action }).collect()
+}

@@ -1,0 +1,252 @@
+//! `sagamq test`, as its users have it: the sagas of this project are green, and what is wrong with a
+//! definition or differs from a scenario is told.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::fs;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+const ORDER: &str = include_str!("../sagas/order.yaml");
+const ORDER_TEST: &str = include_str!("../sagas/order.test.yaml");
+
+/// Runs `sagamq test` and returns its exit code and what it printed.
+fn test(arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sagamq"));
+    let Output { status, stdout, stderr } = command.arg("test").args(arguments).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&stderr), "");
+    (status.code(), String::from_utf8(stdout).unwrap())
+}
+
+fn json(arguments: &[&str]) -> (Option<i32>, Value) {
+    let (code, text) = test(&[arguments, &["--json"]].concat());
+    (code, serde_json::from_str(&text).unwrap())
+}
+
+/// A folder with these files.
+fn folder(files: &[(&str, &str)]) -> (TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    files.iter().for_each(|(name, text)| fs::write(folder.path().join(name), text).unwrap());
+    let path = folder.path().to_str().unwrap().to_owned();
+    (folder, path)
+}
+
+#[test]
+fn every_path_and_every_scenario_of_the_sagas_holds() {
+    let (code, outcome) = json(&["sagas"]);
+    assert_eq!((code, &outcome["passed"]), (Some(0), &Value::Bool(true)), "{outcome:#}");
+    let definitions = outcome["definitions"].as_array().unwrap();
+    for definition in definitions.iter().filter(|definition| definition["saga"] != "bulk_order") {
+        let name = &definition["saga"];
+        // Each starts as its own scenarios do, comes to every end, and leaves nothing to warn of.
+        assert!(definition["start"].as_str().unwrap().ends_with(".test.yaml"), "{name}");
+        for end in ["completed", "compensated", "parked"] {
+            assert!(definition["ends"][end].as_u64().unwrap() > 10, "{name}: {}", definition["ends"]);
+        }
+        for odd in ["never_begun", "never_undone", "gaps", "obstacles", "failures"] {
+            assert_eq!(definition[odd], Value::Array(Vec::new()), "{name}: {odd}");
+        }
+        let tested = outcome["scenarios"].as_array().unwrap().iter();
+        let tested = tested.filter(|tested| tested["scenario"]["file"] == definition["start"]);
+        assert!(tested.count() >= 5, "{name} has too few scenarios");
+    }
+    assert!(definitions.len() >= 2 && outcome["paths"].as_u64().unwrap() > 5_000, "{}", outcome["paths"]);
+}
+
+#[test]
+fn the_table_tells_what_befalls_each_command_and_how_that_ends() {
+    let (code, text) = test(&["sagas/order.yaml", "--no-pairs"]);
+    assert_eq!(code, Some(0), "{text}");
+    for line in [
+        "sagas/order.yaml: order v1, started by the event of sagas/order.test.yaml",
+        "ship                 completed    success, timeout, late reply, ",
+        "compensated  failure, unroutable",
+        "parked       silence, retries used up",
+        "undo reserve_stock   compensated  success, ",
+        "ok      a declined payment gives the stock back",
+        "passed: 70 paths in ",
+    ] {
+        assert!(text.contains(line), "{line:?} is not in {text}");
+    }
+}
+
+#[test]
+fn a_scenario_that_comes_otherwise_is_told_with_its_time_line() {
+    let wrong = ORDER_TEST.replacen("error: PAYMENT_DECLINED", "error: NO_MONEY", 1).replacen(
+        "{compensate: reserve_stock, body: {reservation_id: R-1}}",
+        "ship",
+        1,
+    );
+    let (_folder, path) = folder(&[("order.yaml", ORDER), ("order.test.yaml", &wrong)]);
+    let (code, text) = test(&[&path, "--scenarios-only"]);
+    assert_eq!(code, Some(1), "{text}");
+    let told = "\
+    error
+      expected  NO_MONEY
+      came      PAYMENT_DECLINED
+    commands
+      expected  reserve_stock, charge_payment, ship
+      came      reserve_stock, charge_payment, undo reserve_stock
+";
+    assert!(text.contains(told), "{text}");
+    for line in [
+        "  FAILED  a declined payment gives the stock back (line ",
+        "+0.000s  <- event order.placed on orders: ",
+        "+0.010s  -> charge_payment: payment.charge on payments ",
+        "+0.020s     charge_payment: failed: ",
+        "+0.030s     everything is undone",
+        "NOT PASSED: 13 scenarios, 1 of them failed",
+    ] {
+        assert!(text.contains(line), "{line:?} is not in {text}");
+    }
+}
+
+/// The last step is tried without end, and its deadline parks it: nothing ever undoes it.
+const NEVER_UNDONE: &str = "\
+saga: forgetful
+version: 1
+start: {on: {exchange: shop, key: sale}, business_key: =event.data.id}
+deadline: {after: 1h, then: park}
+steps:
+  - step: reserve
+    command: {exchange: shop, key: reserve}
+    compensate: {command: {exchange: shop, key: release}}
+  - step: deliver
+    command: {exchange: shop, key: deliver}
+    retry: {attempts: unlimited}
+    compensate: {command: {exchange: shop, key: fetch_back}}
+";
+
+#[test]
+fn a_step_that_no_path_undoes_is_a_warning() {
+    let (_folder, path) = folder(&[("forgetful.yaml", NEVER_UNDONE)]);
+    let (code, text) = test(&[&path]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("started by a made-up event"), "{text}");
+    assert_eq!(text.matches("warning: ").count(), 1, "{text}");
+    assert!(text.contains("  warning: step deliver is undone on no path\n"), "{text}");
+}
+
+#[test]
+fn what_cannot_be_evaluated_on_a_path_is_a_warning_with_that_path() {
+    let body = "body: {parcel: '=steps.reserve.output.parcel + 1'}";
+    let text = NEVER_UNDONE.replace("key: release}", &format!("key: release, {body}}}")).replacen(
+        "    compensate:",
+        "    output: {parcel: =reply.data.parcel}\n    compensate:",
+        1,
+    );
+    let (_folder, path) = folder(&[("forgetful.yaml", &text)]);
+    let (code, text) = test(&[&path, "--no-pairs"]);
+    assert_eq!(code, Some(0), "{text}");
+    // The parcel is not known where the answer was lost.
+    let warning =
+        "warning: undo reserve: the command's body cannot be made: add does not work on null and int";
+    assert!(text.contains(warning), "{text}");
+    assert!(text.contains("the first: reserve: timeout)"), "{text}");
+}
+
+#[test]
+fn what_no_made_up_event_can_satisfy_asks_for_a_scenario() {
+    let text = NEVER_UNDONE.replacen("key: reserve}", "key: reserve, body: '=input.codes[3].parts[0]'}", 1);
+    let (folder, path) = folder(&[("forgetful.yaml", &text)]);
+    let (code, said) = test(&[&path, "--no-pairs"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("warning: body of the command reserve: "), "{said}");
+    assert!(said.contains("write a scenario with the event or the reply that it needs"), "{said}");
+    let scenario = "\
+saga: forgetful
+start: {data: {id: S-1, codes: [a, b, c, {parts: [d]}]}}
+scenarios:
+  - {scenario: sold, commands: [reserve, deliver], end: completed}
+";
+    fs::write(folder.path().join("forgetful.test.yaml"), scenario).unwrap();
+    let (code, said) = test(&[&path, "--no-pairs"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!said.contains("cannot") && !said.contains("write a scenario"), "{said}");
+}
+
+#[test]
+fn a_scenario_file_with_a_mistake_is_refused_with_its_place() {
+    let rows = [
+        (ORDER_TEST.replacen("end: completed", "end: complete", 1), "did you mean `completed`?"),
+        (ORDER_TEST.replacen("[reserve_stock]", "[reserve_stok]", 1), "did you mean `reserve_stock`?"),
+        (ORDER_TEST.replacen("saga: order", "saga: ordre", 1), "did you mean `order`?"),
+        ("scenarios: [".to_owned(), "order.test.yaml:1:"),
+    ];
+    for (source, said) in rows {
+        let (_folder, path) = folder(&[("order.yaml", ORDER), ("order.test.yaml", &source)]);
+        let (code, text) = test(&[&path]);
+        assert_eq!(code, Some(1), "{text}");
+        assert!(text.starts_with("error[S") && text.contains(said), "{text}");
+        assert!(text.contains("order.test.yaml:"), "{text}");
+        let (code, told) = json(&[&path]);
+        assert_eq!((code, told["problems"].as_array().map(Vec::len)), (Some(1), Some(1)), "{told}");
+    }
+}
+
+/// Books rooms for whoever calls it.
+const BOOKING: &str = "\
+saga: booking
+version: 1
+start: {on: {exchange: rooms, key: wanted}, business_key: =event.data.id}
+steps:
+  - step: hold
+    command: {exchange: rooms, key: hold, body: {nights: '=input.nights * 2'}}
+    replies: [{on: {exchange: rooms, key: held}, outcome: success}]
+    output: {price: =reply.data.price}
+    compensate: {command: {exchange: rooms, key: drop}}
+  - wait: keys
+    on: {exchange: rooms, key: keys.handed_over}
+    timeout: 1h
+output: {price: =steps.hold.output.price}
+";
+
+const HOLIDAY: &str = "\
+saga: holiday
+version: 1
+start: {on: {exchange: shop, key: holiday}, business_key: =event.data.id}
+steps:
+  - step: reserve
+    command: {exchange: shop, key: reserve}
+    compensate: {command: {exchange: shop, key: release}}
+  - call: book
+    saga: booking
+    input: {nights: =input.nights}
+  - step: pay
+    kind: pivot
+    command: {exchange: shop, key: pay, body: {price: =steps.book.output.price}}
+";
+
+const HOLIDAY_TEST: &str = "\
+saga: holiday
+scenarios:
+  - {scenario: all is booked, commands: [reserve, {step: pay, body: {price: price}}], end: completed}
+  - scenario: there is no room
+    replies: {book: failure}
+    commands: [reserve, {compensate: reserve}]
+    end: compensated
+";
+
+#[test]
+fn a_saga_that_is_called_is_played_along() {
+    let files = [("booking.yaml", BOOKING), ("holiday.yaml", HOLIDAY), ("holiday.test.yaml", HOLIDAY_TEST)];
+    let (_folder, path) = folder(&files);
+    let (code, outcome) = json(&[&path]);
+    assert_eq!(code, Some(0), "{outcome:#}");
+    let ends = |path: &str| {
+        let all =
+            outcome["definitions"].as_array().unwrap().iter().flat_map(|of| of["alone"].as_array().unwrap());
+        all.filter(|walked| walked["path"] == path).map(|walked| walked["end"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(ends("book: success"), ["completed"]);
+    assert_eq!(ends("book: failure"), ["compensated"]);
+    assert_eq!(ends("keys: early reply"), ["completed"]);
+    for definition in outcome["definitions"].as_array().unwrap() {
+        for odd in ["never_begun", "never_undone", "gaps", "obstacles"] {
+            assert_eq!(definition[odd], Value::Array(Vec::new()), "{}: {odd}", definition["saga"]);
+        }
+    }
+    assert!(outcome["scenarios"].as_array().unwrap().iter().all(|scenario| scenario["passed"] == true));
+}
