@@ -192,6 +192,7 @@ fn every_example_of_a_problem_is_refused_as_the_page_says_and_mended_by_what_fol
         Code::ChangedVersion,
         Code::UnknownSaga,
         Code::CalledPivot,
+        Code::TooManyLevels,
     ];
     assert_eq!(in_files, of_folders);
 }
@@ -250,6 +251,21 @@ fn every_problem_of_files_and_folders_is_told_as_the_page_says() {
     let (_, problems) = definitions::load_paths(std::slice::from_ref(&sagas));
     let codes: Vec<_> = problems.iter().map(|problem| problem.code).collect();
     assert_eq!(codes, [Code::EndlessCalls; 2], "{}", shown(&problems));
+
+    // A chain of nine calls.
+    let write = |saga: &str, steps: &str| {
+        let source = framed(frame(), &format!("{steps}\nsaga: {saga}"));
+        fs::write(sagas.join(format!("{saga}.yaml")), source).unwrap();
+    };
+    write("customs", "steps: [{call: ask, saga: level_2}]");
+    for level in 2..9 {
+        write(&format!("level_{level}"), &format!("steps: [{{call: ask, saga: level_{}}}]", level + 1));
+    }
+    write("level_9", "steps: [{delay: rest, for: 1m}]");
+    assert_told("sagas", Code::TooManyLevels);
+    write("level_8", "steps: [{delay: rest, for: 1m}]");
+    let (_, problems) = definitions::load_paths(std::slice::from_ref(&sagas));
+    assert_eq!(shown(&problems), "");
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Calls over all definitions of a folder: each saga that is called is there, can be undone where it may have
-//! to be, and none calls itself by way of others.
+//! to be, none calls itself by way of others, and they do not nest too deep.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Loaded, in_force};
+use crate::saga::called::MAX_DEPTH;
 use crate::saga::code::Code;
 use crate::saga::definition::{self, Place};
 use crate::saga::plan::{Kind, Plan, Work};
@@ -48,6 +49,12 @@ fn obstacle(
         let message = format!("saga {:?} calls {called:?}, which calls {:?} again", plan.saga, plan.saga);
         return Some((Code::EndlessCalls, message, "have one of them do without the other".to_owned()));
     }
+    if nests_too_deep(called, in_force) {
+        let message =
+            format!("saga {called:?} calls on and on: these are more than {MAX_DEPTH} calls within calls");
+        let hint = "have one of them do itself what it calls another for";
+        return Some((Code::TooManyLevels, message, hint.to_owned()));
+    }
     if kind == Kind::Compensatable && of.has_pivot() {
         let message = format!("saga {called:?} has a pivot, so this call could not be undone");
         let hint = "say `kind: pivot`, or call it after the pivot with `kind: retriable`";
@@ -67,13 +74,27 @@ fn reaches<'a>(from: &'a str, to: &str, in_force: &BTreeMap<&'a str, &'a Plan>) 
         if !seen.insert(saga) {
             continue;
         }
-        let steps = in_force.get(saga).map_or(&[][..], |plan| &plan.steps);
-        open.extend(steps.iter().filter_map(|step| match &step.work {
-            Work::Saga(called) => Some(called.saga.as_str()),
-            _ => None,
-        }));
+        open.extend(called_by(saga, in_force));
     }
     false
+}
+
+/// Whether a called saga leads to more calls within calls than an instance makes.
+fn nests_too_deep<'a>(called: &'a str, in_force: &BTreeMap<&'a str, &'a Plan>) -> bool {
+    let mut level = BTreeSet::from([called]);
+    for _ in 0..MAX_DEPTH {
+        level = level.into_iter().flat_map(|saga| called_by(saga, in_force)).collect();
+    }
+    !level.is_empty()
+}
+
+/// The sagas that a saga calls.
+fn called_by<'a>(saga: &str, in_force: &BTreeMap<&'a str, &'a Plan>) -> impl Iterator<Item = &'a str> {
+    let steps = in_force.get(saga).map_or(&[][..], |plan| &plan.steps);
+    steps.iter().filter_map(|step| match &step.work {
+        Work::Saga(called) => Some(called.saga.as_str()),
+        _ => None,
+    })
 }
 
 /// Where the saga is named that a step calls.

@@ -106,6 +106,7 @@ codes! {
     UnknownSaga "S0801" "a call of a saga that is not there",
     EndlessCalls "S0802" "sagas that call each other in a circle",
     CalledPivot "S0803" "a call that could not be undone",
+    TooManyLevels "S0804" "calls that nest too deep",
 }
 
 impl Code {
