@@ -89,6 +89,7 @@ codes! {
     OverDeadline "S0505" "a retry budget that is longer than the deadline",
     WithoutEnd "S0506" "unlimited attempts without a deadline",
     NoLimit "S0507" "a limit that says nothing or lets nothing through",
+    NotATime "S0508" "an `until` that is no time",
 
     // Messages and routing.
     InvalidAddress "S0601" "an exchange or a key that is empty or too long",

@@ -1,8 +1,11 @@
 //! Steps that send no command: waits, delays, calls and lists of items.
 
+use serde_json::Value;
+
 use super::*;
-use crate::saga::definition::{AtTimeout, Call, Delay, Foreach, Verdict, Wait};
+use crate::saga::definition::{AtTimeout, Call, Delay, Foreach, Node as Written, Verdict, Wait};
 use crate::saga::graph::graph;
+use crate::saga::time::Timestamp;
 
 /// Most items of a list, and most of them under way at a time.
 const MOST_ITEMS: u32 = 1000;
@@ -107,7 +110,13 @@ impl Lint<'_> {
                     self.within_deadline("delay", name, time);
                 }
             }
-            (None, Some(_)) => {}
+            (None, Some(until)) => {
+                if !may_be_time(&until.value) {
+                    let message = format!("the `until` of delay {:?} is no time", name.value);
+                    let hint = "write a time such as 2027-01-02T03:04:05Z, or an expression that gives one";
+                    self.refuse(Code::NotATime, until.at, message, Some(hint));
+                }
+            }
             (time, _) => {
                 let at = time.as_ref().map_or(name.at, |time| time.at);
                 let message = format!("delay {:?} needs one of `for` and `until`", name.value);
@@ -115,5 +124,14 @@ impl Lint<'_> {
                 self.refuse(Code::OneOfTwo, at, message, Some(hint));
             }
         }
+    }
+}
+
+/// Whether a value is a time, or what will only be known later. Lists and mappings are refused elsewhere.
+fn may_be_time(value: &Written) -> bool {
+    match value {
+        Written::Scalar(Value::String(text)) => text.starts_with('=') || Timestamp::parse(text).is_some(),
+        Written::Scalar(_) => false,
+        Written::List(_) | Written::Map(_) => true,
     }
 }

@@ -187,7 +187,7 @@ steps:
 #[test]
 fn each_refusal_of_waits_delays_and_events_has_its_place_and_its_reason() {
     load("f", FORMS).unwrap();
-    let rows: [(&str, &str, &str, &str); 20] = [
+    let rows: [(&str, &str, &str, &str); 22] = [
         ("on: {exchange: in, key: nod}, ", "", "7:12", "wait \"nod\" needs one of `on` and `events`"),
         ("key: nod}", "key: nod}, events: [{on: {exchange: in, key: x}}]", "7:21", "needs one of `on` and"),
         (
@@ -208,6 +208,8 @@ fn each_refusal_of_waits_delays_and_events_has_its_place_and_its_reason() {
         ("timeout: 1h", "timeout: 0s", "7:56", "a duration of zero"),
         ("timeout: 1h", "timeout: 2d", "7:56", "wait \"nod\" may take 2d, longer than"),
         ("timeout: 9d", "timeout: 9d, on_timeout: compensate", "12:72", "there is no way back"),
+        ("for: 1h", "until: tomorrow", "9:26", "the `until` of delay \"rest\" is no time"),
+        ("for: 1h", "until: 7", "9:26", "the `until` of delay \"rest\" is no time"),
         ("for: 1h", "until: =event.data", "9:26", "`event` is not available in `until`"),
         ("for: 1h", "for: 0s", "9:24", "a duration of zero"),
         ("for: 1h", "for: 25h", "9:24", "delay \"rest\" may take 25h, longer than"),
