@@ -30,6 +30,8 @@ pub struct Catalog {
     known: HashMap<DefinitionHash, Known>,
     /// Patterns that the event queue may be bound to, whether or not a definition that is needed has them.
     bound: BTreeSet<Subscription>,
+    /// Those of definitions that are about to come into force: the broker has them, or is being asked.
+    expected: BTreeSet<Subscription>,
     /// Whether other definitions are needed than when it was last asked for.
     shifted: bool,
 }
@@ -100,6 +102,7 @@ impl Catalog {
         self.starting = in_force.map(|loaded| Arc::clone(&self.known[&loaded.plan.hash].plan)).collect();
         let needed: Vec<_> = self.needed().map(|plan| plan.hash.clone()).collect();
         self.known.retain(|hash, _| needed.contains(hash));
+        self.expected.clear();
         self.shift();
         Change::between(&before, &self.starting)
     }
@@ -162,14 +165,17 @@ impl Catalog {
         }
     }
 
-    /// Takes the patterns of definitions that did not come into force for some that the event queue may
-    /// be bound to.
-    pub(crate) fn suspect(&mut self, loaded: &[Loaded]) {
-        self.bound.extend(loaded.iter().flat_map(|loaded| loaded.plan.subscriptions()));
+    /// Has the event queue stay bound to what these definitions listen to, until they come into force, or
+    /// others are expected in their place.
+    pub(crate) fn expect(&mut self, loaded: &[Loaded]) {
+        let in_force = definitions::in_force(loaded).into_iter();
+        self.expected = in_force.flat_map(|loaded| loaded.plan.subscriptions()).collect();
+        self.bound.extend(self.expected.iter().cloned());
         self.shifted = true;
     }
 
-    /// The same of all definitions that the store has and that are not known: they were in force once.
+    /// Takes the patterns of all definitions that the store has and that are not known for some that the event
+    /// queue may be bound to: they were in force once.
     ///
     /// Compiles each of them. Those of an earlier release that cannot be are left out.
     ///
@@ -207,10 +213,11 @@ impl Catalog {
         self.known.values().filter(is_needed).map(|known| &*known.plan)
     }
 
-    /// Patterns that the event queue may be bound to, and that no definition that is needed has.
+    /// Patterns that the event queue may be bound to, and that no definition has that is needed or expected.
     pub fn unneeded(&self) -> Vec<Subscription> {
         let needed: BTreeSet<_> = self.needed().flat_map(Plan::subscriptions).collect();
-        self.bound.difference(&needed).cloned().collect()
+        let unneeded = self.bound.difference(&needed);
+        unneeded.filter(|on| !self.expected.contains(on)).cloned().collect()
     }
 
     /// The instances that an event cancels, as saga and business key.
@@ -378,9 +385,14 @@ mod tests {
         catalog.hold(&first.plan);
         assert!(catalog.take_shifted());
         assert_eq!((listened(&catalog).len(), unneeded(&catalog).len()), (2, 0));
+
+        // What is to come into force is bound already, and must stay so.
+        catalog.expect(&[first.clone(), loaded("order", 3, "refused")]);
         catalog.let_go(&first.plan);
-        // What did not come into force may be bound all the same.
-        catalog.suspect(&[loaded("order", 3, "refused")]);
+        assert_eq!(unneeded(&catalog), ["placed"], "only the third is to come into force");
+        catalog.expect(&[loaded("order", 3, "placed")]);
+        assert_eq!(unneeded(&catalog), ["refused"]);
+        catalog.expect(&[]);
         assert!(catalog.take_shifted());
         assert_eq!(unneeded(&catalog), ["placed", "refused"]);
         catalog.change(&[first]);

@@ -24,7 +24,7 @@ use tracing::{error, info};
 use crate::amqp::{self, AmqpError, Topology};
 use crate::catalog::{CatalogError, Change};
 use crate::config::BrokerConfig;
-use crate::definitions::{DefinitionsError, Folder, Loaded};
+use crate::definitions::{self, DefinitionsError, Folder, Loaded};
 use crate::engine::Engine;
 use crate::fault::{self, Point};
 use crate::metric;
@@ -139,13 +139,17 @@ pub(crate) struct Preparing {
 impl Followers {
     /// Begins a reload: the broker is asked for what the definitions need. Nothing, where they are
     /// refused already.
-    pub(crate) fn prepare(&self, reload: Reload, engine: &Engine) -> Option<Preparing> {
+    pub(crate) fn prepare(&self, reload: Reload, engine: &mut Engine) -> Option<Preparing> {
         if let Err(error) = engine.check(&reload.loaded) {
             reload.answer(Err(error.into()));
             return None;
         }
+        // From here on, nothing is unbound that the broker is asked for.
+        engine.catalog_mut().expect(&reload.loaded);
+        self.follow(engine);
         let broker = self.broker.clone();
-        let topology = Topology::of(&broker, reload.loaded.iter().map(|loaded| &*loaded.plan));
+        let in_force = definitions::in_force(&reload.loaded).into_iter();
+        let topology = Topology::of(&broker, in_force.map(|loaded| &*loaded.plan));
         let asked = async move { amqp::apply_once(&broker, &topology).await };
         Some(Preparing { reload, broker: Box::pin(asked) })
     }
@@ -171,7 +175,7 @@ impl Followers {
         match gathered {
             Ok(()) => Some(reload),
             Err(error) => {
-                engine.catalog_mut().suspect(&reload.loaded);
+                engine.catalog_mut().expect(&[]);
                 self.follow(engine);
                 reload.answer(Err(error));
                 None
