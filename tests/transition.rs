@@ -8,6 +8,8 @@ mod calls;
 mod each;
 #[path = "transition/limits.rs"]
 mod limits;
+#[path = "transition/nested.rs"]
+mod nested;
 #[path = "transition/parallel.rs"]
 mod parallel;
 #[path = "transition/waits.rs"]

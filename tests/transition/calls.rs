@@ -108,7 +108,7 @@ impl World {
 }
 
 impl Run {
-    fn called(plan: Plan, begun: Start, now: Timestamp) -> Self {
+    pub(super) fn called(plan: Plan, begun: Start, now: Timestamp) -> Self {
         let (instance, decision) = start_called(&plan, begun, now);
         let (history, sent, told) = (Vec::new(), Vec::new(), Vec::new());
         let mut run = Self { plan, instance, now, history, sent, told };
