@@ -140,9 +140,9 @@ pub(crate) enum Fate {
 
 /// What a start event came to.
 pub(crate) enum Started {
-    /// This instance began.
-    Now(InstanceId),
-    /// The business key has an instance.
+    /// This instance began with it, now or when it came before.
+    With(InstanceId),
+    /// The business key has an instance, which began with another event.
     Before,
     /// It names none, for this reason.
     Refused(String),
@@ -378,7 +378,9 @@ impl Engine {
         if self.load(id)? {
             let event = Event::StartedAgain { event_id: message.id.clone() };
             self.apply(id, event, message.id.clone(), now)?;
-            return Ok(Started::Before);
+            let began = self.loaded(id).and_then(|(instance, _)| instance.event_id.as_ref());
+            let is_the_same = began.is_some() && began == message.id.as_ref();
+            return Ok(if is_the_same { Started::With(id) } else { Started::Before });
         }
         let (instance, decision) = match transition::start(plan, key.clone(), message, now) {
             Ok(started) => started,
@@ -389,7 +391,7 @@ impl Engine {
         self.cache.put(instance, Arc::clone(plan));
         self.keep(id, decision, message.id.clone(), now);
         self.pass_on(now)?;
-        Ok(Started::Now(id))
+        Ok(Started::With(id))
     }
 
     /// Hands an event to an instance, and to others what follows for them.

@@ -58,8 +58,8 @@ impl Engine {
     }
 
     /// An event may start instances, cancel some and answer others, all at once, but answers none that it has
-    /// started, however often it comes. It is refused if it
-    /// was to start or to cancel something and cannot, or if it answers nobody and somebody listens.
+    /// started, however often it comes. It is refused if it was to start or to cancel something and cannot, or if
+    /// it answers nobody and somebody listens, but for those that it has started.
     fn route_event(&mut self, message: &Message, now: Timestamp) -> Result<Fate, EngineError> {
         let (mut refusals, mut begun) = (Vec::new(), Vec::new());
         let mut meant = false;
@@ -67,7 +67,7 @@ impl Engine {
             if plan.starts_on(&message.exchange, &message.key) {
                 meant = true;
                 match self.start(&plan, message, now)? {
-                    Started::Now(id) => begun.push(id),
+                    Started::With(id) => begun.push(id),
                     Started::Before => {}
                     Started::Refused(reason) => refusals.push(reason),
                 }
@@ -133,7 +133,11 @@ impl Engine {
             let id = match key {
                 Ok(key) => InstanceId::new(&saga, &key),
                 Err(error) => {
-                    obstacles.push(format!("saga {saga}: the business key of a reply: {error}"));
+                    let has_begun =
+                        |id: &InstanceId| self.loaded(*id).is_some_and(|(one, _)| one.saga == saga);
+                    if !seen.iter().any(has_begun) {
+                        obstacles.push(format!("saga {saga}: the business key of a reply: {error}"));
+                    }
                     continue;
                 }
             };
@@ -146,10 +150,6 @@ impl Engine {
                 continue;
             }
             let (instance, plan) = self.loaded(id).expect("the instance was loaded above");
-            let began_it = message.id.is_some() && message.id == instance.event_id;
-            if began_it && plan.starts_on(&message.exchange, &message.key) {
-                continue;
-            }
             match reply::answered_step(plan, instance, message) {
                 Ok(Some((step, phase))) => {
                     match self.answer(id, Target { step, phase, attempt: None }, message, now)? {

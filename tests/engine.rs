@@ -512,6 +512,18 @@ fn an_event_that_starts_an_instance_is_no_answer_to_it_not_even_when_it_comes_ag
 }
 
 #[test]
+fn an_event_that_starts_an_instance_is_no_dead_letter_where_it_is_no_answer_that_can_be_read() {
+    let other_key = LISTENING.replace("timeout: 7d", "timeout: 7d, business_key: =event.data.reference");
+    let rule = "    replies: [{on: {exchange: claims, key: claim.*}, outcome: success}]\n";
+    let mut world = World::of(&other_key.replace(rule, ""));
+    let of_claim = |id: &str| event("claims", "claim.made", json!({"event_id": id, "id": "C-1"}));
+    for _ in 0..2 {
+        let token = world.deliver(Queue::Events, Ok(of_claim("e-1")));
+        assert_eq!(world.commit().settlement.ack, [token]);
+    }
+}
+
+#[test]
 fn a_cancellation_undoes_the_instance_that_it_names() {
     let mut world = World::new();
     world.place("A-1");
