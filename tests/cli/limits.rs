@@ -1,9 +1,8 @@
 //! Limits over all instances, as a participant at a real broker sees them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::VecDeque;
 
 use lapin::BasicProperties;
-use lapin::types::AMQPValue;
 
 use crate::BROKER;
 use crate::peer::Peer;
@@ -44,17 +43,16 @@ fn a_participant_never_has_more_commands_unanswered_than_the_limit_lets_also_ove
     let shown = site.printed(&["show", ids.last().unwrap()]);
     assert!(shown.contains("▶ label  running, awaits its turn\n"), "{shown}");
 
-    // What was sent and is not answered, by command, and the order in which it came.
-    let (mut unanswered, mut asked) = (HashMap::new(), Vec::new());
+    // Commands that are not answered, and for which parcels there were any, in the order in which they came.
+    let (mut unanswered, mut asked) = (VecDeque::new(), Vec::new());
     for answered in 0..PARCELS {
         eventually("a command is there", || {
             for command in peer.drain("limited.tap") {
-                let id = command.properties.message_id().clone().unwrap();
                 let parcel: String = serde_json::from_slice(&command.data).unwrap();
                 // A kill may have a command sent twice.
                 if !asked.contains(&parcel) {
                     asked.push(parcel);
-                    unanswered.insert(id, asked.len());
+                    unanswered.push_back(command);
                 }
             }
             assert!(unanswered.len() <= 3, "{} are unanswered", unanswered.len());
@@ -64,12 +62,7 @@ fn a_participant_never_has_more_commands_unanswered_than_the_limit_lets_also_ove
             drop(orchestrator);
             orchestrator = site.run_until_ready();
         }
-        let (id, _) = unanswered.iter().min_by_key(|(_, number)| **number).unwrap();
-        let id = id.clone();
-        unanswered.remove(&id);
-        let outcome = BTreeMap::from([("x-saga-outcome".into(), AMQPValue::LongString("success".into()))]);
-        let reply = BasicProperties::default().with_correlation_id(id).with_headers(outcome.into());
-        peer.publish("", "limited.replies", b"{}", reply);
+        peer.answer(&unanswered.pop_front().unwrap(), "success", b"{}");
     }
     let queued_at = |parcel: &String| {
         let history = site.json(&["show", parcel, "--json"])["history"].take();

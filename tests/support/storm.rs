@@ -147,6 +147,7 @@ steps:
       - step: pick
         command: {exchange: stores, key: line.pick, body: {sku: =input.line.sku, bulk: =input.bulk, at: =input.index}}
         timeout: 5s
+        limit: {in_flight: 2, per_second: 5}
         retry: {attempts: 3}
         output: {parcel: =reply.data.booking_id}
         compensate: {command: {exchange: stores, key: line.return}, timeout: 5s, retry: {attempts: 50}}
