@@ -1,5 +1,9 @@
 //! Limits over all instances: who has a turn, when, and what frees a slot.
 
+use proptest::prelude::*;
+use sagamq::engine::Ordered;
+use sagamq::saga::command;
+use sagamq::saga::id::Phase;
 use sagamq::saga::message::Part;
 use sagamq::saga::order::{Order, Verb};
 
@@ -49,10 +53,13 @@ impl World {
     }
 
     fn order(&mut self, order: &str, verb: Verb, step: &str) {
+        assert_eq!(self.ask(order, verb, step), Ordered::Done);
+    }
+
+    fn ask(&mut self, order: &str, verb: Verb, step: &str) -> Ordered {
         let (step, actor, reason) = (Some(step.to_owned()), "ann".to_owned(), "jammed".to_owned());
         let asked = Order { verb, step, output: Value::Null, actor, reason };
-        let ordered = self.engine.order(InstanceId::new("order", order), asked, self.now).unwrap();
-        assert_eq!(ordered, sagamq::engine::Ordered::Done);
+        self.engine.order(InstanceId::new("order", order), asked, self.now).unwrap()
     }
 
     /// What is sent, as key and order.
@@ -69,9 +76,9 @@ impl World {
     fn asked(&self, order: &str, step: usize) -> Outgoing {
         let instance = self.instance(order);
         let attempt = instance.steps[step].action.attempt;
-        let part = Part::Attempt { step, phase: sagamq::saga::id::Phase::Action, attempt };
+        let part = Part::Attempt { step, phase: Phase::Action, attempt };
         let plan = load("order.yaml", &definition("{in_flight: 1}")).unwrap();
-        sagamq::saga::command::render(&plan, &instance, part).unwrap().unwrap()
+        command::render(&plan, &instance, part).unwrap().unwrap()
     }
 
     fn answer(&mut self, order: &str, step: usize, outcome: &str) {
@@ -82,6 +89,13 @@ impl World {
     fn confirm(&mut self, order: &str, step: usize) {
         let asked = self.asked(order, step);
         self.published(&asked);
+    }
+
+    /// The broker has no queue for what is to be printed.
+    fn come_back(&mut self, order: &str) {
+        let verdict = Verdict::Unroutable { reason: "NO_ROUTE".to_owned(), maybe_delivered: false };
+        let origin = self.asked(order, PRINT).origin;
+        self.engine.handle_report(Report { origin, verdict }, self.now).unwrap();
     }
 
     /// Lets time pass, timer by timer.
@@ -128,11 +142,7 @@ fn every_way_in_which_an_attempt_ends_frees_its_slot_at_once() {
             world.confirm("A-1", PRINT);
             world.pass(Duration::from_secs(10));
         }),
-        ("unroutable", |world| {
-            let verdict = Verdict::Unroutable { reason: "NO_ROUTE".to_owned(), maybe_delivered: false };
-            let origin = world.asked("A-1", PRINT).origin;
-            world.engine.handle_report(Report { origin, verdict }, world.now).unwrap();
-        }),
+        ("unroutable", |world| world.come_back("A-1")),
         ("skip", |world| world.order("A-1", Verb::Skip, "print")),
         ("resolve as succeeded", |world| world.order("A-1", Verb::ResolveSucceeded, "print")),
         ("resolve as failed", |world| world.order("A-1", Verb::ResolveFailed, "print")),
@@ -363,4 +373,90 @@ fn another_version_has_its_own_limit_and_stands_in_the_same_queue() {
     assert_eq!(world.sends(), [""; 0], "A-2 came first, and lets one out only");
     world.answer("A-1", PRINT, "success");
     assert_eq!(world.sends(), ["print A-2", "print A-3", "print A-4"]);
+}
+
+/// Something that happens to one of the orders.
+#[derive(Clone, Copy, Debug)]
+enum Happening {
+    Place { asking: bool },
+    Answer { step: usize, outcome: &'static str },
+    Confirm { step: usize },
+    ComeBack,
+    Cancel,
+    Order { verb: Verb, step: &'static str },
+    Pass { ms: u64 },
+    Restart,
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    let outcome = prop_oneof![
+        4 => Just("success"), 1 => Just("failure"), 2 => Just("retry"), 1 => Just("pending")
+    ];
+    prop_oneof![
+        8 => any::<bool>().prop_map(|asking| Happening::Place { asking }),
+        8 => (0..2usize, outcome).prop_map(|(step, outcome)| Happening::Answer { step, outcome }),
+        8 => (0..2usize).prop_map(|step| Happening::Confirm { step }),
+        1 => Just(Happening::ComeBack),
+        1 => Just(Happening::Cancel),
+        2 => (proptest::sample::select(Verb::ALL.to_vec()), proptest::sample::select(vec!["print", "ask"]))
+            .prop_map(|(verb, step)| Happening::Order { verb, step }),
+        5 => (1..15_000u64).prop_map(|ms| Happening::Pass { ms }),
+        1 => Just(Happening::Restart),
+    ]
+}
+
+fn happen(mut world: World, order: &str, happening: Happening) -> World {
+    world.now = world.now + Duration::from_millis(1);
+    let known = world.store.reader().instance(InstanceId::new("order", order)).unwrap();
+    let awaiting = |step: usize| known.as_ref().map(|instance| instance.steps[step].action.awaiting);
+    let was_sent = |step: usize| known.as_ref().is_some_and(|known| known.steps[step].action.attempt > 0);
+    match happening {
+        Happening::Place { asking: true } => world.place_asking(order),
+        Happening::Place { asking: false } => _ = world.place(order),
+        Happening::Answer { step, outcome } if was_sent(step) => world.answer(order, step, outcome),
+        Happening::Confirm { step } if awaiting(step) == Some(Awaiting::Confirm) => {
+            world.confirm(order, step)
+        }
+        Happening::ComeBack if awaiting(PRINT) == Some(Awaiting::Confirm) => world.come_back(order),
+        Happening::Cancel => world.cancel(order),
+        Happening::Order { verb, step } => _ = world.ask(order, verb, step),
+        Happening::Pass { ms } => world.pass(Duration::from_millis(ms)),
+        Happening::Restart => {
+            world = world.restart_with(&[&definition("{in_flight: 2}")]).0;
+            world.engine.listen(true, world.now);
+            // Timers wait for a moment.
+            world.pass(Duration::from_secs(6));
+        }
+        Happening::Answer { .. } | Happening::Confirm { .. } | Happening::ComeBack => {}
+    }
+    world.pass(Duration::ZERO);
+    world.engine.store_marks();
+    world.commit();
+    world
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn in_any_order_of_events_no_more_are_out_than_the_limit_lets_and_nobody_waits_in_vain(
+        happenings in proptest::collection::vec((1..8usize, happening()), 0..80),
+    ) {
+        let mut world = world("{in_flight: 2}");
+        for (order, happening) in happenings {
+            world = happen(world, &format!("A-{order}"), happening);
+            let (mut out, mut waiting) = (0, 0);
+            for instance in world.store.reader().instances().map(Result::unwrap) {
+                let is_parked = instance.status == Status::Parked;
+                match instance.steps[PRINT].action.awaiting {
+                    Awaiting::Confirm => out += 1,
+                    Awaiting::Reply(due) if due > world.now => out += 1,
+                    Awaiting::Turn if !is_parked => waiting += 1,
+                    _ => {}
+                }
+            }
+            prop_assert!(out <= 2, "{out} are out");
+            prop_assert!(out == 2 || waiting == 0, "{waiting} wait, and {out} are out");
+        }
+    }
 }
