@@ -5,6 +5,7 @@ use super::case::{Case, Cases};
 use super::report::Findings;
 use crate::saga::called::called_by;
 use crate::saga::each::item_instances;
+use crate::saga::fact::Fact;
 use crate::saga::instance::{ItemStatus, Status, StepStatus};
 use crate::saga::plan::{Kind, Plan};
 
@@ -18,6 +19,10 @@ pub(super) fn check(cases: &Cases<'_>, found: &mut Findings) {
 fn its_calls_end_as_it_does(cases: &Cases<'_>, case: &Case<'_>, found: &mut Findings) {
     let (Some(plan), instance) = (case.plan, case.instance()) else { return };
     for (step, state) in instance.steps.iter().enumerate() {
+        // What a person said of a step may be otherwise.
+        if case.facts().any(|fact| matches!(fact, Fact::Ordered { step: Some(of), .. } if *of == step)) {
+            continue;
+        }
         its_items_end_as_it_does(cases, case, plan, step, found);
         let Some(called) = called_by(plan, instance, step) else { continue };
         let Some(called) = cases.by_id(called).map(Case::instance) else {

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::each::item_instances;
-use super::expression::Scope;
+use super::expression::{Scope, take_room};
 use super::fact::{Fact, Failure, Trace};
 use super::id::{InstanceId, Phase};
 use super::instance::{Awaiting, Instance, Item, ItemStatus, Status, StepStatus};
@@ -27,6 +27,8 @@ use super::transition::{Event, Transition};
 
 /// Calls within calls.
 pub const MAX_DEPTH: u8 = 8;
+/// Largest input of a called instance, in bytes of JSON. All that begin with one input go into one commit.
+pub const MAX_INPUT: usize = 64 << 10;
 /// Longest business key that is made of the caller's, in bytes; beyond it the caller's id stands for it.
 const LONGEST_KEY: usize = 512;
 
@@ -130,6 +132,9 @@ impl Transition<'_> {
                 return self.refuse(step, error);
             }
         };
+        if let Err(error) = self.fits(step, &input) {
+            return self.refuse(step, error);
+        }
         let business_key = key_of(self.instance, step, "", attempt);
         let id = InstanceId::new(&called.saga, &business_key);
         let caller = self.caller_of(step);
@@ -137,6 +142,15 @@ impl Transition<'_> {
         let (saga, trace) = (called.saga.clone(), self.instance.trace.clone());
         let start = Start { saga, business_key, input, caller, trace };
         self.decision.told.push(Told::Start(Box::new(start)));
+    }
+
+    /// Whether an input is small enough for many of them to go into one commit.
+    pub(super) fn fits(&self, step: usize, input: &Value) -> Result<(), Failure> {
+        let too_large = |_| {
+            let message = format!("the input of a called instance is over {MAX_INPUT} bytes of JSON");
+            self.failure(step, "TOO_LARGE", message)
+        };
+        take_room(input, &mut { MAX_INPUT }).map_err(too_large)
     }
 
     /// This instance, as who calls by a step.

@@ -127,7 +127,11 @@ impl Transition<'_> {
                 let mut input = with.clone();
                 input.insert("index".to_owned(), Value::from(item));
                 input.insert(each.name.clone(), value);
-                self.call_item(step, each, item, Value::Object(input));
+                let input = Value::Object(input);
+                match self.fits(step, &input) {
+                    Ok(()) => self.call_item(step, each, item, input),
+                    Err(error) => return self.fail_pending(step, &error),
+                }
             }
         }
     }

@@ -96,6 +96,15 @@ fn a_list_that_is_too_long_or_is_none_fails_the_step() {
 }
 
 #[test]
+fn an_item_that_is_too_large_fails_the_step_and_begins_nothing() {
+    let mut run = run(json!(["a", "x".repeat(70_000), "c"]));
+    assert_eq!(run.instance.error, None, "the first is under way, and is awaited");
+    run.item(PACK, 0, End::Failed(failure("RECALLED")));
+    assert_eq!(run.instance.error.as_ref().unwrap().code, "TOO_LARGE");
+    assert_eq!(run.instance.status, Status::Compensated);
+}
+
+#[test]
 fn one_item_that_fails_has_the_others_turn_back_and_what_was_done_undone() {
     let mut run = run(json!(["a", "b", "c", "d"]));
     run.done(PACK, 0);
