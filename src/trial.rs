@@ -11,7 +11,8 @@
 //! | `scenario`, `form` | a team's own cases, as they are written |
 //! | `rehearsal`, `comparison` | a case, played and held against what it expects |
 //! | `sample`, `draft`, `question` | events and replies of the shape that the expressions ask for |
-//! | `callee` | the instances that a saga calls |
+//! | `member` | a definition with what it does for each item of lists |
+//! | `cast` | the instance that is played, and those that it calls |
 //! | `script` | what becomes of each attempt of each command |
 //! | `stage`, `ledger` | one instance from its start to its end, and what participants keep of it |
 //! | `time_line` | what happened, moment by moment |
@@ -23,12 +24,13 @@ use crate::saga::id::Phase;
 use crate::saga::problem::Problem;
 use crate::simulate::ProcessError;
 
-mod callee;
+mod cast;
 mod comparison;
 mod draft;
 mod explore;
 mod form;
 mod ledger;
+mod member;
 mod path;
 mod question;
 mod rehearsal;
@@ -46,7 +48,6 @@ pub use scenario::ScenarioFile;
 pub use time_line::{Happened, Moment, TimeLine};
 
 use draft::Given;
-use sample::Sample;
 
 /// What is to be tried.
 #[derive(Clone, Copy, Debug)]
@@ -89,21 +90,21 @@ pub struct Tried {
 
 impl Tried {
     /// Steps whose compensation was sent on no path, where all were played.
-    pub fn never_undone(&self) -> Vec<&str> {
+    pub fn never_undone(&self) -> Vec<String> {
         self.never(Phase::Compensation)
     }
 
     /// Steps that were begun on no path, where all were played.
-    pub fn never_begun(&self) -> Vec<&str> {
+    pub fn never_begun(&self) -> Vec<String> {
         self.never(Phase::Action)
     }
 
-    fn never(&self, phase: Phase) -> Vec<&str> {
+    fn never(&self, phase: Phase) -> Vec<String> {
         let plan = &self.loaded.plan;
         let mut never = targets(plan);
         let is_never = |target: &Target| target.phase == phase && !self.explored.reached.contains(target);
         never.retain(|target| self.is_whole && is_never(target));
-        never.into_iter().map(|target| plan.steps[target.step].name.as_str()).collect()
+        never.into_iter().map(|target| target.step_name(plan)).collect()
     }
 }
 
@@ -148,7 +149,7 @@ pub fn run(
     let mut scenarios = Vec::new();
     for file in files {
         let Some(one) = definition(loaded, file) else { continue };
-        let others = callee::callables(&one.plan, loaded);
+        let others = cast::callables(&one.plan, loaded);
         for scenario in &file.scenarios.scenarios {
             if selection.filter.is_none_or(|filter| scenario.scenario.contains(filter)) {
                 scenarios.push(rehearsal::rehearse(one, &others, file, scenario)?);
@@ -166,24 +167,18 @@ fn tried(
 ) -> Result<Tried, ProcessError> {
     let plan = &loaded.plan;
     let file = files.iter().find(|file| file.is_about(plan));
-    let given = file.map_or_else(Given::default, |file| rehearsal::given(plan, file));
+    let given = file.map_or_else(Given::default, |file| rehearsal::given(file, None));
     let start = file.filter(|_| !given.start.data.is_null()).map(|file| file.file.clone());
-    let others = callee::callables(plan, all);
-    let sample = Sample::new(plan, &given, &others);
+    let others = cast::callables(plan, all);
+    let cast = cast::cast(plan, &given, &others);
     // What only others call is played where they call it.
-    let is_played = plan.start.is_some();
-    let explored = match is_played {
-        true => explore::explore(loaded, &others, &sample, selection)?,
-        false => Explored::default(),
-    };
-    let gaps = if is_played { sample.gaps } else { Vec::new() };
-    Ok(Tried {
-        loaded: loaded.clone(),
-        start,
-        gaps,
-        explored,
-        is_whole: is_played && selection.filter.is_none(),
-    })
+    if plan.start.is_none() {
+        let (gaps, explored) = Default::default();
+        return Ok(Tried { loaded: loaded.clone(), start, gaps, explored, is_whole: false });
+    }
+    let explored = explore::explore(loaded, &others, &cast, selection)?;
+    let gaps = cast.iter().filter(|actor| actor.is_looked_at()).flat_map(|actor| actor.gaps(plan)).collect();
+    Ok(Tried { loaded: loaded.clone(), start, gaps, explored, is_whole: selection.filter.is_none() })
 }
 
 /// The definition that a file is about: of the version that it says, else of the highest.

@@ -72,20 +72,24 @@ fn every_definition_on_the_pages_is_accepted() {
 #[test]
 fn the_scenarios_on_the_page_come_true() {
     let examples = blocks(TESTING, "yaml");
-    let [definition, scenarios] = examples.as_slice() else { panic!("{} examples", examples.len()) };
+    let [definition, scenarios, of_items] = examples.as_slice() else {
+        panic!("{} examples", examples.len())
+    };
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("parcel.yaml");
-    fs::write(&path, definition).unwrap();
-    let (loaded, problems) = definitions::load_paths(&[path]);
+    let bulk_order = include_str!("../sagas/bulk_order.yaml");
+    for (name, definition) in [("parcel.yaml", *definition), ("bulk_order.yaml", bulk_order)] {
+        fs::write(folder.path().join(name), definition).unwrap();
+    }
+    let (loaded, problems) = definitions::load_paths(&[folder.path().to_owned()]);
     assert!(problems.is_empty(), "{}", shown(&problems));
-    let file = ScenarioFile::parse("parcel.test.yaml", scenarios).unwrap();
-    let files = [file];
+    let files = [("parcel.test.yaml", scenarios), ("bulk_order.test.yaml", of_items)];
+    let files = files.map(|(name, source)| ScenarioFile::parse(name, source).unwrap());
     let problems = trial::problems(&loaded, &files);
     assert!(problems.is_empty(), "{}", shown(&problems));
     let selection = Selection { paths: true, pairs: false, filter: None, time_lines: false };
     let outcome = trial::run(&loaded, &files, selection).unwrap();
     assert!(outcome.passed(), "{outcome:#?}");
-    assert!(outcome.scenarios.len() >= 5 && outcome.paths() > 30);
+    assert!(outcome.scenarios.len() >= 6 && outcome.paths() > 30);
 }
 
 #[test]

@@ -38,7 +38,7 @@ fn every_path_and_every_scenario_of_the_sagas_holds() {
     let (code, outcome) = json(&["sagas"]);
     assert_eq!((code, &outcome["passed"]), (Some(0), &Value::Bool(true)), "{outcome:#}");
     let definitions = outcome["definitions"].as_array().unwrap();
-    for definition in definitions.iter().filter(|definition| definition["saga"] != "bulk_order") {
+    for definition in definitions {
         let name = &definition["saga"];
         // Each starts as its own scenarios do, comes to every end, and leaves nothing to warn of.
         assert!(definition["start"].as_str().unwrap().ends_with(".test.yaml"), "{name}");
@@ -249,4 +249,106 @@ fn a_saga_that_is_called_is_played_along() {
         }
     }
     assert!(outcome["scenarios"].as_array().unwrap().iter().all(|scenario| scenario["passed"] == true));
+}
+
+/// Sends a present to each guest; what the items look like is told by expressions alone.
+const PARTY: &str = "\
+saga: party
+version: 1
+start: {on: {exchange: shop, key: party}, business_key: =event.data.id}
+steps:
+  - foreach: presents
+    items: =input.guests
+    as: guest
+    with: {budget: =input.budget}
+    max_in_flight: 1
+    steps:
+      - step: buy
+        when: =input.guest.invited
+        command: {exchange: shop, key: buy, body: {grams: '=input.guest.weight * 2', cents: '=input.budget - 1'}}
+        output: {present: =reply.data.present}
+        compensate: {command: {exchange: shop, key: give_back, body: {present: =steps.buy.output.present}}}
+      - call: wrap
+        saga: wrapping
+        input: {present: =steps.buy.output.present}
+    output: {present: =steps.buy.output.present}
+  - step: bill
+    kind: pivot
+    command: {exchange: shop, key: bill, body: {presents: '=size(steps.presents.output)'}}
+";
+
+/// No event starts it.
+const WRAPPING: &str = "\
+saga: wrapping
+version: 1
+steps:
+  - step: wrap
+    command: {exchange: shop, key: wrap, body: {present: =input.present}}
+    compensate: {command: {exchange: shop, key: unwrap}}
+";
+
+const PARTY_TEST: &str = "\
+saga: party
+start: {data: {id: P-1, budget: 9, guests: [{weight: 1, invited: true}, {weight: 2, invited: false}]}}
+replies: {presents/0/buy: {data: {present: book}}}
+scenarios:
+  - scenario: who is invited gets a present
+    commands: [{step: presents/0/buy, body: {grams: 2, cents: 8}}, {step: bill, body: {presents: 2}}]
+    outputs: {presents: [{present: book}, {present: null}]}
+    end: completed
+  - scenario: a present that cannot be wrapped is given back
+    replies: {presents/0/wrap: failure}
+    commands: [presents/buy, {compensate: presents/0/buy, body: {present: book}}]
+    end: compensated
+";
+
+#[test]
+fn what_is_done_for_each_item_is_played_with_made_up_items() {
+    let (_folder, path) = folder(&[("party.yaml", PARTY), ("wrapping.yaml", WRAPPING)]);
+    let (code, outcome) = json(&[&path]);
+    assert_eq!(code, Some(0), "{outcome:#}");
+    let definitions = outcome["definitions"].as_array().unwrap();
+    let end = |path: &str| {
+        let mut all = definitions[0]["alone"].as_array().unwrap().iter();
+        all.find(|walked| walked["path"] == path).map(|walked| walked["end"].as_str().unwrap().to_owned())
+    };
+    for (path, ended) in [
+        ("presents/buy: success", "completed"),
+        ("presents/buy: skipped", "completed"),
+        ("presents/buy: failure", "compensated"),
+        ("presents/wrap: failure", "compensated"),
+        ("undo presents/buy: late reply (after bill: failure)", "compensated"),
+        ("undo presents/buy: silence (after bill: failure)", "parked"),
+    ] {
+        assert_eq!(end(path).as_deref(), Some(ended), "{path} in {:#}", definitions[0]["alone"]);
+    }
+    for odd in ["never_begun", "never_undone", "gaps", "obstacles"] {
+        assert_eq!(definitions[0][odd], Value::Array(Vec::new()), "{odd}");
+    }
+    assert_eq!((&definitions[1]["saga"], &definitions[1]["paths"]), (&"wrapping".into(), &0.into()));
+    let (_, text) = test(&[&path, "--no-pairs"]);
+    assert!(text.contains("wrapping v1, which no event starts: it is played where others call it"), "{text}");
+}
+
+#[test]
+fn scenarios_name_the_steps_of_all_items_or_of_one() {
+    let files = [("party.yaml", PARTY), ("wrapping.yaml", WRAPPING), ("party.test.yaml", PARTY_TEST)];
+    let (_folder, path) = folder(&files);
+    let (code, text) = test(&[&path, "--scenarios-only"]);
+    assert_eq!(code, Some(0), "{text}");
+    let rows = [
+        ("{step: presents/0/buy,", "{step: presents/0/by,", "did you mean `presents/buy`?"),
+        ("[presents/buy,", "[buy,", "unknown step \"buy\""),
+        ("{presents: [", "{presents/buy: [", "unknown step \"presents/buy\""),
+        ("compensate: presents/0/buy", "compensate: presents/0/wrap", "no command undoes step"),
+        ("saga: party", "saga: wrapping", "no event starts saga \"wrapping\""),
+        ("{step: presents/0/buy,", "{step: presents/1/buy,", "came      presents/0/buy, bill"),
+        ("[presents/buy,", "[presents/0/buy, bill,", "came      presents/0/buy, undo presents/0/buy"),
+    ];
+    for (from, to, said) in rows {
+        let wrong = PARTY_TEST.replacen(from, to, 1);
+        let (_folder, path) = folder(&[files[0], files[1], ("party.test.yaml", &wrong)]);
+        let (code, text) = test(&[&path, "--scenarios-only"]);
+        assert_eq!((code, text.contains(said)), (Some(1), true), "{said:?} is not in {text}");
+    }
 }

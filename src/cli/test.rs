@@ -166,7 +166,7 @@ fn end_name(end: Status) -> &'static str {
 }
 
 fn warnings(tried: &Tried) -> Vec<String> {
-    let never = |steps: Vec<&str>, what: &str| {
+    let never = |steps: Vec<String>, what: &str| {
         steps.into_iter().map(|step| format!("step {step} is {what} on no path")).collect::<Vec<_>>()
     };
     let obstacle = |(what, path, paths): &(String, String, usize)| {

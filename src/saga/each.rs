@@ -16,6 +16,7 @@ use super::id::{InstanceId, Phase};
 use super::instance::{Instance, Item, ItemStatus, StepStatus};
 use super::plan::{Each, Kind, Plan, Work};
 use super::scope::type_name;
+use super::template::Template;
 use super::transition::{Event, Transition};
 
 /// The instance of an item that was called last.
@@ -38,15 +39,42 @@ pub fn item_instances<'a>(
     items.filter_map(move |(index, item)| Some((item_instance(each?, instance, step, index)?, item.status)))
 }
 
-fn key_of(instance: &Instance, step: usize, item: usize, attempt: u32) -> String {
+/// The business key of the instance that an attempt of an item has.
+pub(crate) fn key_of(instance: &Instance, step: usize, item: usize, attempt: u32) -> String {
     super::called::key_of(instance, step, &format!("/{item}"), attempt)
+}
+
+/// The items of a step, or why there are none.
+pub(crate) fn items_of(each: &Each, instance: &Instance) -> Result<Vec<Value>, String> {
+    match each.items.evaluate(&Scope::of(instance)) {
+        Ok(Value::Array(items)) => Ok(items),
+        Ok(other) => Err(format!("the step's `items` is {}, and not a list", type_name(&other))),
+        Err(error) => Err(format!("the step's `items` cannot be evaluated: {error}")),
+    }
+}
+
+/// What the input of every item holds besides the item.
+pub(crate) fn fields_of(each: &Each, instance: &Instance) -> Result<Map<String, Value>, String> {
+    let scope = Scope::of(instance);
+    let field = |(name, template): &(String, Template)| {
+        let value = template.evaluate(&scope);
+        value.map(|value| (name.clone(), value)).map_err(|error| format!("`with.{name}`: {error}"))
+    };
+    each.with.iter().map(field).collect()
+}
+
+/// The input of an item's instance.
+pub(crate) fn input_of(each: &Each, mut fields: Map<String, Value>, item: usize, value: Value) -> Value {
+    fields.insert("index".to_owned(), Value::from(item));
+    fields.insert(each.name.clone(), value);
+    Value::Object(fields)
 }
 
 impl Transition<'_> {
     /// Begins a step for each item of its list, or once more for those that had failed.
     pub(super) fn list_items(&mut self, step: usize, each: &Each, attempt: u32) {
         let listed = self.instance.steps[step].items.len();
-        let items = match self.items_of(each) {
+        let items = match items_of(each, self.instance) {
             _ if listed > 0 => listed,
             Ok(items) if items.len() > each.max_items => {
                 let message =
@@ -112,7 +140,7 @@ impl Transition<'_> {
         if !self.instance.steps[step].items.iter().any(pending) {
             return;
         }
-        let (list, with) = match (self.items_of(each), self.fields_of(each)) {
+        let (list, with) = match (items_of(each, self.instance), fields_of(each, self.instance)) {
             (Ok(list), Ok(with)) => (list, with),
             (Err(message), _) | (_, Err(message)) => {
                 let error = self.failure(step, "BAD_EXPRESSION", message);
@@ -124,10 +152,7 @@ impl Transition<'_> {
                 return;
             }
             if self.instance.steps[step].items.get(item).is_some_and(pending) {
-                let mut input = with.clone();
-                input.insert("index".to_owned(), Value::from(item));
-                input.insert(each.name.clone(), value);
-                let input = Value::Object(input);
+                let input = input_of(each, with.clone(), item, value);
                 match self.fits(step, &input) {
                     Ok(()) => self.call_item(step, each, item, input),
                     Err(error) => return self.fail_pending(step, &error),
@@ -205,23 +230,6 @@ impl Transition<'_> {
             End::Undone => self.record(Fact::ItemUndone { step, item }),
             End::Parked(_) => {}
         }
-    }
-
-    fn items_of(&self, each: &Each) -> Result<Vec<Value>, String> {
-        match each.items.evaluate(&Scope::of(self.instance)) {
-            Ok(Value::Array(items)) => Ok(items),
-            Ok(other) => Err(format!("the step's `items` is {}, and not a list", type_name(&other))),
-            Err(error) => Err(format!("the step's `items` cannot be evaluated: {error}")),
-        }
-    }
-
-    fn fields_of(&self, each: &Each) -> Result<Map<String, Value>, String> {
-        let scope = Scope::of(self.instance);
-        let field = |(name, template): &(String, super::template::Template)| {
-            let value = template.evaluate(&scope);
-            value.map(|value| (name.clone(), value)).map_err(|error| format!("`with.{name}`: {error}"))
-        };
-        each.with.iter().map(field).collect()
     }
 
     fn fail_pending(&mut self, step: usize, error: &Failure) {

@@ -3,11 +3,13 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::cast::Actor;
 use super::path::Target;
 use super::scenario::{Emitted, Expected, Scenario};
 use super::stage::Played;
+use crate::saga::id::Phase;
 use crate::saga::instance::Instance;
-use crate::saga::message::{Outgoing, Part};
+use crate::saga::message::{Origin, Outgoing, Part};
 use crate::saga::plan::Plan;
 
 /// Something that came otherwise than it was expected.
@@ -22,7 +24,12 @@ pub struct Difference {
 }
 
 /// What came otherwise than it was expected.
-pub(super) fn differences(plan: &Plan, scenario: &Scenario, played: &Played) -> Vec<Difference> {
+pub(super) fn differences(
+    plan: &Plan,
+    cast: &[Actor],
+    scenario: &Scenario,
+    played: &Played,
+) -> Vec<Difference> {
     let mut found = Differences(Vec::new());
     let end = scenario.end.status();
     let Some(instance) = &played.ended else {
@@ -41,7 +48,7 @@ pub(super) fn differences(plan: &Plan, scenario: &Scenario, played: &Played) -> 
         found.add("error", expected, code.unwrap_or("none"));
     }
     if let Some(expected) = &scenario.commands {
-        found.commands(plan, expected, &published);
+        found.commands(expected, &sent(plan, cast, &played.published));
     }
     found.outputs(scenario, instance);
     if let Some(expected) = &scenario.emits {
@@ -65,25 +72,21 @@ impl Differences {
     }
 
     /// Commands in their order; those that were decided at the same moment in any.
-    fn commands(&mut self, plan: &Plan, expected: &[Expected], published: &[&Outgoing]) {
-        let came = sent(published);
+    fn commands(&mut self, expected: &[Expected], came: &[Sent<'_>]) {
         let mut left: Vec<_> = came.iter().collect();
         let mut pairs = Vec::new();
         for expected in expected {
             let moment = left.first().map(|sent| sent.first.timestamp);
-            let is_it = |sent: &&Sent<'_>| {
-                Some(sent.first.timestamp) == moment && Some(sent.target) == expected.target(plan)
-            };
+            let is_it = |sent: &&Sent<'_>| Some(sent.first.timestamp) == moment && sent.is(expected);
             let Some(index) = left.iter().position(is_it) else { break };
             pairs.push((expected, left.remove(index)));
         }
         if pairs.len() < expected.len() || !left.is_empty() {
-            let expected = expected.iter().filter_map(|expected| expected.target(plan));
-            let came = came.iter().map(|sent| sent.target);
-            return self.add("commands", &names(plan, expected), &names(plan, came));
+            let expected = expected.iter().map(|expected| name(&expected.step, expected.phase));
+            return self.add("commands", &list(expected), &list(came.iter().map(Sent::name)));
         }
         for (expected, sent) in pairs {
-            let name = sent.target.name(plan);
+            let name = sent.name();
             if expected.attempts.is_some_and(|attempts| attempts != sent.attempts) {
                 let attempts = expected.attempts.unwrap_or_default().to_string();
                 self.add(&format!("attempts of {name}"), &attempts, &sent.attempts.to_string());
@@ -125,27 +128,49 @@ impl Differences {
 
 /// A command with all its attempts.
 struct Sent<'a> {
-    target: Target,
+    /// The names of its step: as it is, and without items.
+    steps: [String; 2],
+    phase: Phase,
     first: &'a Outgoing,
     attempts: u32,
 }
 
-/// The commands that were published, in the order of their first attempts.
-fn sent<'a>(published: &[&'a Outgoing]) -> Vec<Sent<'a>> {
+impl Sent<'_> {
+    fn name(&self) -> String {
+        name(&self.steps[0], self.phase)
+    }
+
+    /// Whether it is a command that is expected, of any item where none is told.
+    fn is(&self, expected: &Expected) -> bool {
+        self.steps.contains(&expected.step) && self.phase == expected.phase
+    }
+}
+
+/// The commands that were published for an instance and its items, in the order of their first attempts.
+fn sent<'a>(plan: &Plan, cast: &[Actor], published: &'a [Outgoing]) -> Vec<Sent<'a>> {
     let mut all: Vec<Sent<'a>> = Vec::new();
     for outgoing in published {
-        let Part::Attempt { step, phase, attempt } = outgoing.origin.part else { continue };
-        let target = Target { step, phase };
-        match all.iter_mut().find(|sent| sent.target == target) {
+        let Origin { instance, part: Part::Attempt { step, phase, attempt } } = outgoing.origin else {
+            continue;
+        };
+        let is_it = |actor: &&Actor| actor.instance == instance && actor.place.called_by.is_none();
+        let Some(Actor { place, .. }) = cast.iter().find(is_it) else { continue };
+        let of_any = Target { member: place.member, step, phase }.step_name(plan);
+        let steps = [place.step_name(plan, step), of_any];
+        match all.iter_mut().find(|sent| (&sent.steps, sent.phase) == (&steps, phase)) {
             Some(sent) => sent.attempts = sent.attempts.max(attempt),
-            None => all.push(Sent { target, first: outgoing, attempts: attempt }),
+            None => all.push(Sent { steps, phase, first: outgoing, attempts: attempt }),
         }
     }
     all
 }
 
-fn names(plan: &Plan, targets: impl Iterator<Item = Target>) -> String {
-    let names: Vec<_> = targets.map(|target| target.name(plan)).collect();
+fn name(step: &str, phase: Phase) -> String {
+    if phase == Phase::Compensation { format!("undo {step}") } else { step.to_owned() }
+}
+
+fn list(names: impl Iterator<Item = String>) -> String {
+    let names: Vec<_> = names.collect();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
-use super::path::{Target, targets};
+use super::path::{Target, own_targets};
 use crate::delivery::understand;
 use crate::saga::expression::Expression;
+use crate::saga::id::Phase;
 use crate::saga::message::{Message, RawMessage};
 use crate::saga::plan::{OutcomeKind, Plan, ReplyRule, Subscription};
 
@@ -16,8 +17,8 @@ pub(super) struct Given {
     /// The start event, as far as it is given.
     /// Where no event starts it, its data is the input.
     pub(super) start: Message,
-    /// What successful replies carry.
-    pub(super) replies: HashMap<Target, Value>,
+    /// What successful replies carry, by the name of the step, such as `ship` or `parcels/pick`.
+    pub(super) replies: HashMap<String, Value>,
     /// Business key and input, where the instance is called and no event starts it.
     pub(super) called: Option<(String, Value)>,
 }
@@ -58,7 +59,7 @@ pub(super) fn drafts(plan: &Plan, given: &Given) -> Vec<Draft> {
     drafts.extend(
         plan.cancel.iter().map(|cancel| Draft { role: Role::Cancel, message: on(&cancel.on, empty()) }),
     );
-    for target in targets(plan) {
+    for target in own_targets(plan) {
         for kind in [OutcomeKind::Success, OutcomeKind::Failure, OutcomeKind::Retry] {
             let by_rule = |rule: &ReplyRule| match &rule.on {
                 Some(subscription) => on(subscription, empty()),
@@ -69,8 +70,8 @@ pub(super) fn drafts(plan: &Plan, given: &Given) -> Vec<Draft> {
                 continue;
             }
             let mut message = rule.map_or_else(|| by_header(kind), by_rule);
-            if kind == OutcomeKind::Success
-                && let Some(data) = given.replies.get(&target)
+            if (target.phase, kind) == (Phase::Action, OutcomeKind::Success)
+                && let Some(data) = given.replies.get(&plan.steps[target.step].name)
             {
                 message.data = data.clone();
             }

@@ -7,21 +7,22 @@ use std::thread;
 use std::time::Duration;
 
 use super::Selection;
-use super::callee::{Callee, callees};
-use super::path::{Fault, Path, Target, targets};
+use super::cast::Actor;
+use super::member::change;
+use super::path::{Fault, Path, Target, own_targets, targets};
 use super::sample::Sample;
 use super::script::{Act, Crash, Cue, Script, USUAL, When};
 use super::stage::{self, BEGIN, Opening, Played};
 use super::time_line::TimeLine;
 use serde::Serialize;
 
-use crate::checker::evidence::Placing;
+use crate::checker::evidence::{Observed, Placing};
 use crate::checker::{Invariant, check};
 use crate::definitions::Loaded;
 use crate::saga::compile;
 use crate::saga::expression::Expression;
 use crate::saga::fact::{Fact, Failure};
-use crate::saga::id::Phase;
+use crate::saga::id::{InstanceId, Phase};
 use crate::saga::instance::{Instance, Status};
 use crate::saga::plan::{OutcomeKind, Plan, Work};
 use crate::simulate::ProcessError;
@@ -114,11 +115,11 @@ impl Explored {
 pub(super) fn explore(
     loaded: &Loaded,
     others: &[Loaded],
-    sample: &Sample,
+    cast: &[Actor],
     selection: Selection<'_>,
 ) -> Result<Explored, ProcessError> {
-    let callees = callees(&loaded.plan, sample, others);
-    let explorer = Explorer { loaded, others, callees, sample, selection, variants: Mutex::default() };
+    let Some(first) = cast.first() else { return Ok(Explored::default()) };
+    let explorer = Explorer { loaded, others, cast, first, selection, variants: Mutex::default() };
     let plan = &loaded.plan;
     let targets = targets(plan);
     let firsts: Vec<_> = (0..targets.len())
@@ -148,11 +149,12 @@ pub(super) fn explore(
 struct Explorer<'a> {
     loaded: &'a Loaded,
     others: &'a [Loaded],
-    callees: Vec<Callee>,
-    sample: &'a Sample,
+    cast: &'a [Actor],
+    /// The instance of the definition itself.
+    first: &'a Actor,
     selection: Selection<'a>,
     /// The definition with these steps skipped.
-    variants: Mutex<HashMap<Vec<usize>, Loaded>>,
+    variants: Mutex<HashMap<Vec<Target>, Loaded>>,
 }
 
 impl Explorer<'_> {
@@ -162,7 +164,7 @@ impl Explorer<'_> {
 
     /// What can befall a command.
     fn faults(&self, target: Target) -> impl Iterator<Item = Fault> {
-        let can_be_cancelled = self.sample.cancel.is_some();
+        let can_be_cancelled = self.first.sample.cancel.is_some();
         Fault::ALL.into_iter().filter(move |fault| {
             fault.is_possible(self.plan(), target) && (*fault != Fault::Cancelled || can_be_cancelled)
         })
@@ -186,7 +188,7 @@ impl Explorer<'_> {
             };
             let sent = match goes_on {
                 true => sent.clone(),
-                false => self.play(&with(Fault::Success), false)?.reached,
+                false => self.reached(&self.play(&with(Fault::Success), false)?),
             };
             // Where one of the commands is not even sent, nothing can befall it.
             let are_sent = (fault == Fault::Skipped || sent.contains(first)) && sent.contains(other);
@@ -222,9 +224,10 @@ impl Explorer<'_> {
             explored.add_obstacle(what, name(), 1);
         }
         *explored.ends.entry(end).or_default() += 1;
-        explored.reached.extend(&played.reached);
+        let sent = self.reached(&played);
+        explored.reached.extend(&sent);
         if let [(target, _)] = path.faults[..] {
-            let reached = played.reached.contains(&target);
+            let reached = sent.contains(&target);
             explored.alone.push(Walked { path, end, reached });
         } else {
             explored.pairs += 1;
@@ -232,12 +235,21 @@ impl Explorer<'_> {
                 *explored.in_pairs.entry((target, end)).or_default() += 1;
             }
         }
-        Ok(played.reached)
+        Ok(sent)
+    }
+
+    /// Which commands were sent: of items, those of the one that is looked at.
+    fn reached(&self, played: &Played) -> HashSet<Target> {
+        let wide = |(id, target): &(InstanceId, Target)| {
+            let actor = self.cast.iter().find(|actor| actor.instance == *id && actor.is_looked_at())?;
+            Some(Target { member: actor.place.member, ..*target })
+        };
+        played.reached.iter().filter_map(wide).collect()
     }
 
     fn play(&self, path: &Path, told: bool) -> Result<Played, ProcessError> {
         let variant = self.variant(path.skipped());
-        let Sample { business_key, start, .. } = self.sample;
+        let Sample { business_key, start, .. } = &self.first.sample;
         stage::play(
             Opening { loaded: &variant, others: self.others, business_key, event: start },
             &self.script(path),
@@ -246,16 +258,18 @@ impl Explorer<'_> {
     }
 
     /// The definition with these steps skipped and no other one.
-    fn variant(&self, skipped: Vec<usize>) -> Loaded {
+    fn variant(&self, skipped: Vec<Target>) -> Loaded {
         let mut variants = self.variants.lock().unwrap_or_else(PoisonError::into_inner);
-        let make = |skipped: &Vec<usize>| {
+        let make = |skipped: &Vec<Target>| {
             let Loaded { file, source, .. } = self.loaded;
             let mut plan = compile::reload(file, source).expect("it was compiled before");
-            for (index, step) in plan.steps.iter_mut().enumerate() {
-                let runs = !skipped.contains(&index);
-                step.when = step.when.as_ref().map(|_| Expression::literal(runs.into()));
-            }
-            few_attempts(&mut plan);
+            change(&mut plan, &mut |member, plan| {
+                for (index, step) in plan.steps.iter_mut().enumerate() {
+                    let runs = !skipped.iter().any(|of| (of.member, of.step) == (member, index));
+                    step.when = step.when.as_ref().map(|_| Expression::literal(runs.into()));
+                }
+                few_attempts(plan);
+            });
             Loaded { plan: Arc::new(plan), ..self.loaded.clone() }
         };
         variants.entry(skipped).or_insert_with_key(make).clone()
@@ -263,22 +277,31 @@ impl Explorer<'_> {
 
     /// What everybody does on a path.
     fn script(&self, path: &Path) -> Script {
-        let acts =
-            targets(self.plan()).into_iter().map(|target| (target, self.acts(target, path.fault(target))));
+        let acts = |actor: &Actor| {
+            let member = actor.place.member;
+            let acts = match actor.place.called_by {
+                _ if actor.place.is_aside => actor.usual(false),
+                Some(step) => {
+                    let called_by = Target { member, step, phase: Phase::Action };
+                    actor.usual(path.fault(called_by) == Fault::Failure)
+                }
+                None => {
+                    let acts = |target| self.acts(actor, target, path.fault(Target { member, ..target }));
+                    own_targets(&actor.plan).into_iter().map(|target| (target, acts(target))).collect()
+                }
+            };
+            (actor.instance, acts)
+        };
         let faults = path.faults.iter().chain(&path.way_back);
         let cues = faults.filter_map(|(target, fault)| self.cue(*target, *fault));
-        let is_refused = |callee: &Callee| {
-            path.fault(Target { step: callee.step, phase: Phase::Action }) == Fault::Failure
-        };
-        let called = self.callees.iter().map(|callee| callee.acts(is_refused(callee)));
-        Script { acts: acts.collect(), called: called.collect(), cues: cues.collect() }
+        Script { acts: self.cast.iter().map(acts).collect(), cues: cues.collect() }
     }
 
-    fn acts(&self, target: Target, fault: Fault) -> Vec<Act> {
-        let answer = |kind| self.sample.answer(target, kind);
-        let step = &self.plan().steps[target.step];
+    fn acts(&self, actor: &Actor, target: Target, fault: Fault) -> Vec<Act> {
+        let answer = |kind| actor.sample.answer(target, kind);
+        let step = &actor.plan.steps[target.step];
         let deadline = BEGIN + self.plan().deadline.map_or(Duration::ZERO, |deadline| deadline.after);
-        let usual = self.sample.usual(self.plan(), target);
+        let usual = actor.sample.usual(&actor.plan, target);
         let (silent, refused, timeout) = match (step.call(target.phase), &step.work) {
             (Some(call), _) => (Act::silent(), Act::refused(&answer(OutcomeKind::Failure)), call.timeout),
             (None, Work::Wait(wait)) => {
@@ -316,15 +339,20 @@ impl Explorer<'_> {
 
     /// The event that comes in besides answers, for a fault.
     fn cue(&self, target: Target, fault: Fault) -> Option<Cue> {
-        let (saga, business_key) = (self.plan().saga.clone(), self.sample.business_key.clone());
+        let sample = &self.first.sample;
+        let (saga, business_key) = (self.plan().saga.clone(), sample.business_key.clone());
         match fault {
             Fault::Cancelled => {
                 let what = Some(Placing::Cancel { saga, business_key });
-                Some(Cue { on: Some(target), after: USUAL / 2, what, event: self.sample.cancel.clone()? })
+                let is_it = |actor: &&Actor| actor.is_looked_at() && actor.place.member == target.member;
+                let on = (self.cast.iter().find(is_it)?.instance, Target { member: 0, ..target });
+                Some(Cue { on: Some(on), after: USUAL / 2, what, event: sample.cancel.clone()? })
             }
-            Fault::Early if self.plan().steps[target.step].call(target.phase).is_none() => {
+            Fault::Early
+                if target.member == 0 && self.plan().steps[target.step].call(target.phase).is_none() =>
+            {
                 let what = Some(Placing::Answer { saga, business_key });
-                let event = self.sample.answer(target, OutcomeKind::Success).message;
+                let event = sample.answer(target, OutcomeKind::Success).message;
                 Some(Cue { on: None, after: Duration::from_millis(1), what, event })
             }
             _ => None,
@@ -363,16 +391,21 @@ pub(super) fn wrong(played: &Played) -> Vec<String> {
 /// Expressions that could not be evaluated.
 pub(super) fn obstacles(played: &Played) -> Vec<String> {
     let Some(instance) = &played.ended else { return Vec::new() };
-    let facts = played
-        .evidence
-        .instances
-        .iter()
-        .flat_map(|observed| &observed.history)
-        .flat_map(|entry| &entry.facts);
-    let obstacle = |fact: &Fact| match fact {
-        Fact::NotSent { step, phase, error } => Some(of_step(instance, *step, *phase, error)),
+    let facts = played.evidence.instances.iter().flat_map(|Observed { instance, history }| {
+        history.iter().flat_map(|entry| &entry.facts).map(move |recorded| (instance, &recorded.fact))
+    });
+    let of_step = |of: &Instance, step: usize, phase, error: &Failure| {
+        let name = of.steps.get(step).map_or("?", |state| &state.name);
+        let undo = if phase == Phase::Compensation { "undo " } else { "" };
+        // The saga of an item is named after the step that it is for.
+        let below = of.saga.strip_prefix(&instance.saga).and_then(|below| below.strip_prefix('.'));
+        let path = below.map(|below| format!("{}/", below.replace('.', "/"))).unwrap_or_default();
+        format!("{undo}{path}{name}: {}", error.message)
+    };
+    let obstacle = |(of, fact): (&Instance, &Fact)| match fact {
+        Fact::NotSent { step, phase, error } => Some(of_step(of, *step, *phase, error)),
         Fact::GivenUp { step, error } if error.code == "BAD_OUTPUT" => {
-            Some(of_step(instance, *step, Phase::Action, error))
+            Some(of_step(of, *step, Phase::Action, error))
         }
         Fact::NoticeDropped { notice, reason } => {
             let status = instance.notices.get(*notice).map_or("an end", |notice| notice.status.as_str());
@@ -380,13 +413,7 @@ pub(super) fn obstacles(played: &Played) -> Vec<String> {
         }
         _ => None,
     };
-    let mut found: Vec<_> = facts.filter_map(|recorded| obstacle(&recorded.fact)).collect();
+    let mut found: Vec<_> = facts.filter_map(obstacle).collect();
     found.dedup();
     found
-}
-
-fn of_step(instance: &Instance, step: usize, phase: Phase, error: &Failure) -> String {
-    let name = instance.steps.get(step).map_or("?", |state| &state.name);
-    let undo = if phase == Phase::Compensation { "undo " } else { "" };
-    format!("{undo}{name}: {}", error.message)
 }

@@ -1,11 +1,14 @@
 //! Paths: what goes wrong on the way of one instance, as values that can be counted and printed.
 
+use super::member::{Member, body_of, members};
 use crate::saga::id::Phase;
-use crate::saga::plan::{AtDeadline, Kind, OnTimeout, OutcomeKind, Plan, Work};
+use crate::saga::plan::{AtDeadline, Kind, OnTimeout, OutcomeKind, Plan, Step, Work};
 
 /// What may go wrong: doing a step, or undoing it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
+    /// Whose step it is: 0 is the saga itself, the others are what it does for each item of lists, in order.
+    pub member: usize,
     /// Index of the step.
     pub step: usize,
     /// Doing or undoing.
@@ -99,9 +102,13 @@ impl Fault {
     }
 
     /// Whether it can befall a step or a compensation of this plan. What is tried without end never comes to
-    /// its last attempt, and what nobody answers has no answer.
+    /// its last attempt, and what nobody answers has no answer. An event that comes before an item's instance
+    /// finds nobody.
     pub fn is_possible(self, plan: &Plan, target: Target) -> bool {
-        let Some(step) = plan.steps.get(target.step) else { return false };
+        let members = members(plan);
+        let Some(step) = members.get(target.member).and_then(|of| of.plan.steps.get(target.step)) else {
+            return false;
+        };
         match self {
             Fault::Success => true,
             Fault::Skipped => target.phase == Phase::Action && step.when.is_some(),
@@ -112,6 +119,7 @@ impl Fault {
                     Fault::Deadline => plan.deadline.is_some(),
                     _ => true,
                 },
+                None if self == Fault::Early && target.member > 0 => false,
                 None => self.is_possible_for(&step.work),
             },
         }
@@ -141,12 +149,29 @@ impl Fault {
     }
 }
 
-/// Every step and every compensation of a plan, in the order in which they come: steps forward,
-/// compensations backward.
+/// Every step and every compensation of a definition, in the order in which they come: steps forward,
+/// compensations backward, those for each item after the step that they are done for.
 pub fn targets(plan: &Plan) -> Vec<Target> {
-    let all = |phase| (0..plan.steps.len()).map(move |step| Target { step, phase });
-    let back = all(Phase::Compensation).filter(|of| plan.steps[of.step].compensation.is_some()).rev();
-    all(Phase::Action).chain(back).collect()
+    let members = members(plan);
+    let mut back = within(&members, 0, Phase::Compensation);
+    back.retain(|of| members[of.member].plan.steps[of.step].compensation.is_some());
+    back.reverse();
+    [within(&members, 0, Phase::Action), back].concat()
+}
+
+/// The same without what is done for each item.
+pub(super) fn own_targets(plan: &Plan) -> Vec<Target> {
+    targets(plan).into_iter().filter(|target| target.member == 0).collect()
+}
+
+/// The steps of a member, each followed by those that it does for each item.
+fn within(members: &[Member<'_>], member: usize, phase: Phase) -> Vec<Target> {
+    let of = |step| {
+        let body = body_of(members, member, step);
+        let items = body.map(|body| within(members, body, phase)).unwrap_or_default();
+        [Target { member, step, phase }].into_iter().chain(items)
+    };
+    (0..members[member].plan.steps.len()).flat_map(of).collect()
 }
 
 impl Path {
@@ -155,16 +180,18 @@ impl Path {
     /// is cancelled or late.
     pub fn new(plan: &Plan, faults: Vec<(Target, Fault)>) -> Self {
         let is_free = |target: &Target| !faults.iter().any(|(other, _)| other == target);
-        let undone = || faults.iter().filter_map(|(of, _)| of.step_undone());
+        let undone = || faults.iter().map(|(of, _)| *of).filter(|of| of.phase == Phase::Compensation);
         let way_back = undone().next().and_then(|first| {
-            let above: Vec<_> = undone().map(|step| above(plan, step)).collect();
+            let members = members(plan);
+            let above: Vec<_> = undone().map(|of| above(&members, of)).collect();
             // One that stands on both, if there is one; else the second is not always reached.
-            let later = (0..plan.steps.len())
-                .filter(|step| above[0][*step] && is_free(&action(*step)))
-                .filter_map(|step| Some((step, refusal(plan, step)?)))
-                .max_by_key(|(step, _)| above.iter().filter(|above| above[*step]).count());
-            let of_itself = || turning_back(plan, first).filter(|(target, _)| is_free(target));
-            later.map(|(step, fault)| (action(step), fault)).or_else(of_itself)
+            let later = above[0]
+                .iter()
+                .filter(|target| is_free(target))
+                .filter_map(|target| Some((*target, refusal(plan, &members, *target)?)))
+                .max_by_key(|(target, _)| above.iter().filter(|above| above.contains(target)).count());
+            let of_itself = || turning_back(plan, &members, first).filter(|(target, _)| is_free(target));
+            later.or_else(of_itself)
         });
         Self { faults, way_back }
     }
@@ -184,9 +211,9 @@ impl Path {
     }
 
     /// The steps whose `when` is false.
-    pub fn skipped(&self) -> Vec<usize> {
+    pub fn skipped(&self) -> Vec<Target> {
         let skipped = self.faults.iter().filter(|(_, fault)| *fault == Fault::Skipped);
-        skipped.map(|(target, _)| target.step).collect()
+        skipped.map(|(target, _)| *target).collect()
     }
 
     /// Its name, such as `undo reserve_stock: timeout (after ship: failure)`.
@@ -199,58 +226,75 @@ impl Path {
 }
 
 impl Target {
-    /// The step that it undoes, if it undoes one.
-    fn step_undone(self) -> Option<usize> {
-        (self.phase == Phase::Compensation).then_some(self.step)
+    /// Its name, such as `ship`, `parcels/pick` or `undo reserve_stock`.
+    pub fn name(self, plan: &Plan) -> String {
+        match self.phase {
+            Phase::Action => self.step_name(plan),
+            Phase::Compensation => format!("undo {}", self.step_name(plan)),
+        }
     }
 
-    /// Its name, such as `ship` or `undo reserve_stock`.
-    pub fn name(self, plan: &Plan) -> String {
+    /// The name of the step, such as `ship` or `parcels/pick`.
+    pub fn step_name(self, plan: &Plan) -> String {
+        let members = members(plan);
+        let Some(Member { plan, path, .. }) = members.get(self.member) else { return "?".to_owned() };
         let name = plan.steps.get(self.step).map_or("?", |step| &step.name);
-        match self.phase {
-            Phase::Action => name.to_owned(),
-            Phase::Compensation => format!("undo {name}"),
-        }
+        [&path[..], &[name]].concat().join("/")
     }
 }
 
-fn action(step: usize) -> Target {
-    Target { step, phase: Phase::Action }
+fn action(member: usize, step: usize) -> Target {
+    Target { member, step, phase: Phase::Action }
 }
 
 /// What has a step fail for good, with nothing to undo of itself, so that the instance turns back.
-fn refusal(plan: &Plan, step: usize) -> Option<Fault> {
-    let of = &plan.steps[step];
+fn refusal(plan: &Plan, members: &[Member<'_>], target: Target) -> Option<Fault> {
+    let of: &Step = &members[target.member].plan.steps[target.step];
     let turns_back = |fault: &Fault| match (fault, &of.work) {
         (Fault::Timeout, Work::Wait(_)) => of.on_timeout == OnTimeout::Compensate,
         (Fault::Timeout, _) => false,
         _ => true,
     };
     let faults = [Fault::Failure, Fault::Timeout].into_iter().filter(|_| of.kind != Kind::Retriable);
-    faults.filter(turns_back).find(|fault| fault.is_possible(plan, action(step)))
+    faults.filter(turns_back).find(|fault| fault.is_possible(plan, target))
 }
 
 /// What has an instance undo a step that no other one stands on.
-fn turning_back(plan: &Plan, step: usize) -> Option<(Target, Fault)> {
+fn turning_back(plan: &Plan, members: &[Member<'_>], undone: Target) -> Option<(Target, Fault)> {
+    let target = Target { phase: Phase::Action, ..undone };
+    let of: &Step = &members[target.member].plan.steps[target.step];
     let late = plan.deadline.is_some_and(|deadline| deadline.then == AtDeadline::Compensate);
     let ways = [
-        (Fault::Silence, plan.steps[step].on_timeout != OnTimeout::Park),
+        (Fault::Silence, of.on_timeout != OnTimeout::Park),
         (Fault::UsedUp, true),
         (Fault::Cancelled, true),
         (Fault::Deadline, late),
     ];
-    let target = action(step);
     let found = ways.into_iter().find(|(fault, undoes)| *undoes && fault.is_possible(plan, target));
     found.map(|(fault, _)| (target, fault))
 }
 
-/// Which steps require this one, by way of others or not.
-fn above(plan: &Plan, step: usize) -> Vec<bool> {
+/// The steps whose failure has one undone: those that require it, by way of others or not, and what those do
+/// for each item; of an item's step also those above the step that it is done for.
+fn above(members: &[Member<'_>], undone: Target) -> Vec<Target> {
+    let Member { plan, parent, .. } = &members[undone.member];
     let mut above = vec![false; plan.steps.len()];
+    let mut found = Vec::new();
     for (index, later) in plan.steps.iter().enumerate() {
-        above[index] = later.requires.iter().any(|earlier| *earlier == step || above[*earlier]);
+        above[index] = later.requires.iter().any(|earlier| *earlier == undone.step || above[*earlier]);
+        if above[index] {
+            found.push(action(undone.member, index));
+            // After the pivot, an item that fails has nothing undone but itself.
+            let body = body_of(members, undone.member, index).filter(|_| later.kind != Kind::Retriable);
+            found.extend(body.map(|body| within(members, body, Phase::Action)).unwrap_or_default());
+        }
     }
-    above
+    if let Some((member, step)) = *parent
+        && members[member].plan.steps[step].kind != Kind::Retriable
+    {
+        found.extend(self::above(members, action(member, step)));
+    }
+    found
 }
 
 #[cfg(test)]
@@ -263,7 +307,11 @@ mod tests {
     }
 
     fn undo(step: usize) -> Target {
-        Target { step, phase: Phase::Compensation }
+        Target { member: 0, step, phase: Phase::Compensation }
+    }
+
+    fn action(step: usize) -> Target {
+        super::action(0, step)
     }
 
     #[test]

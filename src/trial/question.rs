@@ -5,11 +5,11 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::draft::{Draft, Place, Role, key, rule};
-use super::path::{Target, targets};
+use super::path::{Target, own_targets};
 use crate::definitions::Loaded;
 use crate::saga::expression::{Expression, Template};
 use crate::saga::id::Phase;
-use crate::saga::plan::{Delay, OutcomeKind, Plan, Step, SubSaga, Work};
+use crate::saga::plan::{Delay, Each, OutcomeKind, Plan, Step, SubSaga, Work};
 
 /// A time a month after every play begins.
 const SOME_TIME: &str = "2026-02-01T00:00:00Z";
@@ -25,6 +25,13 @@ pub(super) struct Question<'a> {
     pub(super) constants: Vec<Value>,
 }
 
+/// An item of a step, as its own steps need it, and what is kept of it.
+pub(super) struct MadeUp {
+    pub(super) step: usize,
+    pub(super) item: Value,
+    pub(super) output: Value,
+}
+
 /// What is evaluated.
 #[derive(Clone, Copy)]
 pub(super) enum Asks<'a> {
@@ -36,6 +43,10 @@ pub(super) enum Asks<'a> {
     Time(&'a Expression),
     /// Something that a called saga makes of the input that it is given.
     Called(&'a SubSaga, &'a Expression),
+    /// A list with at least one item.
+    Items(&'a Each),
+    /// Something that an item's instance makes of the input that it is given.
+    Item(&'a Each, &'a Expression),
     /// What is kept of the start event.
     Input(&'a Template),
     /// The body of a command.
@@ -52,6 +63,7 @@ pub(super) fn questions<'a>(
     plan: &'a Plan,
     drafts: &[Draft],
     others: &'a [Loaded],
+    items: &[MadeUp],
     is_called: bool,
 ) -> Vec<Question<'a>> {
     let mut all = Collection { plan, drafts, is_called, questions: Vec::new() };
@@ -64,7 +76,7 @@ pub(super) fn questions<'a>(
             all.add(&format!("`when` of step {}", step.name), Asks::Condition(when), None);
         }
         for phase in Phase::BOTH {
-            let name = Target { step: index, phase }.name(plan);
+            let name = Target { member: 0, step: index, phase }.name(plan);
             match (step.call(phase), phase, &step.work) {
                 (Some(call), ..) => {
                     all.add(&format!("body of the command {name}"), Asks::Body(&call.body), None)
@@ -79,11 +91,12 @@ pub(super) fn questions<'a>(
                     all.add(&format!("input of {name}"), Asks::Body(&called.input), None);
                     all.add_called(&name, called, others);
                 }
+                (None, Phase::Action, Work::Each(each)) => all.add_items(index, &name, each, items),
                 _ => {}
             }
         }
     }
-    for target in targets(plan) {
+    for target in own_targets(plan) {
         all.add_replies(target);
     }
     for (what, emission) in [
@@ -119,7 +132,8 @@ impl<'a> Collection<'a, '_> {
                 vec![expression]
             }
             Asks::Input(template) | Asks::Body(template) | Asks::Notice(template) => expressions(template),
-            Asks::Reply(_) | Asks::Called(..) => Vec::new(),
+            Asks::Items(each) => vec![&each.items],
+            Asks::Reply(_) | Asks::Called(..) | Asks::Item(..) => Vec::new(),
         };
         self.add_with(what, asks, draft, &expressions);
     }
@@ -127,12 +141,24 @@ impl<'a> Collection<'a, '_> {
     /// What a called saga makes of its input alone.
     fn add_called(&mut self, name: &str, called: &'a SubSaga, others: &'a [Loaded]) {
         let Some(of) = others.iter().find(|other| other.plan.saga == called.saga) else { return };
-        for expression in every_expression(&of.plan) {
-            let is_of_input = expression.references().iter().all(|path| path[0] == "input");
-            if is_of_input && !expression.references().is_empty() {
-                let what = format!("{expression} of saga {}, which {name} calls", called.saga);
-                self.add_with(&what, Asks::Called(called, expression), None, &[expression]);
-            }
+        for expression in of_input(&of.plan) {
+            let what = format!("{expression} of saga {}, which {name} calls", called.saga);
+            self.add_with(&what, Asks::Called(called, expression), None, &[expression]);
+        }
+    }
+
+    /// The items of a step, and what their instances make of their input alone.
+    fn add_items(&mut self, step: usize, name: &str, each: &'a Each, items: &[MadeUp]) {
+        self.add(&format!("`items` of {name}"), Asks::Items(each), None);
+        let made_up = items.iter().filter(|item| item.step == step);
+        // Two, so that it shows what becomes of one when the other one fails.
+        let lists = made_up.map(|MadeUp { item, .. }| Value::from(vec![item.clone(), item.clone()]));
+        if let Some(question) = self.questions.last_mut() {
+            question.constants.extend(lists);
+        }
+        for expression in of_input(&each.body) {
+            let what = format!("{expression} for each item of {name}");
+            self.add_with(&what, Asks::Item(each, expression), None, &[expression]);
         }
     }
 
@@ -142,6 +168,10 @@ impl<'a> Collection<'a, '_> {
         let references = expressions.iter().flat_map(|expression| expression.references());
         references.for_each(|path| match asks {
             Asks::Called(called, _) => trail.go_through(&called.input, &path[1..], 0),
+            Asks::Item(each, _) => {
+                let with = path.get(1).and_then(|name| each.with.iter().find(|(field, _)| field == name));
+                with.into_iter().for_each(|(_, field)| trail.go_through(field, &path[2..], 0));
+            }
             _ => trail.follow(path, draft),
         });
         let mut places = trail.found;
@@ -208,7 +238,7 @@ impl Trail<'_> {
             },
             ("steps", [name, output, below @ ..]) if output == "output" => {
                 let is_reply = |draft: &Draft| match draft.role {
-                    Role::Reply(Target { step, phase: Phase::Action }, OutcomeKind::Success) => {
+                    Role::Reply(Target { step, phase: Phase::Action, .. }, OutcomeKind::Success) => {
                         plan.steps[step].name == *name
                     }
                     _ => false,
@@ -250,6 +280,14 @@ impl Trail<'_> {
     }
 }
 
+/// Those that are made of the input alone.
+fn of_input(plan: &Plan) -> impl Iterator<Item = &Expression> {
+    every_expression(plan).into_iter().filter(|expression| {
+        let references = expression.references();
+        !references.is_empty() && references.iter().all(|path| path[0] == "input")
+    })
+}
+
 /// Conditions and bodies of a plan, without what is read from events and replies.
 fn every_expression(plan: &Plan) -> Vec<&Expression> {
     let of_step = |step| {
@@ -259,7 +297,11 @@ fn every_expression(plan: &Plan) -> Vec<&Expression> {
             Work::Emit(event) => expressions(&event.body),
             Work::Delay(Delay::Until(until)) => vec![until],
             Work::Saga(called) => expressions(&called.input),
-            Work::Delay(Delay::For(_)) | Work::Wait(_) | Work::Each(_) => Vec::new(),
+            Work::Each(each) => {
+                let with = each.with.iter().flat_map(|(_, field)| expressions(field));
+                [&each.items].into_iter().chain(with).collect()
+            }
+            Work::Delay(Delay::For(_)) | Work::Wait(_) => Vec::new(),
         };
         let undo = compensation.as_ref().map(|call| expressions(&call.body)).unwrap_or_default();
         when.iter().chain(work).chain(undo).collect::<Vec<_>>()

@@ -5,20 +5,24 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::callee::{Callee, callees};
+use super::cast::{Actor, Place, cast};
 use super::comparison::{Difference, differences};
 use super::draft::{Given, raw, some_key};
 use super::explore::wrong;
 use super::form::Short;
-use super::path::{Target, targets};
+use super::member::Named;
+use super::path::{Target, own_targets};
 use super::sample::Sample;
-use super::scenario::{Address, Event, Further, Replies, Reply, Scenario, ScenarioFile, Scenarios, Word};
+use super::scenario::{
+    Address, Event, Expected, Further, Replies, Reply, Scenario, ScenarioFile, Scenarios, Word,
+};
 use super::script::{Act, Answer, Cue, Script, USUAL, When};
 use super::stage::{self, Opening};
 use super::time_line::TimeLine;
 use crate::checker::evidence::Placing;
 use crate::definitions::Loaded;
 use crate::delivery::understand;
+use crate::saga::definition::Located;
 use crate::saga::expression::{Expression, Scope};
 use crate::saga::id::Phase;
 use crate::saga::message::Message;
@@ -49,20 +53,21 @@ impl Rehearsed {
     }
 }
 
-/// What a file gives for the paths of its definition.
-pub(super) fn given(plan: &Plan, file: &ScenarioFile) -> Given {
+/// What a file gives for one of its scenarios, or for the paths of its definition.
+pub(super) fn given(file: &ScenarioFile, scenario: Option<&Scenario>) -> Given {
     let Scenarios { start, replies, scenarios, .. } = &file.scenarios;
-    let start = start.as_ref().or_else(|| scenarios.iter().find_map(|scenario| scenario.start.as_ref()));
-    let data = |target: Target| {
-        let Replies(attempts) = replies.find(&plan.steps[target.step].name)?;
+    let first = || scenarios.iter().filter(|_| scenario.is_none()).find_map(|of| of.start.as_ref());
+    let own = scenario.and_then(|scenario| scenario.start.as_ref());
+    let data = |(step, Replies(attempts)): &(Located<String>, Replies)| {
         let answers =
             |reply: &&Reply| matches!(reply.outcome, None | Some(Word::Success)) && !reply.data.is_null();
-        Some((target, attempts.iter().find(answers)?.data.clone()))
+        Some((step.value.clone(), attempts.iter().find(answers)?.data.clone()))
     };
-    let actions = targets(plan).into_iter().filter(|target| target.phase == Phase::Action);
+    // What a scenario says comes last, and instead of what its file says.
+    let replies = replies.0.iter().chain(scenario.into_iter().flat_map(|scenario| &scenario.replies.0));
     Given {
-        start: start.map(message).unwrap_or_default(),
-        replies: actions.filter_map(data).collect(),
+        start: own.or(start.as_ref()).or_else(first).map(message).unwrap_or_default(),
+        replies: replies.filter_map(data).collect(),
         called: None,
     }
 }
@@ -78,24 +83,22 @@ pub(super) fn rehearse(
     scenario: &Scenario,
 ) -> Result<Rehearsed, ProcessError> {
     let plan = &loaded.plan;
-    let start = scenario.start.as_ref().or(file.scenarios.start.as_ref()).map(message).unwrap_or_default();
-    let sample = Sample::new(plan, &Given { start, ..Given::default() }, others);
-    let callees = callees(plan, &sample, others);
-    let script = script(plan, &sample, &callees, file, scenario);
-    let Sample { business_key, start, .. } = &sample;
+    let cast = cast(plan, &given(file, Some(scenario)), others);
+    let script = script(plan, &cast, file, scenario);
+    let Sample { business_key, start, gaps, .. } = &cast[0].sample;
     let mut played = stage::play(Opening { loaded, others, business_key, event: start }, &script, true)?;
     // The ledgers of participants that follow a script prove nothing.
     played.evidence.entries.clear();
     played.evidence.replayed_at = None;
     let mut wrong = wrong(&played);
     if played.ended.is_none() {
-        wrong.extend(sample.gaps);
+        wrong.extend(gaps.clone());
     }
     Ok(Rehearsed {
         file: file.file.clone(),
         line: scenario.scenario.at.line,
         scenario: scenario.scenario.value.clone(),
-        differences: differences(plan, scenario, &played),
+        differences: differences(plan, &cast, scenario, &played),
         wrong,
         time_line: played.time_line,
     })
@@ -116,34 +119,38 @@ fn message(event: &Event) -> Message {
 }
 
 /// What everybody does in a scenario: what it says, else what its file says, else all goes well.
-fn script(
-    plan: &Plan,
-    sample: &Sample,
-    callees: &[Callee],
-    file: &ScenarioFile,
-    scenario: &Scenario,
-) -> Script {
-    let said = |target: Target| {
-        let name = &plan.steps[target.step].name;
+fn script(plan: &Plan, cast: &[Actor], file: &ScenarioFile, scenario: &Scenario) -> Script {
+    // What is said of one item goes before what is said of all.
+    let said = |place: &Place, target: Target| {
+        let target = Target { member: place.member, ..target };
+        let names = [place.step_name(plan, target.step), target.step_name(plan)];
         let entries = match target.phase {
             Phase::Action => [&scenario.replies, &file.scenarios.replies],
             Phase::Compensation => [&scenario.compensations, &file.scenarios.compensations],
         };
-        entries.into_iter().find_map(|entries| entries.find(name))
+        entries.into_iter().find_map(|entries| names.iter().find_map(|name| entries.find(name)))
     };
-    let acts = |target: Target| {
-        let of = |replies: &Replies| replies.0.iter().map(|reply| act(plan, sample, target, reply)).collect();
-        (target, said(target).map_or_else(|| vec![sample.usual(plan, target)], of))
-    };
-    let called = callees.iter().map(|callee| {
-        let replies = said(Target { step: callee.step, phase: Phase::Action });
+    let acts = |actor: &Actor| {
+        let Actor { place, plan, sample, .. } = actor;
+        let of = |target: Target| match said(place, target) {
+            Some(Replies(attempts)) => {
+                attempts.iter().map(|reply| act(plan, sample, target, reply)).collect()
+            }
+            None => vec![sample.usual(plan, target)],
+        };
         let fails = |reply: &Reply| reply.outcome == Some(Word::Failure);
-        callee.acts(replies.is_some_and(|Replies(attempts)| attempts.iter().any(fails)))
-    });
+        let acts = match place.called_by {
+            None => own_targets(plan).into_iter().map(|target| (target, of(target))).collect(),
+            Some(step) => {
+                let replies = said(place, Target { member: 0, step, phase: Phase::Action });
+                actor.usual(replies.is_some_and(|Replies(attempts)| attempts.iter().any(fails)))
+            }
+        };
+        (actor.instance, acts)
+    };
     Script {
-        acts: targets(plan).into_iter().map(acts).collect(),
-        called: called.collect(),
-        cues: scenario.events.iter().map(|event| cue(plan, event)).collect(),
+        acts: cast.iter().map(acts).collect(),
+        cues: scenario.events.iter().filter_map(|event| cue(plan, cast, event)).collect(),
     }
 }
 
@@ -219,7 +226,8 @@ fn awaited(rules: &[ReplyRule], sample: &Sample, target: Target, reply: &Reply) 
     Some(Answer::of(&Message { exchange, key, data: reply.data.clone(), ..Message::default() }, false))
 }
 
-fn cue(plan: &Plan, further: &Further) -> Cue {
+/// An event that comes in; none where it waits for an item that is not there.
+fn cue(plan: &Plan, cast: &[Actor], further: &Further) -> Option<Cue> {
     let Further { exchange, key, data, headers, during, after } = further.clone();
     let event = raw(&Message { exchange, key, data, headers, ..Message::default() });
     // What it starts or cancels, so that it can be checked.
@@ -235,7 +243,19 @@ fn cue(plan: &Plan, further: &Further) -> Cue {
         let cancel = plan.cancel.as_ref().filter(|cancel| matches(&cancel.on))?;
         Some(Placing::Cancel { saga: saga(), business_key: key(&cancel.business_key)? })
     });
-    let on = during.and_then(|during| during.target(plan));
+    let on = match during {
+        None => None,
+        Some(Expected { step, phase, .. }) => {
+            let Named { target, items } = Named::find(plan, &step)?;
+            // Where no item is told, it is the first.
+            let is_it = |actor: &&Actor| {
+                let Place { member, called_by, items: of, .. } = &actor.place;
+                let is_item = if items.is_empty() { of.iter().all(|item| *item == 0) } else { *of == items };
+                (*member, *called_by) == (target.member, None) && is_item
+            };
+            Some((cast.iter().find(is_it)?.instance, Target { member: 0, phase, ..target }))
+        }
+    };
     let after = after.map_or(USUAL / 2, |period| period.0);
-    Cue { on, after, what, event }
+    Some(Cue { on, after, what, event })
 }

@@ -8,17 +8,18 @@ use serde_json::{Value, json};
 
 use super::draft::{Draft, Given, Place, Role, by_header, drafts, key, put, raw, rule, value_at};
 use super::path::Target;
-use super::question::{Asks, Question, questions};
+use super::question::{Asks, MadeUp, Question, questions};
 use super::script::{Act, Answer};
 use super::stage::BEGIN;
 use crate::definitions::Loaded;
 use crate::delivery::Queue;
+use crate::saga::each::{fields_of, input_of, items_of};
 use crate::saga::expression::{Expression, ExpressionError, Scope};
 use crate::saga::fact::Started;
 use crate::saga::id::{InstanceId, Phase};
 use crate::saga::instance::{Instance, StepStatus};
 use crate::saga::message::{Message, RawMessage};
-use crate::saga::plan::{OutcomeKind, Plan, Work};
+use crate::saga::plan::{OutcomeKind, Plan, Step, Work};
 use crate::saga::reply::{self, Outcome};
 use crate::saga::time::Timestamp;
 
@@ -28,7 +29,7 @@ const MAX_TRIES: usize = 400;
 const MAX_TRIES_IN_ALL: usize = 5_000;
 
 /// Events and replies of one instance.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Sample {
     pub(super) business_key: String,
     pub(super) start: RawMessage,
@@ -45,7 +46,8 @@ impl Sample {
     /// Makes up what is not given. `others` are the sagas that it may call.
     pub(super) fn new(plan: &Plan, given: &Given, others: &[Loaded]) -> Self {
         let (drafts, called) = (drafts(plan, given), given.called.as_ref());
-        let mut workshop = Workshop { plan, others, called, drafts, free: Vec::new(), tries: 0 };
+        let items = items(plan, others);
+        let mut workshop = Workshop { plan, others, called, items, drafts, free: Vec::new(), tries: 0 };
         let mut gaps = workshop.fill();
         workshop.fall_back(&mut gaps);
         workshop.finish(gaps.into_iter().map(|(_, gap)| gap).collect())
@@ -69,10 +71,25 @@ impl Sample {
     }
 }
 
+/// An item for each step that has items, with what its own steps ask of their input, and keep.
+fn items(plan: &Plan, others: &[Loaded]) -> Vec<MadeUp> {
+    let of = |(step, of): (usize, &Step)| {
+        let Work::Each(each) = &of.work else { return None };
+        let Sample { instance, .. } = Sample::new(&each.body, &Given::default(), others);
+        let item = instance.input.get(&each.name).cloned().unwrap_or_else(|| each.name.clone().into());
+        let output = each.body.output.as_ref();
+        let output =
+            output.and_then(|output| output.evaluate(&Scope::of(&instance)).ok()).unwrap_or_default();
+        Some(MadeUp { step, item, output })
+    };
+    plan.steps.iter().enumerate().filter_map(of).collect()
+}
+
 struct Workshop<'a> {
     plan: &'a Plan,
     others: &'a [Loaded],
     called: Option<&'a (String, Value)>,
+    items: Vec<MadeUp>,
     drafts: Vec<Draft>,
     /// Places whose values were not given.
     free: Vec<Place>,
@@ -84,7 +101,7 @@ impl<'a> Workshop<'a> {
     /// Fills every place that is named and empty, as well as it can; returns what does not work then.
     fn fill(&mut self) -> Vec<(Asks<'a>, String)> {
         let plan = self.plan;
-        let questions = questions(plan, &self.drafts, self.others, self.called.is_some());
+        let questions = questions(plan, &self.drafts, self.others, &self.items, self.called.is_some());
         self.open(&questions);
         let mut unmet = self.unmet(&questions);
         'search: loop {
@@ -206,8 +223,19 @@ impl<'a> Workshop<'a> {
                 let scope = Scope { input: Some(&input), ..Scope::default() };
                 expression.evaluate(&scope).map(|_| ()).map_err(text)
             }
+            Asks::Items(each) => match items_of(each, instance)?.is_empty() {
+                true => Err("it is empty, so nothing is played for items".to_owned()),
+                false => Ok(()),
+            },
+            Asks::Item(each, expression) => {
+                // That there is one is a question of its own.
+                let Some(item) = items_of(each, instance)?.into_iter().next() else { return Ok(()) };
+                let input = input_of(each, fields_of(each, instance)?, 0, item);
+                let scope = Scope { input: Some(&input), ..Scope::default() };
+                expression.evaluate(&scope).map(|_| ()).map_err(text)
+            }
             Asks::Reply(draft) => {
-                let Role::Reply(Target { step, phase }, kind) = self.drafts[draft].role else {
+                let Role::Reply(Target { step, phase, .. }, kind) = self.drafts[draft].role else {
                     return Ok(());
                 };
                 let message = &self.drafts[draft].message;
@@ -250,12 +278,21 @@ impl<'a> Workshop<'a> {
         };
         let id = InstanceId::new(&plan.saga, &started.business_key);
         let mut instance = Instance::begin(id, &started, BEGIN);
-        for draft in &self.drafts {
-            let Role::Reply(Target { step, phase: Phase::Action }, OutcomeKind::Success) = draft.role else {
-                continue;
+        for (step, of) in plan.steps.iter().enumerate() {
+            let role = Role::Reply(Target { member: 0, step, phase: Phase::Action }, OutcomeKind::Success);
+            let draft = self.drafts.iter().find(|draft| draft.role == role);
+            let items = self.items.iter().find(|item| item.step == step);
+            let output = match (&of.work, draft, items) {
+                (Work::Each(each), _, Some(MadeUp { output, .. })) => {
+                    let items = items_of(each, &instance).unwrap_or_default();
+                    Some(Value::from(vec![output.clone(); items.len()]))
+                }
+                (_, Some(Draft { message, .. }), _) => {
+                    let scope = Scope { reply: Some(message), ..Scope::of(&instance) };
+                    of.output.as_ref().and_then(|output| output.evaluate(&scope).ok())
+                }
+                _ => continue,
             };
-            let scope = Scope { reply: Some(&draft.message), ..Scope::of(&instance) };
-            let output = plan.steps[step].output.as_ref().and_then(|output| output.evaluate(&scope).ok());
             instance.steps[step].output = output;
             instance.steps[step].status = StepStatus::Succeeded;
         }

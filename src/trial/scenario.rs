@@ -4,7 +4,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::form::Short;
-use super::path::Target;
+use super::member::Named;
+use super::path::{Target, targets};
 use crate::saga::code::Code;
 use crate::saga::definition::{Entries, Located, Period, Place, read};
 use crate::saga::id::Phase;
@@ -222,31 +223,42 @@ impl ScenarioFile {
             entries.0.iter().map(name).collect::<Vec<_>>()
         };
         let Scenarios { replies: steps, compensations, scenarios, .. } = &self.scenarios;
+        let mut kept = Vec::new();
         let mut named = replies(steps, Phase::Action);
         named.extend(replies(compensations, Phase::Compensation));
         for Scenario { replies: steps, compensations, events, commands, outputs, .. } in scenarios {
             named.extend(replies(steps, Phase::Action));
             named.extend(replies(compensations, Phase::Compensation));
-            named.extend(outputs.0.iter().map(|(step, _)| (step.value.clone(), Phase::Action, step.at)));
+            kept.extend(outputs.0.iter().map(|(step, _)| step));
             let expected = events.iter().filter_map(|event| event.during.as_ref());
             let expected = expected.chain(commands.iter().flatten());
             named.extend(expected.map(|expected| (expected.step.clone(), expected.phase, expected.at)));
         }
-        named.into_iter().filter_map(|(step, phase, at)| self.misnamed(plan, &step, phase, at)).collect()
+        let of_commands = named.iter().filter_map(|(step, phase, at)| self.misnamed(plan, step, *phase, *at));
+        // What items have kept stands in the output of their step.
+        let of_items = kept.iter().filter_map(|step| match Named::find(plan, step) {
+            Some(Named { target: Target { member: 0, .. }, .. }) => None,
+            _ => Some(self.unknown_step(step, step.at, plan.steps.iter().map(|step| step.name.clone()))),
+        });
+        of_commands.chain(of_items).collect()
     }
 
     fn misnamed(&self, plan: &Plan, name: &str, phase: Phase, at: Place) -> Option<Problem> {
-        let (message, hint) = match plan.steps.iter().position(|step| step.name == name) {
-            None => {
-                let known = closest(name, plan.steps.iter().map(|step| step.name.as_str()));
-                (format!("unknown step {name:?}"), known.map(|known| format!("did you mean `{known}`?")))
-            }
-            Some(step) if phase == Phase::Compensation && plan.steps[step].compensation.is_none() => {
-                (format!("no command undoes step {name:?}"), None)
-            }
-            Some(_) => return None,
+        let Some(Named { target, .. }) = Named::find(plan, name) else {
+            let names = targets(plan).into_iter().map(|target| target.step_name(plan));
+            return Some(self.unknown_step(name, at, names));
         };
-        Some(self.problem(Code::UnknownStep, at, message, hint))
+        if phase == Phase::Action || targets(plan).contains(&Target { phase, ..target }) {
+            return None;
+        }
+        Some(self.problem(Code::UnknownStep, at, format!("no command undoes step {name:?}"), None))
+    }
+
+    fn unknown_step(&self, name: &str, at: Place, known: impl Iterator<Item = String>) -> Problem {
+        let known: Vec<_> = known.collect();
+        let hint = closest(name, known.iter().map(String::as_str));
+        let hint = hint.map(|known| format!("did you mean `{known}`?"));
+        self.problem(Code::UnknownStep, at, format!("unknown step {name:?}"), hint)
     }
 
     /// A problem with the saga that it names.
@@ -283,14 +295,6 @@ impl End {
             End::Compensated => Status::Compensated,
             End::Parked => Status::Parked,
         }
-    }
-}
-
-impl Expected {
-    /// The command of a plan that is meant.
-    pub(super) fn target(&self, plan: &Plan) -> Option<Target> {
-        let step = plan.steps.iter().position(|step| step.name == self.step)?;
-        Some(Target { step, phase: self.phase })
     }
 }
 

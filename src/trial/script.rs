@@ -1,6 +1,6 @@
 //! Scripts: what becomes of each attempt of each command, and what comes in besides.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::path::Target;
@@ -16,10 +16,9 @@ pub(super) const USUAL: Duration = Duration::from_millis(10);
 /// What everybody does but the orchestrator.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Script {
-    /// What becomes of the attempts of a command; what is said of the last one holds for all after it.
-    pub(super) acts: Acts,
-    /// The same of the instances that are called.
-    pub(super) called: HashMap<InstanceId, Acts>,
+    /// What becomes of the attempts of the commands of each instance; what is said of the last one holds for
+    /// all after it.
+    pub(super) acts: BTreeMap<InstanceId, Acts>,
     /// What comes in besides.
     pub(super) cues: Vec<Cue>,
 }
@@ -80,7 +79,7 @@ pub(super) enum Crash {
 #[derive(Clone, Debug)]
 pub(super) struct Cue {
     /// The command that it waits for; none is the start.
-    pub(super) on: Option<Target>,
+    pub(super) on: Option<(InstanceId, Target)>,
     /// How long after that.
     pub(super) after: Duration,
     /// What it is to do, where it starts or cancels an instance.
@@ -94,7 +93,7 @@ impl Script {
         let Origin { instance, part: Part::Attempt { step, phase, attempt } } = command.origin else {
             return None;
         };
-        act(self.called.get(&instance).unwrap_or(&self.acts), Target { step, phase }, attempt)
+        act(self.acts.get(&instance)?, Target { member: 0, step, phase }, attempt)
     }
 }
 

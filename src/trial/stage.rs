@@ -43,8 +43,8 @@ pub(super) struct Played {
     pub(super) evidence: Evidence,
     /// The instance as it was when nothing was left to do; none where the start was refused.
     pub(super) ended: Option<Instance>,
-    /// Which commands were decided.
-    pub(super) reached: HashSet<Target>,
+    /// Which commands were decided, of which instance.
+    pub(super) reached: HashSet<(InstanceId, Target)>,
     /// What was published and what happened, if it was to be told.
     pub(super) published: Vec<Outgoing>,
     pub(super) time_line: TimeLine,
@@ -105,8 +105,8 @@ struct Stage<'a> {
     /// The power is to fail now.
     crash: Option<Crash>,
     /// Commands that cues have waited for.
-    cued: HashSet<Target>,
-    reached: HashSet<Target>,
+    cued: HashSet<(InstanceId, Target)>,
+    reached: HashSet<(InstanceId, Target)>,
     /// Steps that were found waiting.
     waited: HashSet<(InstanceId, Target)>,
     published: Vec<Outgoing>,
@@ -138,7 +138,8 @@ impl Stage<'_> {
         let ended = self.instance()?;
         // One that has ended at once was never seen waiting.
         let plan = &self.opening.loaded.plan;
-        self.reached.extend(ended.iter().flat_map(|instance| waiting::begun(plan, instance)));
+        let begun = ended.iter().flat_map(|instance| waiting::begun(plan, instance));
+        self.reached.extend(begun.map(|target| (self.id, target)));
         let replayed_at = self.ledger.entries.len();
         self.time_line.end();
         for (queue, message) in std::mem::take(&mut self.inputs) {
@@ -219,10 +220,9 @@ impl Stage<'_> {
         let script = self.script;
         let act = match outgoing.origin {
             Origin { instance, part: Part::Attempt { step, phase, .. } } => {
-                if instance == self.id {
-                    self.reached.insert(Target { step, phase });
-                    self.cue(Some(Target { step, phase }));
-                }
+                let target = (instance, Target { member: 0, step, phase });
+                self.reached.insert(target);
+                self.cue(Some(target));
                 script.of(outgoing)
             }
             _ => None,
@@ -292,7 +292,7 @@ impl Stage<'_> {
     }
 
     /// Has those events come in that wait for a command, or for the start.
-    fn cue(&mut self, on: Option<Target>) {
+    fn cue(&mut self, on: Option<(InstanceId, Target)>) {
         if on.is_some_and(|target| !self.cued.insert(target)) {
             return;
         }

@@ -45,8 +45,9 @@ fn everything_that_expressions_name_is_made_up_so_that_they_work() {
     let start = understand(sample.start.clone()).unwrap();
     assert_eq!(start.metadata["tenant"], "tenant");
     assert_eq!(start.data["order"]["urgent"], true);
-    let of =
-        |kind| understand(sample.answer(Target { step: 0, phase: Phase::Action }, kind).message).unwrap();
+    let of = |kind| {
+        understand(sample.answer(Target { member: 0, step: 0, phase: Phase::Action }, kind).message).unwrap()
+    };
     let (success, failure) = (of(OutcomeKind::Success), of(OutcomeKind::Failure));
     assert_eq!((&success.data["state"], &success.data["order"]), (&json!("ok"), &json!("id")));
     assert!(success.data["grams"].as_i64().unwrap() > 10);

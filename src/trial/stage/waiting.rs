@@ -13,18 +13,14 @@ impl Stage<'_> {
     /// Has that come for which steps have begun to wait.
     pub(super) fn begin_waiting(&mut self) -> Result<(), ProcessError> {
         let script = self.script;
-        let all = [(&self.id, &script.acts)].into_iter().map(|(id, acts)| (*id, acts));
-        let all: Vec<_> = all.chain(script.called.iter().map(|(id, acts)| (*id, acts))).collect();
-        for (id, acts) in all {
+        for (&id, acts) in &script.acts {
             let waiting = self.process.engine.loaded(id).map(|(instance, plan)| begun(plan, instance));
             for target in waiting.unwrap_or_default() {
                 if !self.waited.insert((id, target)) {
                     continue;
                 }
-                if id == self.id {
-                    self.reached.insert(target);
-                    self.cue(Some(target));
-                }
+                self.reached.insert((id, target));
+                self.cue(Some((id, target)));
                 let Some(act) = script::act(acts, target, 1) else { continue };
                 self.answer(act, Asked::Wait(id));
                 if act.answers.is_empty() && act.crash.is_some() {
@@ -39,9 +35,10 @@ impl Stage<'_> {
 /// The steps of an instance that have begun and are answered by no participant.
 pub(super) fn begun(plan: &Plan, instance: &Instance) -> Vec<Target> {
     let steps = plan.steps.iter().zip(&instance.steps).enumerate();
-    let waits =
-        steps.filter(|(_, (step, _))| matches!(step.work, Work::Wait(_) | Work::Delay(_) | Work::Saga(_)));
+    let waits = steps.filter(|(_, (step, _))| {
+        matches!(step.work, Work::Wait(_) | Work::Delay(_) | Work::Saga(_) | Work::Each(_))
+    });
     let is_begun = |state: &StepState| !matches!(state.status, StepStatus::Pending | StepStatus::Skipped);
     let begun = waits.filter(|(_, (_, state))| is_begun(state));
-    begun.map(|(step, _)| Target { step, phase: Phase::Action }).collect()
+    begun.map(|(step, _)| Target { member: 0, step, phase: Phase::Action }).collect()
 }
