@@ -305,12 +305,14 @@ impl Engine {
             fault::pass(Point::Timer);
             self.gathering.inputs += 1;
             if self.apply(id, Event::Tick, None, now)? == Applied::Nothing
-                && let Some(due) = self.loaded(id).and_then(|(instance, _)| instance.next_due())
-                && due <= now
+                && let Some((instance, _)) = self.loaded(id)
+                && let Some(due) = instance.next_due().filter(|due| *due <= now)
             {
                 // Only a command that the broker has not confirmed is due and stays so.
                 warn!(instance = %id, since = %due, "broker has not confirmed a command for a minute");
-                self.timers.arm(id, Some(now + CONFIRM_CHECK));
+                let later = instance.dues().filter(|due| *due > now);
+                let next = later.chain([now + CONFIRM_CHECK]).min();
+                self.timers.arm(id, next);
             }
         }
         self.pass_on(now)

@@ -319,9 +319,12 @@ impl Instance {
     /// The next time at which it has to be looked at; there is always one while it is running or
     /// compensating, unless it waits for nothing but its turn, an instance that it called, or that called it.
     pub fn next_due(&self) -> Option<Timestamp> {
-        if !matches!(self.status, Status::Running | Status::Compensating) {
-            return None;
-        }
+        self.dues().min()
+    }
+
+    /// Every time at which it has to be looked at.
+    pub fn dues(&self) -> impl Iterator<Item = Timestamp> + '_ {
+        let is_under_way = matches!(self.status, Status::Running | Status::Compensating);
         let phases = self.steps.iter().flat_map(|state| [&state.action, &state.compensation]);
         let awaited = phases.filter_map(|progress| match progress.awaiting {
             Awaiting::Nothing | Awaiting::Turn | Awaiting::Called | Awaiting::Recalled => None,
@@ -330,7 +333,8 @@ impl Instance {
                 Some(due)
             }
         });
-        awaited.chain(self.deadline.filter(|_| !self.deadline_passed)).min()
+        let deadline = self.deadline.filter(|_| !self.deadline_passed);
+        awaited.chain(deadline).filter(move |_| is_under_way)
     }
 }
 

@@ -375,6 +375,18 @@ fn another_version_has_its_own_limit_and_stands_in_the_same_queue() {
     assert_eq!(world.sends(), ["print A-2", "print A-3", "print A-4"]);
 }
 
+#[test]
+fn a_timeout_is_not_late_because_the_command_of_another_branch_is_unconfirmed() {
+    let mut world = world("{in_flight: 1}");
+    world.place_asking("A-1");
+    world.commit();
+    world.pass(Duration::from_secs(55));
+    world.confirm("A-1", PRINT);
+    world.pass(Duration::from_secs(10));
+    world.commit();
+    assert!(matches!(world.instance("A-1").steps[PRINT].action.awaiting, Awaiting::Retry(_)));
+}
+
 /// Something that happens to one of the orders.
 #[derive(Clone, Copy, Debug)]
 enum Happening {
