@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[path = "engine/calls.rs"]
+mod calls;
 #[path = "engine/limits.rs"]
 mod limits;
 
@@ -18,7 +20,7 @@ use sagamq::saga::id::InstanceId;
 use sagamq::saga::instance::{Awaiting, Instance, Status, StepStatus};
 use sagamq::saga::message::{Message, Outgoing, Poison};
 use sagamq::saga::time::Timestamp;
-use sagamq::store::Store;
+use sagamq::store::{Query, Store};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 

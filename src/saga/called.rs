@@ -156,7 +156,7 @@ impl Transition<'_> {
     /// This instance, as who calls by a step.
     pub(super) fn caller_of(&self, step: usize) -> Caller {
         let depth = self.instance.caller.map_or(0, |caller| caller.depth).saturating_add(1);
-        let undoable = self.plan.steps[step].kind == Kind::Compensatable;
+        let undoable = self.is_held_when_done(step);
         Caller { instance: self.instance.id, step, item: None, undoable, depth }
     }
 
@@ -176,6 +176,13 @@ impl Transition<'_> {
         let name = state.name.clone();
         let of_step = |failure: Failure| Failure { step: Some(name.clone()), ..failure };
         match (state.status, end) {
+            // It was told to turn back when it had just been done: what is awaited is that it is undone.
+            (StepStatus::Dispatched, End::Done(_))
+                if state.action.awaiting == Awaiting::Recalled && self.is_held_when_done(step) => {}
+            (StepStatus::Dispatched, End::Undone) => {
+                self.resume_from(step, Phase::Action);
+                self.refuse(step, self.turned_back(step));
+            }
             (StepStatus::Dispatched, End::Done(output)) => {
                 self.resume_from(step, Phase::Action);
                 self.succeed(step, output.map_err(of_step));
@@ -193,6 +200,16 @@ impl Transition<'_> {
             }
             _ => {}
         }
+    }
+
+    /// Why a step has failed whose instance was done when it was told to turn back.
+    pub(super) fn turned_back(&self, step: usize) -> Failure {
+        self.failure(step, "RECALLED", "it was done when it was told to turn back, and is undone".to_owned())
+    }
+
+    /// Whether what a step calls is held until the end of this instance.
+    fn is_held_when_done(&self, step: usize) -> bool {
+        self.plan.steps[step].kind == Kind::Compensatable
     }
 
     /// Parks the instance if one that it called is parked, and it is not about to recall it.
@@ -228,8 +245,8 @@ impl Transition<'_> {
     /// Has every instance complete that is held for this one.
     pub(super) fn release_called(&mut self) {
         for step in 0..self.plan.steps.len() {
-            let is_held = self.instance.steps[step].status == StepStatus::Succeeded
-                && self.plan.steps[step].kind == Kind::Compensatable;
+            let is_held =
+                self.instance.steps[step].status == StepStatus::Succeeded && self.is_held_when_done(step);
             if is_held {
                 let called = called_by(self.plan, self.instance, step).into_iter();
                 let items = item_instances(self.plan, self.instance, step).map(|(called, _)| called);

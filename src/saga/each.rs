@@ -202,6 +202,13 @@ impl Transition<'_> {
         if !is_out || !matches!(status, StepStatus::Dispatched | StepStatus::Compensating) {
             return;
         }
+        if status == StepStatus::Dispatched
+            && state.status == ItemStatus::Recalled
+            && matches!(end, End::Done(_))
+        {
+            // It was told to turn back when it had just been done: what is awaited is that it is undone.
+            return;
+        }
         let name = self.instance.steps[step].name.clone();
         let of_step = |failure: Failure| Failure { step: Some(name.clone()), ..failure };
         let phase = if status == StepStatus::Dispatched { Phase::Action } else { Phase::Compensation };
@@ -227,6 +234,9 @@ impl Transition<'_> {
                 self.record(Fact::ItemDone { step, item, output, error });
             }
             End::Failed(error) => self.record(Fact::ItemFailed { step, item, error: of_step(error) }),
+            End::Undone if phase == Phase::Action => {
+                self.record(Fact::ItemFailed { step, item, error: self.turned_back(step) });
+            }
             End::Undone => self.record(Fact::ItemUndone { step, item }),
             End::Parked(_) => {}
         }
