@@ -252,9 +252,25 @@ fn every_problem_of_files_and_folders_is_told_as_the_page_says() {
     assert_eq!((loaded.len(), problems.len()), (2, 0), "{}", shown(&problems));
     fs::write(sagas.join("customs.yaml"), customs.replace(with_pivot, "steps: [{call: back, saga: parcel}]"))
         .unwrap();
-    let (_, problems) = definitions::load_paths(std::slice::from_ref(&sagas));
-    let codes: Vec<_> = problems.iter().map(|problem| problem.code).collect();
-    assert_eq!(codes, [Code::EndlessCalls; 2], "{}", shown(&problems));
+    let assert_codes = |codes: &[Code]| {
+        let (_, problems) = definitions::load_paths(std::slice::from_ref(&sagas));
+        let are: Vec<_> = problems.iter().map(|problem| problem.code).collect();
+        assert_eq!(are, codes, "{}", shown(&problems));
+    };
+    assert_codes(&[Code::EndlessCalls; 2]);
+
+    // What is done for each item of a list calls as well.
+    let each = |called: &str| {
+        let steps = format!("[{{foreach: all, items: =input, steps: [{{call: clear, saga: {called}}}]}}]");
+        fs::write(sagas.join("first.yaml"), framed(frame(), &format!("steps: {steps}"))).unwrap();
+    };
+    each("customs");
+    assert_codes(&[Code::EndlessCalls; 2]);
+    each("parcel");
+    assert_codes(&[Code::TooManyLevels, Code::EndlessCalls]);
+    each("nobody");
+    assert_codes(&[Code::UnknownSaga]);
+    fs::write(sagas.join("first.yaml"), kind(", kind: pivot")).unwrap();
 
     // A chain of nine calls.
     let write = |saga: &str, steps: &str| {
@@ -270,6 +286,8 @@ fn every_problem_of_files_and_folders_is_told_as_the_page_says() {
     write("level_8", "steps: [{delay: rest, for: 1m}]");
     let (_, problems) = definitions::load_paths(std::slice::from_ref(&sagas));
     assert_eq!(shown(&problems), "");
+    write("level_8", "steps: [{foreach: all, items: =input, steps: [{delay: rest, for: 1m}]}]");
+    assert_told("sagas", Code::TooManyLevels);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Calls over all definitions of a folder: each saga that is called is there, can be undone where it may have
-//! to be, none calls itself by way of others, and they do not nest too deep.
+//! to be, none calls itself by way of others, and they do not nest too deep. What is done for each item of a
+//! list is called too, and may call others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,21 +13,24 @@ use crate::saga::problem::{Finding, Problem, closest};
 
 /// What is wrong with the calls of these definitions. What is called is the highest version of a saga.
 pub(super) fn problems(loaded: &[Loaded]) -> Vec<Problem> {
-    let in_force = in_force(loaded).into_iter().map(|loaded| (loaded.plan.saga.as_str(), &*loaded.plan));
-    let in_force: BTreeMap<&str, &Plan> = in_force.collect();
+    let plans: Vec<_> = in_force(loaded).into_iter().flat_map(|loaded| Plan::family(&loaded.plan)).collect();
+    let in_force: BTreeMap<&str, &Plan> = plans.iter().map(|plan| (plan.saga.as_str(), &**plan)).collect();
     loaded.iter().flat_map(|one| of_definition(one, &in_force)).collect()
 }
 
 fn of_definition(loaded: &Loaded, in_force: &BTreeMap<&str, &Plan>) -> Vec<Problem> {
     let Loaded { file, source, plan } = loaded;
     let mut problems = Vec::new();
-    for step in &plan.steps {
-        let Work::Saga(called) = &step.work else { continue };
-        let Some((code, message, hint)) = obstacle(plan, &called.saga, step.kind, in_force) else { continue };
-        problems.push(match place(file, source, &step.name) {
-            Some(at) => Problem::at(file, source, Finding { code, at, message, hint: Some(hint) }),
-            None => Problem::of_file(code, file, &message, Some(hint)),
-        });
+    for plan in Plan::family(plan) {
+        for step in &plan.steps {
+            let Work::Saga(called) = &step.work else { continue };
+            let found = obstacle(&plan, &called.saga, step.kind, in_force);
+            let Some((code, message, hint)) = found else { continue };
+            problems.push(match place(file, source, &step.name, &called.saga) {
+                Some(at) => Problem::at(file, source, Finding { code, at, message, hint: Some(hint) }),
+                None => Problem::of_file(code, file, &message, Some(hint)),
+            });
+        }
     }
     problems
 }
@@ -88,17 +92,19 @@ fn nests_too_deep<'a>(called: &'a str, in_force: &BTreeMap<&'a str, &'a Plan>) -
     !level.is_empty()
 }
 
-/// The sagas that a saga calls.
+/// The sagas that a saga calls, with what it does for each item of a list.
 fn called_by<'a>(saga: &str, in_force: &BTreeMap<&'a str, &'a Plan>) -> impl Iterator<Item = &'a str> {
     let steps = in_force.get(saga).map_or(&[][..], |plan| &plan.steps);
     steps.iter().filter_map(|step| match &step.work {
         Work::Saga(called) => Some(called.saga.as_str()),
+        Work::Each(each) => Some(each.body.saga.as_str()),
         _ => None,
     })
 }
 
 /// Where the saga is named that a step calls.
-fn place(file: &str, source: &str, step: &str) -> Option<Place> {
+fn place(file: &str, source: &str, step: &str, saga: &str) -> Option<Place> {
     let definition = definition::parse(file, source).ok()?;
-    definition.calls().into_iter().find(|call| call.call.value == step).map(|call| call.saga.at)
+    let mut calls = definition.calls().into_iter();
+    calls.find(|call| call.call.value == step && call.saga.value == saga).map(|call| call.saga.at)
 }
