@@ -155,8 +155,11 @@ impl Catalog {
     }
 
     /// Counts an instance as ended, once that is durable. After the last one, a definition that is not in
-    /// force is forgotten.
+    /// force is forgotten. An item's instance does not count.
     pub(crate) fn let_go(&mut self, plan: &Plan) {
+        if plan.is_body() {
+            return;
+        }
         let Some(known) = self.known.get_mut(&plan.hash) else { return };
         known.instances = known.instances.saturating_sub(1);
         if known.instances == 0 && !self.starts(&plan.hash) {
@@ -361,6 +364,23 @@ mod tests {
         let again = catalog.change(&[loaded("same", 1, "d")]);
         assert_eq!(again.sagas.last().map(|saga| saga.change), Some(ChangeKind::Unchanged));
         assert_eq!(catalog.change(&[loaded("same", 1, "d")]).to_string(), "nothing");
+    }
+
+    #[test]
+    fn the_instance_of_an_item_neither_needs_a_definition_nor_changes_what_is_needed() {
+        let source = "saga: order\nversion: 1\n\
+                      start: {on: {exchange: orders, key: placed}, business_key: =event.data.id}\n\
+                      steps: [{foreach: all, items: =input, steps: [{delay: rest, for: 1m}]}]\n";
+        let plan = Arc::new(compile::load("x.yaml", source).unwrap());
+        let mut catalog = Catalog::default();
+        catalog.change(&[Loaded { file: "x.yaml".into(), source: source.into(), plan: Arc::clone(&plan) }]);
+        catalog.hold(&plan);
+        catalog.take_shifted();
+        let body = &Plan::family(&plan)[1];
+        catalog.hold(body);
+        catalog.let_go(body);
+        assert!(!catalog.take_shifted(), "each item that ends would have the topology compared");
+        assert_eq!(catalog.known[&plan.hash].instances, 1);
     }
 
     #[test]
