@@ -136,8 +136,9 @@ impl Transition<'_> {
     }
 
     fn call_items(&mut self, step: usize, each: &Each) {
-        let pending = |state: &Item| state.status == ItemStatus::Pending;
-        if !self.instance.steps[step].items.iter().any(pending) {
+        let items = 0..self.instance.steps[step].items.len();
+        let next = self.next_items(step, each, items, ItemStatus::Pending);
+        if next.is_empty() {
             return;
         }
         let (list, with) = match (items_of(each, self.instance), fields_of(each, self.instance)) {
@@ -147,16 +148,12 @@ impl Transition<'_> {
                 return self.fail_pending(step, &error);
             }
         };
-        for (item, value) in list.into_iter().enumerate() {
-            if self.in_flight(step) >= each.max_in_flight {
-                return;
-            }
-            if self.instance.steps[step].items.get(item).is_some_and(pending) {
-                let input = input_of(each, with.clone(), item, value);
-                match self.fits(step, &input) {
-                    Ok(()) => self.call_item(step, each, item, input),
-                    Err(error) => return self.fail_pending(step, &error),
-                }
+        for item in next {
+            let value = list.get(item).cloned().unwrap_or_default();
+            let input = input_of(each, with.clone(), item, value);
+            match self.fits(step, &input) {
+                Ok(()) => self.call_item(step, each, item, input),
+                Err(error) => return self.fail_pending(step, &error),
             }
         }
     }
@@ -181,13 +178,9 @@ impl Transition<'_> {
 
     /// Undoes what was done, the last item first, so many at a time.
     fn items_back(&mut self, step: usize, each: &Each) {
-        for item in (0..self.instance.steps[step].items.len()).rev() {
-            if self.in_flight(step) >= each.max_in_flight {
-                return;
-            }
-            if self.item(step, item).status == ItemStatus::Done {
-                self.recall_item(step, each, item);
-            }
+        let items = (0..self.instance.steps[step].items.len()).rev();
+        for item in self.next_items(step, each, items, ItemStatus::Done) {
+            self.recall_item(step, each, item);
         }
         if self.in_flight(step) == 0 {
             self.record(Fact::Compensated { step });
@@ -260,6 +253,18 @@ impl Transition<'_> {
     fn stopped(&self, step: usize) -> Failure {
         let message = "no further item is begun because the instance stops".to_owned();
         self.failure(step, "STOPPED", message)
+    }
+
+    /// The first of these items that have a status, as many as may be under way beside those that are.
+    fn next_items(
+        &self,
+        step: usize,
+        each: &Each,
+        items: impl Iterator<Item = usize>,
+        status: ItemStatus,
+    ) -> Vec<usize> {
+        let room = each.max_in_flight.saturating_sub(self.in_flight(step));
+        items.filter(|item| self.item(step, *item).status == status).take(room).collect()
     }
 
     fn item(&self, step: usize, item: usize) -> &Item {
