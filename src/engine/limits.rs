@@ -71,7 +71,8 @@ impl Limits {
         for (_, state, limit) in limited(plan, instance) {
             if state.action.attempt > 0 && !state.is_queued() {
                 let queue = self.queue(plan, state);
-                queue.free_at = queue.free_at.max(micros(state.action.dispatched_at) + spacing(limit));
+                queue.free_at =
+                    queue.free_at.max(micros(state.action.dispatched_at).saturating_add(spacing(limit)));
             }
         }
     }

@@ -291,6 +291,19 @@ fn a_restart_does_not_shorten_the_way_to_the_next_turn() {
 }
 
 #[test]
+fn a_rate_of_next_to_nothing_lets_one_go_also_over_a_restart() {
+    let limit = definition("{per_second: 1e-30}");
+    let mut world = world("{per_second: 1e-30}");
+    world.place("A-1");
+    world.place("A-2");
+    assert_eq!(world.sends(), ["print A-1"]);
+    let (mut world, _) = world.restart_with(&[&limit]);
+    world.engine.listen(true, world.now);
+    world.pass(Duration::from_secs(60));
+    assert!(world.sends().is_empty());
+}
+
+#[test]
 fn both_limits_hold_together() {
     let mut world = world("{in_flight: 1, per_second: 1}");
     world.place("A-1");
