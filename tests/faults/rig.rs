@@ -186,6 +186,17 @@ impl Rig {
         }
     }
 
+    /// Waits until the orchestrator is ready; false if it ends before.
+    pub(crate) fn starts(&mut self) -> bool {
+        let (site, running) = (&self.site, self.running.as_mut().expect("it was started"));
+        let mut ended = false;
+        eventually("the orchestrator is ready or ends", || {
+            ended = running.exit_code().is_some();
+            ended || site.is_ready()
+        });
+        !ended
+    }
+
     /// Waits until the orchestrator is ready.
     pub(crate) fn is_ready(&mut self) {
         let (site, running) = (&self.site, self.running.as_mut().expect("it was started"));
