@@ -446,9 +446,9 @@ impl Engine {
     }
 
     /// Gathers what a decision has to store and to release.
-    fn keep(&mut self, id: InstanceId, decision: Decision, causation_id: Option<String>, now: Timestamp) {
+    fn keep(&mut self, id: InstanceId, mut decision: Decision, causation_id: Option<String>, now: Timestamp) {
         let cached = self.cache.get_mut(id).expect("only loaded instances are decided on");
-        self.told.extend(decision.told.iter().cloned());
+        self.told.extend(std::mem::take(&mut decision.told));
         self.timers.arm(id, cached.instance.next_due());
         audit::tell(&cached.instance, &decision);
         if decision.facts.is_empty() {

@@ -74,8 +74,10 @@ impl Transition<'_> {
     /// Begins a step for each item of its list, or once more for those that had failed.
     pub(super) fn list_items(&mut self, step: usize, each: &Each, attempt: u32) {
         let listed = self.instance.steps[step].items.len();
+        if listed > 0 {
+            return self.record(Fact::Listed { step, attempt, items: listed });
+        }
         let items = match items_of(each, self.instance) {
-            _ if listed > 0 => listed,
             Ok(items) if items.len() > each.max_items => {
                 let message =
                     format!("there are {} items, and at most {} are allowed", items.len(), each.max_items);
