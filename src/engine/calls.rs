@@ -7,12 +7,16 @@ use tracing::{debug, error};
 
 use super::{Applied, Engine, EngineError};
 use crate::metric;
-use crate::saga::called::{End, Start, Told};
+use crate::saga::called::{Caller, End, Start, Told};
 use crate::saga::fact::Failure;
 use crate::saga::id::InstanceId;
 use crate::saga::plan::{Plan, Work};
 use crate::saga::time::Timestamp;
 use crate::saga::transition::{self, Event};
+
+/// Bytes that one event may add to its commit before calls that follow from it are refused. Lists within lists
+/// would else fill the memory: all that begins by one event goes into one commit.
+const MOST_AT_ONCE: usize = 32 << 20;
 
 impl Engine {
     /// Passes on what instances have told each other, and turns that became free, until nobody has anything
@@ -29,8 +33,14 @@ impl Engine {
     }
 
     fn pass_on_told(&mut self, now: Timestamp) -> Result<(), EngineError> {
+        let bound = self.gathering.batch.bytes() + MOST_AT_ONCE;
         while let Some(told) = self.told.pop_front() {
             match told {
+                Told::Start(start) if self.gathering.batch.bytes() > bound => {
+                    let message = "calls and lists within each other would begin too many instances at once: \
+                                   lower max_in_flight";
+                    self.refuse_call(start.caller, failure("TOO_WIDE", message.to_owned()), now)?;
+                }
                 Told::Start(start) => self.begin_called(*start, now)?,
                 Told::Event(id, event) => {
                     if self.apply_alone(id, event, None, now)? == Applied::Unknown {
@@ -54,18 +64,19 @@ impl Engine {
                 self.cache.put(instance, plan);
                 self.keep(id, decision, None, now);
             }
-            Err(error) => {
-                let (step, item, end) = (caller.step, caller.item, End::Failed(error));
-                let event = Event::CalledEnded { step, item, end };
-                self.apply_alone(caller.instance, event, None, now)?;
-            }
+            Err(error) => self.refuse_call(caller, error, now)?,
         }
+        Ok(())
+    }
+
+    fn refuse_call(&mut self, caller: Caller, error: Failure, now: Timestamp) -> Result<(), EngineError> {
+        let Caller { instance, step, item, .. } = caller;
+        self.apply_alone(instance, Event::CalledEnded { step, item, end: End::Failed(error) }, None, now)?;
         Ok(())
     }
 
     /// The plan that a called instance begins with, or why it cannot begin.
     fn plan_to_call(&mut self, start: &Start) -> Result<Result<Arc<Plan>, Failure>, EngineError> {
-        let failure = |code: &str, message| Failure { step: None, code: code.to_owned(), message };
         let body = self.loaded(start.caller.instance).and_then(|(_, plan)| {
             match &plan.steps.get(start.caller.step)?.work {
                 Work::Each(each) => Some(Arc::clone(&each.body)),
@@ -82,4 +93,8 @@ impl Engine {
         }
         Ok(start.obstacle(&plan).map_or(Ok(plan), Err))
     }
+}
+
+fn failure(code: &str, message: String) -> Failure {
+    Failure { step: None, code: code.to_owned(), message }
 }

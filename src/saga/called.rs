@@ -164,7 +164,12 @@ impl Transition<'_> {
     pub(super) fn recall(&mut self, step: usize, phase: Phase) {
         let Some(called) = called_by(self.plan, self.instance, step) else { return };
         self.record(Fact::Recalled { step, phase });
-        self.decision.told.push(Told::Event(called, Event::Recall));
+        self.tell_to_turn_back(called);
+    }
+
+    pub(super) fn tell_to_turn_back(&mut self, called: InstanceId) {
+        let caller = self.instance.id;
+        self.decision.told.push(Told::Event(called, Event::Recall { caller }));
     }
 
     /// Takes in what became of the instance that a step called.
@@ -250,7 +255,8 @@ impl Transition<'_> {
             if is_held {
                 let called = called_by(self.plan, self.instance, step).into_iter();
                 let items = item_instances(self.plan, self.instance, step).map(|(called, _)| called);
-                let release = |called| Told::Event(called, Event::Release);
+                let caller = self.instance.id;
+                let release = |called| Told::Event(called, Event::Release { caller });
                 let told: Vec<_> = called.chain(items).map(release).collect();
                 self.decision.told.extend(told);
             }
@@ -260,6 +266,10 @@ impl Transition<'_> {
 
 /// The side of the called.
 impl Transition<'_> {
+    pub(super) fn is_called_by(&self, id: InstanceId) -> bool {
+        self.instance.caller.is_some_and(|caller| caller.instance == id)
+    }
+
     /// Every step is settled: this is the end, or the caller has still to decide.
     pub(super) fn settled(&mut self) {
         let Some(caller) = self.instance.caller else { return self.complete() };

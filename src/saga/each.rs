@@ -17,7 +17,7 @@ use super::instance::{Instance, Item, ItemStatus, StepStatus};
 use super::plan::{Each, Kind, Plan, Work};
 use super::scope::type_name;
 use super::template::Template;
-use super::transition::{Event, Transition};
+use super::transition::Transition;
 
 /// The instance of an item that was called last.
 pub fn item_instance(each: &Each, instance: &Instance, step: usize, item: usize) -> Option<InstanceId> {
@@ -113,9 +113,7 @@ impl Transition<'_> {
         let Some(error) = error.or_else(|| is_stopping.then(|| self.stopped(step))) else {
             self.call_items(step, each);
             if self.count(step, |status| status != ItemStatus::Done) == 0 {
-                let items = &self.instance.steps[step].items;
-                let output = Value::Array(items.iter().map(|item| item.output.clone()).collect());
-                self.record(Fact::Succeeded { step, output });
+                self.all_done(step);
             }
             return;
         };
@@ -135,6 +133,17 @@ impl Transition<'_> {
             self.record(Fact::GivenUp { step, error: error.clone() });
             self.stop_or_park(step, error);
         }
+    }
+
+    /// Every item is done. One without an output that can be kept stays so, however often the step is retried.
+    fn all_done(&mut self, step: usize) {
+        let items = &self.instance.steps[step].items;
+        if let Some(error) = items.iter().find_map(|item| item.error.clone()) {
+            self.record(Fact::GivenUp { step, error: error.clone() });
+            return self.stop_or_park(step, error);
+        }
+        let output = Value::Array(items.iter().map(|item| item.output.clone()).collect());
+        self.record(Fact::Succeeded { step, output });
     }
 
     fn call_items(&mut self, step: usize, each: &Each) {
@@ -174,7 +183,7 @@ impl Transition<'_> {
     fn recall_item(&mut self, step: usize, each: &Each, item: usize) {
         if let Some(instance) = item_instance(each, self.instance, step, item) {
             self.record(Fact::ItemRecalled { step, item });
-            self.decision.told.push(Told::Event(instance, Event::Recall));
+            self.tell_to_turn_back(instance);
         }
     }
 

@@ -138,6 +138,9 @@ pub struct Item {
     /// How often it was called.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub attempt: u32,
+    /// Why what the step keeps of it could not be made, although it is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
     /// Whether its instance is parked.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stalled: bool,

@@ -67,9 +67,15 @@ pub enum Event {
     /// A person asks for something.
     Ordered(Order),
     /// The instance that called it turns back.
-    Recall,
+    Recall {
+        /// That instance. From another one it means nothing: two can call by the same key, and one is too late.
+        caller: InstanceId,
+    },
     /// The instance that called it has come to its end.
-    Release,
+    Release {
+        /// That instance.
+        caller: InstanceId,
+    },
     /// An instance that it called has ended, or is held.
     CalledEnded {
         /// Index of the step that called it.
@@ -201,8 +207,9 @@ pub fn transition(plan: &Plan, instance: &mut Instance, event: Event, now: Times
         Event::Turn { step } => transition.turn(step),
         Event::Cancel { event_id } => transition.cancel(event_id),
         Event::Ordered(order) => transition.order(order),
-        Event::Recall => transition.recalled(),
-        Event::Release => transition.released(),
+        Event::Recall { caller } if transition.is_called_by(caller) => transition.recalled(),
+        Event::Release { caller } if transition.is_called_by(caller) => transition.released(),
+        Event::Recall { .. } | Event::Release { .. } => {}
         Event::CalledEnded { step, item, end } => transition.called_ended(step, item, end),
         Event::StartedAgain { event_id } => {
             // The same event, delivered again, says nothing new.

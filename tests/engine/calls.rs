@@ -63,3 +63,38 @@ fn one_that_is_done_in_the_commit_in_which_another_fails_is_undone_and_not_await
         }
     }
 }
+
+/// Each calls a hundred of its own kind, over eight levels.
+const TREE: &str = r#"
+saga: order
+version: 1
+start: {on: {exchange: orders, key: order.placed}, business_key: =event.data.id}
+steps:
+  - {call: root, saga: tree, input: {items: =input.items, ballast: =input.ballast}}
+"#;
+const BRANCH: &str = r#"
+saga: tree
+version: 1
+steps:
+  - foreach: grow
+    items: =input.items
+    max_in_flight: 100
+    with: {items: =input.items, ballast: =input.ballast}
+    steps:
+      - {call: deeper, saga: tree, input: {items: =input.items, ballast: =input.ballast}}
+"#;
+
+#[test]
+fn lists_within_lists_that_begin_more_than_a_commit_may_hold_are_refused_and_undone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (engine, store, _) = open(&folder, &[TREE, BRANCH]);
+    let mut world = World { engine, store, folder, now: Timestamp(1_000_000), tag: 0 };
+    let items: Vec<_> = (0..100).collect();
+    let data = json!({"id": "A-1", "items": items, "ballast": "x".repeat(60_000)});
+    world.deliver(Queue::Events, Ok(event("orders", "order.placed", data)));
+    world.commit();
+    let instance = world.instance("A-1");
+    assert_eq!(instance.status, Status::Compensated);
+    assert_eq!(instance.error.as_ref().unwrap().code, "TOO_WIDE");
+    assert!(world.all_have_ended());
+}

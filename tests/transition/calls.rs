@@ -150,6 +150,18 @@ fn a_called_saga_that_may_have_to_be_undone_is_held_until_its_caller_completes()
 }
 
 #[test]
+fn only_the_instance_that_called_it_has_it_turn_back_or_complete() {
+    let mut world = World::booked("compensatable", || stay(false));
+    let (caller, other) = (world.caller.instance.id, InstanceId::new("order", "A-2"));
+    for event in [Event::Recall { caller: other }, Event::Release { caller: other }] {
+        world.last().event(event);
+        assert_eq!(world.statuses(), (Status::Running, Status::Running));
+    }
+    world.last().event(Event::Recall { caller });
+    assert_eq!(world.last().instance.status, Status::Compensating);
+}
+
+#[test]
 fn a_caller_that_turns_back_has_what_it_called_turn_back_and_waits_for_that() {
     let mut world = World::booked("compensatable", || stay(false));
     world.here(|run| {

@@ -35,7 +35,7 @@ impl Run {
         for told in std::mem::take(&mut self.told) {
             match told {
                 Told::Start(start) => begun.push(start.input),
-                Told::Event(_, Event::Recall) => recalled += 1,
+                Told::Event(_, Event::Recall { .. }) => recalled += 1,
                 Told::Event(..) => {}
             }
         }
@@ -179,6 +179,21 @@ fn after_the_pivot_what_failed_is_done_once_more_on_order() {
     run.done(1, 1);
     assert_eq!(run.instance.status, Status::Completed);
     assert_eq!(run.instance.steps[1].output, Some(json!([0, 10, 20])));
+}
+
+#[test]
+fn an_item_that_is_done_without_an_output_stays_so_when_the_others_are_done_once_more() {
+    let data = json!({"order_id": "A-1", "customer": "c", "items": ["a", "b"]});
+    let mut run = Run::placed(plan("retriable"), data);
+    run.succeed(0);
+    run.item(1, 0, End::Done(Err(failure("BAD_OUTPUT")))).item(1, 1, End::Failed(failure("BROKEN")));
+    run.order(Verb::Retry, None, Value::Null).unwrap();
+    run.done(1, 1);
+    assert_eq!((run.instance.status, run.step(1)), (Status::Parked, StepStatus::Unknown));
+    assert_eq!(run.instance.parked.as_ref().unwrap().code, "BAD_OUTPUT");
+    check_fold(&run);
+    run.order(Verb::Skip, None, json!([1, 2])).unwrap();
+    assert_eq!(run.instance.status, Status::Completed);
 }
 
 #[test]

@@ -72,8 +72,8 @@ impl Instance {
                 state.action.attempt = *attempt;
                 state.action.maybe_delivered = true;
                 state.error = None;
-                let fresh =
-                    Item { status: ItemStatus::Pending, output: Value::Null, attempt: 0, stalled: false };
+                let (status, output) = (ItemStatus::Pending, Value::Null);
+                let fresh = Item { status, output, attempt: 0, error: None, stalled: false };
                 state.items.resize(*items, fresh);
                 for item in state.items.iter_mut().filter(|item| item.status == ItemStatus::Failed) {
                     item.status = ItemStatus::Pending;
@@ -87,6 +87,7 @@ impl Instance {
             Fact::ItemDone { step, item, output, error } => {
                 if let Some(item) = self.item_mut(*step, *item, ItemStatus::Done) {
                     item.output = output.clone();
+                    item.error = error.clone();
                 }
                 self.keep_error(*step, error.as_ref());
             }
