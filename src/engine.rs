@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 use crate::audit;
 use crate::cache::Cache;
 use crate::catalog::{Catalog, CatalogError};
-use crate::delivery::{Delivery, Release, Report, Token, Verdict};
+use crate::delivery::{Release, Report, Verdict};
 use crate::fault::{self, Bug, Point};
 use crate::metric;
 use crate::saga::called::Told;
@@ -26,14 +26,16 @@ use crate::saga::order::{Order, Refusal};
 use crate::saga::plan::Plan;
 use crate::saga::time::Timestamp;
 use crate::saga::transition::{self, Decision, Event};
-use crate::store::{Batch, Correlation, DeadLetter, Reader, Removal, StoreError};
+use crate::store::{Batch, Correlation, Reader, Removal, StoreError};
 use crate::timers::Timers;
 
 mod calls;
 mod definitions;
+mod deliveries;
 mod limits;
 mod recovery;
 
+pub(crate) use deliveries::Fate;
 pub use recovery::Recovered;
 
 use limits::Limits;
@@ -42,8 +44,7 @@ use limits::Limits;
 const MARK_DELAY: Duration = Duration::from_secs(1);
 /// Inputs gathered at most for one commit.
 const BATCH_INPUTS: usize = 1024;
-/// About how many bytes are gathered at most for one commit: a few of sled's log buffers of 512 KiB.
-/// With eight in flight, sled 0.34 can lock up for good while it shrinks its file.
+/// Bytes from which on nothing more is gathered for a commit, so that none takes long.
 const BATCH_BYTES: usize = 2 << 20;
 /// How long replies may take to come in, once listening has begun, before timers fire again.
 const CATCH_UP: Duration = Duration::from_secs(5);
@@ -130,14 +131,6 @@ pub enum Ordered {
     Done,
 }
 
-/// What becomes of a delivery.
-pub(crate) enum Fate {
-    /// It is understood, whether or not it changed anything.
-    Settled,
-    /// It can never be understood, for this reason.
-    Refused(String),
-}
-
 /// What a start event came to.
 pub(crate) enum Started {
     /// This instance began with it, now or when it came before.
@@ -172,48 +165,6 @@ impl Engine {
     /// The definitions that it knows.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
-    }
-
-    /// Decides what a delivery means.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub fn handle_delivery(&mut self, delivery: Delivery, now: Timestamp) -> Result<(), EngineError> {
-        self.gathering.inputs += 1;
-        let token = delivery.token;
-        match delivery.content {
-            Err(rejected) => {
-                let letter = DeadLetter {
-                    at: now,
-                    queue: token.queue.as_str().to_owned(),
-                    exchange: rejected.exchange,
-                    key: rejected.key,
-                    message_id: rejected.message_id,
-                    reason: rejected.poison.to_string(),
-                    preview: rejected.preview,
-                    size: rejected.size,
-                };
-                self.dead_letter(token, letter);
-            }
-            Ok(message) => match self.route(token.queue, &message, now)? {
-                Fate::Settled => self.gathering.release.settlement.ack(token),
-                Fate::Refused(reason) => {
-                    let preview: String = message.data.to_string().chars().take(512).collect();
-                    let letter = DeadLetter {
-                        at: now,
-                        queue: token.queue.as_str().to_owned(),
-                        size: message.size,
-                        exchange: message.exchange,
-                        key: message.key,
-                        message_id: message.id,
-                        reason,
-                        preview,
-                    };
-                    self.dead_letter(token, letter);
-                }
-            },
-        }
-        Ok(())
     }
 
     /// Takes in what the broker said to a published message.
@@ -504,19 +455,6 @@ impl Engine {
         cached.holds = holds;
         cached.changed_in = self.taken + 1;
         self.gathering.touched.push(id);
-    }
-
-    fn dead_letter(&mut self, token: Token, letter: DeadLetter) {
-        warn!(
-            queue = letter.queue,
-            exchange = letter.exchange,
-            key = letter.key,
-            reason = letter.reason,
-            "message dead-lettered"
-        );
-        counter!(metric::DEAD_LETTERS, "queue" => letter.queue.clone()).increment(1);
-        self.gathering.batch.dead_letter(letter);
-        self.gathering.release.settlement.reject.push(token);
     }
 }
 

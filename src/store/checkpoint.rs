@@ -23,6 +23,9 @@ const MERGED: usize = 4;
 /// Bytes that move in a commit at most, but for the last instance.
 const BYTES: usize = 512 * 1024;
 
+/// Changes of one commit for which a checkpoint goes on in it, at most.
+const MOST_CHANGES: usize = 1024;
+
 /// When a checkpoint begins, and how fast it goes on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -45,8 +48,9 @@ impl Limits {
 
     /// How many instances move in a commit with so many changes: hardly more than end meanwhile, since an
     /// instance has two changes at least, so that commits cost about the same. Where the journal is too long,
-    /// more than can have come to it.
+    /// more than can have come to it. After a commit of very many changes, the next ones go on.
     pub(super) fn pace(&self, changes: usize, journal_bytes: usize) -> usize {
+        let changes = changes.min(MOST_CHANGES);
         self.pace + if journal_bytes > self.bytes { 2 * changes } else { changes / 2 }
     }
 }
