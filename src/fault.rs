@@ -15,12 +15,14 @@ pub enum Point {
     Decided,
     /// A commit begins.
     Commit,
-    /// It was handed to the database.
-    Applied,
-    /// The database has written it.
-    Flushed,
+    /// It is about to be written to the log.
+    Append,
+    /// The log has it, if the system does not crash.
+    Logged,
     /// It is durable.
     Synced,
+    /// The database has written what the log had, and has yet to sync it.
+    Settling,
     /// It is acknowledged; nothing of it has left.
     Committed,
     /// A wave of messages is about to be published.
@@ -76,14 +78,15 @@ pub enum Bug {
 
 impl Point {
     /// All points, in the order in which a delivery passes them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Received,
         Self::Decoded,
         Self::Decided,
         Self::Commit,
-        Self::Applied,
-        Self::Flushed,
+        Self::Append,
+        Self::Logged,
         Self::Synced,
+        Self::Settling,
         Self::Committed,
         Self::Publish,
         Self::Published,
@@ -106,9 +109,10 @@ impl Point {
             Point::Decoded => "decoded",
             Point::Decided => "decided",
             Point::Commit => "commit",
-            Point::Applied => "applied",
-            Point::Flushed => "flushed",
+            Point::Append => "append",
+            Point::Logged => "logged",
             Point::Synced => "synced",
+            Point::Settling => "settling",
             Point::Committed => "committed",
             Point::Publish => "publish",
             Point::Published => "published",

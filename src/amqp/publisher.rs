@@ -1,6 +1,6 @@
 //! The publisher: every message goes out until the broker has confirmed it.
 //!
-//! Messages wait in the [outbox](super::outbox). A few lanes, each a channel with confirms, take a
+//! Messages wait in the [outbox](super::outbox). Some lanes, each a channel with confirms, take a
 //! **wave** at a time, publish all of it, await all its confirms and only then settle each message,
 //! because the client library hands a returned message to whichever confirm comes next. A message
 //! that is not settled when its lane ends goes back to the outbox, to the place where it was.
@@ -33,8 +33,9 @@ use crate::metric;
 use crate::saga::id::MessageId;
 use crate::saga::message::Outgoing;
 
-/// Channels that publish side by side.
-const LANES: usize = 4;
+/// Channels that publish side by side. A lane awaits the confirms of its wave, for some milliseconds, while
+/// commits follow each other by the millisecond: with so many, one is free for the next.
+const LANES: usize = 16;
 
 /// Messages that a lane publishes before it waits for confirms.
 const WAVE: usize = 256;

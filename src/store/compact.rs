@@ -69,6 +69,7 @@ fn make_copy(
 ) -> Result<(Tally, u64), StoreError> {
     folder::make_private(to)?;
     let Disk::Folder(from) = store.disk() else { unreachable!("a folder was opened") };
+    from.drain()?;
     let copied = copy(from, to, config.cache_mib, progress)?;
     verify(&config.path, to, config.cache_mib, &copied.0)?;
     for entry in fs::read_dir(to).map_err(StoreError::io("read folder", to))? {

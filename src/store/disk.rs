@@ -21,7 +21,7 @@ pub(super) type Keys<'a> = Box<dyn DoubleEndedIterator<Item = Result<sled::IVec,
 /// Where keys and values are, shared by the store and its readers.
 pub(super) enum Disk {
     /// A folder, locked until the last owner is gone.
-    Folder(Folder),
+    Folder(Box<Folder>),
     /// A simulated disk.
     Memory(Memory),
 }
@@ -32,7 +32,7 @@ impl Disk {
     /// # Errors
     /// As [`Folder::open`].
     pub(super) fn open(config: &StoreConfig) -> Result<Self, StoreError> {
-        Folder::open(config).map(Self::Folder)
+        Folder::open(config).map(Box::new).map(Self::Folder)
     }
 
     /// Where it is, for people.
@@ -46,7 +46,7 @@ impl Disk {
     /// Reads one raw value.
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, StoreError> {
         match self {
-            Disk::Folder(folder) => folder.sled().get(key).map_err(|source| self.unreadable(source)),
+            Disk::Folder(folder) => folder.get(key).map_err(|source| self.unreadable(source)),
             Disk::Memory(memory) => Ok(memory.get(key)),
         }
     }
@@ -54,18 +54,18 @@ impl Disk {
     /// The keys of a range.
     pub(super) fn keys(&self, range: Range<Vec<u8>>) -> Keys<'_> {
         match self {
-            Disk::Folder(folder) => Box::new(
-                folder.sled().range(range).keys().map(|key| key.map_err(|source| self.unreadable(source))),
-            ),
+            Disk::Folder(folder) => {
+                Box::new(folder.keys(range).map(|key| key.map_err(|source| self.unreadable(source))))
+            }
             Disk::Memory(memory) => Box::new(memory.keys(range).into_iter().map(Ok)),
         }
     }
 
     /// Makes `writes` durable, as a whole or not at all, under the number of their commit.
-    pub(super) fn persist(&self, writes: &Writes, commit: u64) -> Result<(), sled::Error> {
+    pub(super) fn persist(&self, writes: Writes, commit: u64) -> Result<(), sled::Error> {
         match self {
             Disk::Folder(folder) => folder.persist(writes, commit),
-            Disk::Memory(memory) => Ok(memory.persist(writes, commit)?),
+            Disk::Memory(memory) => Ok(memory.persist(&writes, commit)?),
         }
     }
 

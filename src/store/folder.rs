@@ -1,8 +1,8 @@
 //! The folder of a store: made, locked, cleaned up, opened with sled, and synced.
 
-use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
@@ -13,29 +13,24 @@ use std::time::{Duration, Instant};
 use rustix::fs::Advice;
 use tracing::{debug, warn};
 
+use super::backlog::{self, Backlog};
 use super::disk::Writes;
 use super::error::StoreError;
 use super::high_water::HighWater;
-use super::{keys, record};
+use super::keys;
+use super::wal::{Logged, Wal};
 use crate::config::StoreConfig;
 use crate::fault::{self, Bug, Point};
 
-/// Bytes from which on a batch is not left to sled as a whole: a few of its log buffers of 512 KiB. With eight
-/// in flight, sled 0.34 can lock up for good while it shrinks its file.
-const LARGEST_BATCH: usize = 1 << 20;
 /// How long sled may take to let go of its file when it is closed.
 const CLOSING: Duration = Duration::from_secs(5);
 
 /// An open store folder. It stays locked until this is dropped.
 pub(super) struct Folder {
     // Fields are dropped in the order in which they stand: sled is closed, then the folder unlocked.
-    sled: sled::Db,
+    backlog: Backlog,
     _release: Release,
-    /// sled's own file, opened once more, to be synced by us: sled itself does not, on Linux.
-    ///
-    /// It stays open as long as the store does, because the system reports a failed write once to
-    /// each open file, and sled's own background thread swallows what it is told.
-    database: File,
+    wal: Mutex<Wal>,
     high_water: Mutex<HighWater>,
     _lock: File,
     path: PathBuf,
@@ -66,21 +61,39 @@ impl Folder {
         }
         let database = OpenOptions::new().read(true).write(true).open(&file);
         let database = database.map_err(StoreError::io("open", &file))?;
-        let high_water = Mutex::new(HighWater::open(&path)?);
-        Ok(Self { sled, _release: release, database, high_water, _lock: lock, path })
+        let (wal, logged) = Wal::open(&path)?;
+        File::open(&path).and_then(|file| file.sync_all()).map_err(StoreError::io("sync", &path))?;
+        catch_up(&sled, &database, logged).map_err(|source| StoreError::commit(&path, source))?;
+        let backlog = Backlog::start(sled, database).map_err(StoreError::io("start a thread for", &path))?;
+        let (wal, high_water) = (Mutex::new(wal), Mutex::new(HighWater::open(&path)?));
+        Ok(Self { backlog, _release: release, wal, high_water, _lock: lock, path })
     }
 
     /// Closes the database, and returns what keeps the folder locked.
     pub(super) fn close(self) -> File {
-        let Self { sled, _release: release, _lock: lock, .. } = self;
-        drop(sled);
+        let Self { backlog, _release: release, _lock: lock, .. } = self;
+        drop(backlog);
         drop(release);
         lock
     }
 
-    /// The database. Everything is in its default tree.
+    /// The database, as far as it has what was committed: all of it after [`drain`](Self::drain), until the next
+    /// commit. Everything is in its default tree.
     pub(super) fn sled(&self) -> &sled::Db {
-        &self.sled
+        self.backlog.sled()
+    }
+
+    /// Reads one value.
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, sled::Error> {
+        self.backlog.get(key)
+    }
+
+    /// The keys of a range, in order.
+    pub(super) fn keys(
+        &self,
+        range: Range<Vec<u8>>,
+    ) -> impl DoubleEndedIterator<Item = Result<sled::IVec, sled::Error>> {
+        self.backlog.keys(range)
     }
 
     /// The folder.
@@ -103,56 +116,34 @@ impl Folder {
             .map_err(StoreError::io("sync", &self.path))
     }
 
-    /// Makes `writes` durable in one atomic batch, one flush and one fdatasync, then notes that they are.
-    /// Before that, most of a large one is written ahead.
-    pub(super) fn persist(&self, writes: &Writes, commit: u64) -> Result<(), sled::Error> {
-        let bytes: usize = writes.iter().map(|(key, value)| bytes_of(key, value.as_ref())).sum();
-        let ahead = if bytes > LARGEST_BATCH { self.write_ahead(writes)? } else { HashSet::new() };
-        let mut batch = sled::Batch::default();
-        for (key, value) in writes {
-            match value {
-                Some(_) if ahead.contains(key.as_slice()) => {}
-                Some(value) => batch.insert(key.as_slice(), value.as_slice()),
-                None => batch.remove(key.as_slice()),
-            }
-        }
+    /// Makes `writes` durable with one write and one fdatasync of the log, then notes that they are. sled has
+    /// them a little later.
+    pub(super) fn persist(&self, writes: Writes, commit: u64) -> Result<(), sled::Error> {
+        let mut wal = self.wal.lock().unwrap_or_else(PoisonError::into_inner);
         fault::pass(Point::Commit);
-        self.sled.apply_batch(batch)?;
-        fault::pass(Point::Applied);
-        if fault::planted(Bug::NoSync) {
-            return Ok(());
+        fault::pass(Point::Append);
+        wal.append(commit, &writes)?;
+        fault::pass(Point::Logged);
+        let synced = !fault::planted(Bug::NoSync);
+        if synced {
+            wal.sync()?;
+            fault::pass(Point::Synced);
         }
-        self.sled.flush()?;
-        fault::pass(Point::Flushed);
-        self.database.sync_data()?;
-        fault::pass(Point::Synced);
-        Ok(self.high_water().advance(commit)?)
+        if self.backlog.add(writes, commit)? {
+            wal.turn();
+        }
+        if synced {
+            self.high_water().advance(commit)?;
+        }
+        Ok(())
     }
 
-    /// Writes what nobody can see before the rest of a commit is there: chunks of values that do not say yet
-    /// that they have so many. A crash leaves some that nobody ever sees, until the same values are written
-    /// after all. Returns their keys.
-    fn write_ahead<'a>(&self, writes: &'a Writes) -> Result<HashSet<&'a [u8]>, sled::Error> {
-        let mut written = HashSet::new();
-        let (mut batch, mut bytes) = (sled::Batch::default(), 0);
-        for (key, value) in writes {
-            let (Some(chunk), Some((of, number))) = (value, keys::chunk_of(key)) else { continue };
-            let seen = self.sled.get(of)?.map_or(0, |value| record::further_chunks(&value));
-            if number <= seen {
-                continue;
-            }
-            batch.insert(key.as_slice(), chunk.as_slice());
-            written.insert(key.as_slice());
-            bytes += bytes_of(key, Some(chunk));
-            if bytes >= LARGEST_BATCH / 2 {
-                self.sled.apply_batch(std::mem::take(&mut batch))?;
-                self.sled.flush()?;
-                bytes = 0;
-            }
-        }
-        self.sled.apply_batch(batch)?;
-        self.sled.flush()?;
-        Ok(written)
+    /// Waits until sled has everything.
+    ///
+    /// # Errors
+    /// [`StoreError::Commit`] or [`StoreError::Full`] if sled does not take it.
+    pub(super) fn drain(&self) -> Result<(), StoreError> {
+        self.backlog.drain().map_err(|source| StoreError::commit(&self.path, source))
     }
 
     fn high_water(&self) -> MutexGuard<'_, HighWater> {
@@ -161,8 +152,28 @@ impl Folder {
     }
 }
 
-fn bytes_of(key: &[u8], value: Option<&Vec<u8>>) -> usize {
-    key.len() + value.map_or(0, Vec::len)
+/// Brings to sled what only the log has: what comes after the commit up to which sled has everything, as far as
+/// none is missing in between.
+fn catch_up(sled: &sled::Db, database: &File, logged: Vec<Logged>) -> Result<(), sled::Error> {
+    let settled = sled.get(keys::SETTLED)?.and_then(|bytes| Some(u64::from_be_bytes(*bytes.first_chunk()?)));
+    let mut last = settled;
+    let mut missing = Writes::new();
+    for Logged { commit, writes } in logged {
+        if settled.is_some_and(|settled| commit <= settled) {
+            continue;
+        }
+        if last.is_some_and(|last| commit != last + 1) {
+            // Whether what is missing was acknowledged is told by the high-water mark.
+            warn!(commit, "the log goes on behind a gap, which is not taken up");
+            break;
+        }
+        missing.extend(writes);
+        last = Some(commit);
+    }
+    match last {
+        Some(last) if !missing.is_empty() => backlog::settle(sled, database, &missing, last),
+        _ => Ok(()),
+    }
 }
 
 /// Opens a database by itself, in a folder that the caller keeps locked. It is closed once the database and
@@ -290,48 +301,75 @@ fn set_leftovers_aside(directory: &Path) -> Result<(), StoreError> {
 mod tests {
     use super::*;
 
-    /// A value with chunks that come to some megabytes.
-    fn large(byte: u8, chunks: u32) -> Writes {
-        let mut value = vec![byte; 5];
-        value.extend_from_slice(&chunks.to_be_bytes());
-        let mut writes = Writes::from([(b"j1".to_vec(), Some(value))]);
-        writes.extend((1..=chunks).map(|number| (keys::chunk(b"j1", number), Some(vec![byte; 4096]))));
-        writes
+    fn open(path: &Path) -> Folder {
+        Folder::open(&StoreConfig { path: path.to_owned(), cache_mib: 16 }).unwrap()
     }
 
-    fn value(folder: &Folder) -> Option<u8> {
-        folder.sled().get(b"j1").unwrap().map(|value| value[0])
+    fn commit(folder: &Folder, number: u8) {
+        let writes = Writes::from([
+            (b"latest".to_vec(), Some(vec![number])),
+            (vec![b'x', number], Some(vec![number])),
+            (vec![b'x', number - 1], None),
+        ]);
+        folder.persist(writes, number.into()).unwrap();
     }
 
-    fn chunk(folder: &Folder, number: u32) -> Option<u8> {
-        folder.sled().get(keys::chunk(b"j1", number)).unwrap().map(|value| value[0])
+    /// The folder as a SIGKILL would leave it at this moment.
+    fn killed(folder: &Folder, to: &Path) {
+        fs::create_dir_all(to.join("sled")).unwrap();
+        for name in ["high-water", "log-0", "log-1", "sled/db", "sled/conf"] {
+            fs::copy(folder.path().join(name), to.join(name)).unwrap();
+        }
     }
 
-    #[test]
-    fn a_large_commit_shows_nothing_before_its_end_and_can_be_made_after_a_crash_in_its_middle() {
-        let directory = tempfile::tempdir().unwrap();
-        let config = StoreConfig { path: directory.path().join("store"), cache_mib: 16 };
-        let folder = Folder::open(&config).unwrap();
-        assert_eq!(folder.write_ahead(&large(1, 2000)).unwrap().len(), 2000);
-        drop(folder);
-        let folder = Folder::open(&config).unwrap();
-        assert_eq!(value(&folder), None, "only chunks are there, which nobody looks for");
-        folder.persist(&large(2, 2000), 1).unwrap();
-        drop(folder);
-        let folder = Folder::open(&config).unwrap();
-        assert_eq!(value(&folder), Some(2));
-        assert!((1..=2000).all(|number| chunk(&folder, number) == Some(2)));
+    fn latest(folder: &Folder) -> Option<u8> {
+        let all: Vec<_> = folder.keys(b"x".to_vec()..b"y".to_vec()).map(|key| key.unwrap()[1]).collect();
+        let latest = folder.get(b"latest").unwrap().map(|value| value[0]);
+        assert_eq!(all, Vec::from_iter(latest), "each commit is there as a whole");
+        latest
     }
 
     #[test]
-    fn chunks_that_a_value_has_are_not_replaced_ahead_of_it() {
-        let directory = tempfile::tempdir().unwrap();
-        let config = StoreConfig { path: directory.path().join("store"), cache_mib: 16 };
-        let folder = Folder::open(&config).unwrap();
-        folder.persist(&large(1, 400), 1).unwrap();
-        assert_eq!(folder.write_ahead(&large(2, 500)).unwrap().len(), 100);
-        assert_eq!([400, 401].map(|number| chunk(&folder, number)), [Some(1), Some(2)]);
-        folder.persist(&large(2, 500), 2).unwrap();
-        assert_eq!([400, 401].map(|number| chunk(&folder, number)), [Some(2), Some(2)]);
+    fn what_only_the_log_has_is_brought_to_sled_at_the_next_start_and_at_every_further_one() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = open(&root.path().join("store"));
+        (1..=3).for_each(|number| commit(&folder, number));
+        assert_eq!(folder.sled().get("latest").unwrap(), None);
+        killed(&folder, &root.path().join("once"));
+        let once = open(&root.path().join("once"));
+        assert_eq!((latest(&once), once.sled().get("latest").unwrap().unwrap()[0]), (Some(3), 3));
+        (4..=5).for_each(|number| commit(&once, number));
+        killed(&once, &root.path().join("twice"));
+        assert_eq!(latest(&open(&root.path().join("twice"))), Some(5));
+    }
+
+    #[test]
+    fn what_has_settled_is_not_taken_from_the_log_again() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = open(&root.path().join("store"));
+        commit(&folder, 1);
+        folder.drain().unwrap();
+        commit(&folder, 2);
+        let log = fs::read(folder.path().join("log-0")).unwrap();
+        folder.drain().unwrap();
+        killed(&folder, &root.path().join("killed"));
+        // As if the log were of an earlier time.
+        fs::write(root.path().join("killed/log-0"), &log[..log.len() / 2]).unwrap();
+        assert_eq!(latest(&open(&root.path().join("killed"))), Some(2));
+    }
+
+    #[test]
+    fn a_log_that_is_damaged_before_its_end_is_behind_the_mark() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = open(&root.path().join("store"));
+        (1..=3).for_each(|number| commit(&folder, number));
+        let damaged = root.path().join("damaged");
+        killed(&folder, &damaged);
+        let mut log = fs::read(damaged.join("log-0")).unwrap();
+        let middle = log.len() / 2;
+        log[middle] ^= 1;
+        fs::write(damaged.join("log-0"), log).unwrap();
+        let folder = open(&damaged);
+        assert_eq!((latest(&folder), folder.mark()), (Some(1), 3), "the store refuses it");
     }
 }

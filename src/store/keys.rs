@@ -15,6 +15,7 @@
 //! | `n` `i` or `r` | which runs of these there are |
 //! | `a` saga `0` attribute `0` value `0` start, instance | nothing: view by attribute |
 //! | `x` number | a dead letter |
+//! | `w` | the last commit of which sled has everything, beside the log |
 //! | `k` key, number | a further chunk of the value under that key |
 //!
 //! Numbers are big-endian, so that keys sort as what they mean. Names of sagas and attributes hold
@@ -30,6 +31,8 @@ use crate::saga::time::Timestamp;
 
 /// Key of the store's own record.
 pub(super) const META: &[u8] = b"m";
+/// The last commit of which sled has everything.
+pub(super) const SETTLED: &[u8] = b"w";
 /// First byte of the journal.
 pub(super) const JOURNAL: u8 = b'j';
 /// First byte of the runs that say where instances are.

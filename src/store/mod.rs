@@ -2,8 +2,8 @@
 //!
 //! What [`Store::commit`] has returned from survives a crash and a power cut; of a commit that has
 //! not returned, all survives or nothing. sled alone does not promise that on Linux, so this module
-//! adds what is missing: an fdatasync of its own per commit, a high-water mark that finds a lost
-//! tail, a checksum on every record, values that are small enough to stay in the log.
+//! adds what is missing: a write-ahead log with an fdatasync per commit, a high-water mark that finds
+//! a lost tail, a checksum on every record, values that are small enough to stay in sled's log.
 //!
 //! | file | what |
 //! |---|---|
@@ -22,7 +22,9 @@
 //! | `query` | [`Query`]: lists of instances, page by page |
 //! | `compact` | a copy in its place that takes less room |
 //! | `disk` | what it lies on: a folder, or a simulated disk |
-//! | `folder` | the folder: its lock, sled, the sync |
+//! | `folder` | the folder: its lock, the log, sled |
+//! | `wal` | the write-ahead log, which makes a commit durable |
+//! | `backlog` | what the log has and sled not yet |
 //! | `memory` | [`Memory`]: a disk that simulations break |
 //! | `high_water` | the last commit that was acknowledged |
 //! | `record` | values: format version, checksum, chunks |
@@ -33,6 +35,7 @@
 //! A folder holds `lock` (the pid of the process that uses it), `high-water` and `sled/`. A backup
 //! is a copy of the whole folder while no process uses it.
 
+mod backlog;
 mod batch;
 mod checkpoint;
 mod compact;
@@ -55,6 +58,7 @@ mod sorted;
 mod table;
 mod tally;
 mod waiting;
+mod wal;
 mod writer;
 
 pub use batch::{Batch, Correlation, DeadLetter, Removal};

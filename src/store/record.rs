@@ -190,11 +190,11 @@ mod tests {
     fn put(disk: &Disk, payload: &[u8]) {
         let mut writes = Writes::default();
         insert(&mut writes, b"key", payload);
-        disk.persist(&writes, 1).unwrap();
+        disk.persist(writes.clone(), 1).unwrap();
     }
 
     fn put_raw(disk: &Disk, key: &[u8], value: &[u8]) {
-        disk.persist(&Writes::from([(key.to_vec(), Some(value.to_vec()))]), 1).unwrap();
+        disk.persist(Writes::from([(key.to_vec(), Some(value.to_vec()))]), 1).unwrap();
     }
 
     /// Bytes that cannot be compressed.

@@ -176,7 +176,7 @@ impl Store {
         }
         let index = self.checkpoints.index_state();
         put_json(&mut writes, keys::META, &Meta { commit: sequence, latest, journal: (first, last), index });
-        if let Err(source) = disk.persist(&writes, sequence) {
+        if let Err(source) = disk.persist(writes, sequence) {
             self.poisoned = Some(source.to_string());
             return Err(StoreError::commit(disk.path(), source));
         }

@@ -25,12 +25,12 @@ fn dies_in_a_commit(name: &str, bugs: &str) -> Report {
     rig.set_working(false);
     let load = rig.load(Duration::from_millis(100));
     // Each commit takes a while, in which an ack has the time to reach the broker.
-    let (commit, applied) = (Point::Commit.name(), Point::Applied.name());
+    let (commit, append) = (Point::Commit.name(), Point::Append.name());
     for _ in 0..DEATHS {
         // The first commit of a start holds what came in while nobody was there.
         let before = load.placed();
         eventually("orders wait", || load.placed() > before);
-        rig.boot(&format!("{bugs}{commit}=sleep(50);{applied}=return"));
+        rig.boot(&format!("{bugs}{commit}=sleep(50);{append}=return"));
         eventually("it dies in a commit", || rig.orchestrator().is_killed());
         rig.faulted("kill_in_a_commit");
     }

@@ -36,7 +36,7 @@ impl Bench {
         self.writer.go_on(&mut writes, &self.disk, merged).unwrap();
         self.writer.put(&mut writes, entries);
         self.commit += 1;
-        self.disk.persist(&writes, self.commit).unwrap();
+        self.disk.persist(writes.clone(), self.commit).unwrap();
     }
 
     /// What a process finds that begins here.
@@ -134,12 +134,12 @@ fn a_missing_block_is_found_when_the_store_is_opened_and_where_it_is_read() {
     assert!(blocks.len() > 5);
     for block in blocks {
         let value = bench.disk.get(&block).unwrap().unwrap().to_vec();
-        bench.disk.persist(&Writes::from([(block.clone(), None)]), 2).unwrap();
+        bench.disk.persist(Writes::from([(block.clone(), None)]), 2).unwrap();
         let found = (0..1000).map(|number| bench.writer.runs().find(&bench.disk, &id(number)));
         assert!(found.into_iter().any(|found| matches!(found, Err(StoreError::Corrupt { .. }))));
         let opened = Runs::open(&bench.disk, &ALL, bench.writer.change());
         assert!(matches!(opened, Err(StoreError::Corrupt { .. })));
-        bench.disk.persist(&Writes::from([(block, Some(value))]), 2).unwrap();
+        bench.disk.persist(Writes::from([(block, Some(value))]), 2).unwrap();
     }
     assert!(Runs::open(&bench.disk, &ALL, bench.writer.change()).is_ok());
     let other = Runs::open(&bench.disk, &ALL, bench.writer.change() + 1);
