@@ -21,11 +21,11 @@ use super::keys;
 use crate::fault::{self, Point};
 
 /// Bytes that go on to sled together.
-const ENOUGH: usize = 1 << 20;
+const ENOUGH: usize = 4 << 20;
 /// How long a write may wait for more, if more come at all.
 const LONG_ENOUGH: Duration = Duration::from_secs(1);
 /// Bytes beyond which commits wait for sled.
-const TOO_MUCH: usize = 8 << 20;
+const TOO_MUCH: usize = 16 << 20;
 /// Bytes in one batch of sled. It keeps readers waiting meanwhile; and with eight log buffers of 512 KiB in
 /// flight, sled 0.34 can lock up for good while it shrinks its file.
 const BATCH: usize = 64 << 10;
