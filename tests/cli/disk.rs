@@ -190,7 +190,7 @@ impl SmallDisk {
     fn mount(path: PathBuf) -> Option<Self> {
         fs::create_dir(&path).unwrap();
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=12m", "sagamq-test"]).arg(&path);
+        mount.args(["-t", "tmpfs", "-o", "size=32m", "sagamq-test"]).arg(&path);
         mount.output().is_ok_and(|output| output.status.success()).then_some(Self(path))
     }
 
