@@ -28,10 +28,9 @@ const LONG_ENOUGH: Duration = Duration::from_secs(1);
 const TOO_MUCH: usize = 16 << 20;
 /// Bytes in one batch of sled. It keeps readers waiting meanwhile; and with eight log buffers of 512 KiB in
 /// flight, sled 0.34 can lock up for good while it shrinks its file.
-const BATCH: usize = 64 << 10;
-/// Bytes that sled may have written and not synced: it takes room up again that it believes to be free, and that
-/// must be true of the disk as well.
-const UNSYNCED: usize = 4 * BATCH;
+const BATCH: usize = 128 << 10;
+/// About how many bytes a removal takes there: sled writes what is left of the node.
+const REMOVAL: usize = 2 << 10;
 
 /// The database behind it, and the thread that writes to it.
 #[derive(Debug)]
@@ -155,7 +154,7 @@ impl Backlog {
             }
         }
         // What settles meanwhile is in both, and counts once.
-        let settled = self.shared.sled.range(range).keys();
+        let settled = self.shared.sled.range(range).keys().fuse();
         Merged { waiting: waiting.into_iter().collect(), settled, first: None, last: None }
     }
 }
@@ -287,25 +286,27 @@ impl Shared {
 
 /// Writes to sled what the log has up to a commit, and makes it durable there. It says so last, so a crash
 /// leaves some of it at most, which is written once more then.
+///
+/// Each batch is synced before the next begins. A header in sled's log says up to where the log is stable, which
+/// sled believes after a flush: what a power cut took from before it, sled would pass over without a word.
 pub(super) fn settle(
     sled: &sled::Db,
     database: &File,
     writes: &Writes,
     commit: u64,
 ) -> Result<(), sled::Error> {
-    let (mut batch, mut bytes, mut unsynced) = (sled::Batch::default(), 0, 0);
+    let (mut batch, mut bytes) = (sled::Batch::default(), 0);
     for (key, value) in writes.iter().filter(|(key, _)| key.as_slice() != keys::META) {
         put(&mut batch, key, value.as_deref());
         bytes += bytes_of(key, value.as_ref());
+        if value.is_none() {
+            bytes += REMOVAL;
+        }
         if bytes >= BATCH {
             sled.apply_batch(std::mem::take(&mut batch))?;
             sled.flush()?;
-            unsynced += bytes;
-            bytes = 0;
-        }
-        if unsynced >= UNSYNCED {
             database.sync_data()?;
-            unsynced = 0;
+            bytes = 0;
         }
     }
     if let Some(meta) = writes.get(keys::META) {

@@ -32,8 +32,8 @@
 //! | `error` | [`StoreError`] |
 //! | `fuzzing` | all that is read, from arbitrary bytes; for tests |
 //!
-//! A folder holds `lock` (the pid of the process that uses it), `high-water` and `sled/`. A backup
-//! is a copy of the whole folder while no process uses it.
+//! A folder holds `lock` (the pid of the process that uses it), `high-water`, `log-0`, `log-1` and
+//! `sled/`. A backup is a copy of the whole folder while no process uses it.
 
 mod backlog;
 mod batch;

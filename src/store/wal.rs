@@ -42,6 +42,8 @@ pub(super) struct Wal {
     /// Where its next record goes.
     at: u64,
     generation: u64,
+    /// Whether nothing was written since it was opened.
+    untouched: bool,
     record: Vec<u8>,
 }
 
@@ -74,11 +76,21 @@ impl Wal {
         logged.sort_by_key(|record| record.commit);
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let generation = since.as_nanos() as u64;
-        Ok((Self { files, turn: 0, at: 0, generation, record: Vec::new() }, logged))
+        Ok((Self { files, turn: 0, at: 0, generation, untouched: true, record: Vec::new() }, logged))
     }
 
     /// Writes a record, which survives a crash of the process, but not yet a power cut.
+    ///
+    /// The first one empties both files, of which sled must have everything: commits that a damaged store has
+    /// lost, and makes anew, must not be followed by later ones of that time.
     pub(super) fn append(&mut self, commit: u64, writes: &Writes) -> io::Result<()> {
+        if self.untouched {
+            for file in &self.files {
+                file.set_len(0)?;
+                file.sync_all()?;
+            }
+            self.untouched = false;
+        }
         encode(&mut self.record, self.generation, commit, writes)?;
         self.files[self.turn].write_all_at(&self.record, self.at)?;
         self.at += self.record.len() as u64;
@@ -225,14 +237,15 @@ mod tests {
     }
 
     #[test]
-    fn records_of_an_earlier_generation_do_not_follow_on_later_ones() {
+    fn the_first_record_leaves_nothing_of_an_earlier_time_in_either_file() {
         let folder = tempfile::tempdir().unwrap();
         let (mut before, _) = Wal::open(folder.path()).unwrap();
-        (1..=2).for_each(|commit| before.append(commit, &writes(1 + commit % 2)).unwrap());
+        (1..=2).for_each(|commit| before.append(commit, &writes(commit)).unwrap());
+        before.turn();
+        (3..=4).for_each(|commit| before.append(commit, &writes(commit)).unwrap());
+        assert_eq!(logged(folder.path()), [1, 2, 3, 4], "to look at it changes nothing");
         let (mut after, _) = Wal::open(folder.path()).unwrap();
-        after.generation = before.generation + 1;
-        after.append(1, &writes(2)).unwrap();
-        let (_, logged) = Wal::open(folder.path()).unwrap();
-        assert_eq!(logged.iter().map(|record| record.commit).collect::<Vec<_>>(), [1]);
+        after.append(2, &writes(2)).unwrap();
+        assert_eq!(logged(folder.path()), [2]);
     }
 }
