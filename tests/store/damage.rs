@@ -27,6 +27,9 @@ fn a_lost_tail_is_refused_until_the_mark_is_removed() {
     drop(store);
     fs::remove_dir_all(&sled).unwrap();
     copy(&old, &sled);
+    for log in ["log-0", "log-1"] {
+        fs::write(folder.path().join(log), []).unwrap();
+    }
 
     for _ in 0..2 {
         let error = folder.open().unwrap_err();
