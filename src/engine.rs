@@ -46,6 +46,10 @@ const MARK_DELAY: Duration = Duration::from_secs(1);
 const BATCH_INPUTS: usize = 1024;
 /// Bytes from which on nothing more is gathered for a commit, so that none takes long.
 const BATCH_BYTES: usize = 2 << 20;
+/// Inputs of a small batch, at most.
+const SMALL_INPUTS: usize = 32;
+/// Bytes of a small batch, at most.
+const SMALL_BYTES: usize = 64 << 10;
 /// How long replies may take to come in, once listening has begun, before timers fire again.
 const CATCH_UP: Duration = Duration::from_secs(5);
 /// When to look again at a command that the broker has not confirmed.
@@ -89,6 +93,13 @@ pub struct Gathered {
     let_go: Vec<Arc<Plan>>,
     /// Instances that are removed.
     pub removed: Vec<InstanceId>,
+}
+
+impl Gathered {
+    /// Whether a commit of it takes hardly longer than to hand it over to another thread.
+    pub fn is_small(&self) -> bool {
+        self.inputs <= SMALL_INPUTS && self.batch.bytes() <= SMALL_BYTES && self.removed.is_empty()
+    }
 }
 
 /// Why the engine cannot go on.

@@ -6,6 +6,10 @@
 //! time --------+         ^                    |
 //!                        +---- meanwhile -----+
 //! ```
+//!
+//! A small commit is done on the spot. To hand it over to another thread and to hear of its end is two more
+//! times that a message waits for a core, and what comes meanwhile waits for the end of it in any case. While a
+//! large one is under way on another thread, the next gathers.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -225,7 +229,19 @@ impl Runtime {
                         if fault::planted(Bug::PublishBeforeCommit) {
                             publisher.publish(gathered.release.outgoing.clone());
                         }
-                        committing = Some(Committing::start(store, gathered, std::mem::take(&mut askers)));
+                        let (waiting, since) = (std::mem::take(&mut askers), Instant::now());
+                        if gathered.is_small() {
+                            let (mut store, mut gathered) = (store, gathered);
+                            let result = store.commit(std::mem::take(&mut gathered.batch));
+                            result.inspect_err(|_| _ = health.storing.set(false))?;
+                            *idle = Some(store);
+                            count(&gathered, since);
+                            release(engine, consumer, publisher, followers, gathered, waiting);
+                            // What was released goes out before the next commit keeps it waiting.
+                            tokio::task::yield_now().await;
+                            continue;
+                        }
+                        committing = Some(Committing::start(store, gathered, waiting, since));
                     }
                 }
             }
@@ -241,19 +257,12 @@ impl Runtime {
             tokio::select! {
                 biased;
                 done = async { (&mut committing.as_mut().expect("the guard saw a commit").task).await }, if committing.is_some() => {
-                    let (since, waiting) = committing.take().map(|done| (done.since, done.askers)).unzip();
+                    let Committing { askers, since, .. } = committing.take().expect("the guard saw a commit");
                     let (store, gathered, result) = done?;
-                    if let Err(error) = result {
-                        health.storing.set(false);
-                        return Err(error.into());
-                    }
-                    let took = since.map_or(Duration::ZERO, |since| since.elapsed());
-                    counter!(metric::COMMITS).increment(1);
-                    histogram!(metric::COMMIT_SECONDS).record(took.as_secs_f64());
-                    histogram!(metric::BATCH_INPUTS).record(gathered.inputs as f64);
-                    gauge!(metric::OUTBOX).set(publisher.outstanding() as f64);
-                    release(engine, consumer, publisher, followers, gathered, waiting.unwrap_or_default());
+                    result.inspect_err(|_| _ = health.storing.set(false))?;
                     *idle = Some(store);
+                    count(&gathered, since);
+                    release(engine, consumer, publisher, followers, gathered, askers);
                 }
                 () = &mut stop, if !stopping => {
                     info!("stopping: no new deliveries are taken");
@@ -306,14 +315,21 @@ impl Runtime {
 }
 
 impl Committing {
-    fn start(mut store: Store, mut gathered: Gathered, askers: Askers) -> Self {
+    fn start(mut store: Store, mut gathered: Gathered, askers: Askers, since: Instant) -> Self {
         let outgoing = gathered.release.outgoing.len();
         let task = tokio::task::spawn_blocking(move || {
             let result = store.commit(std::mem::take(&mut gathered.batch));
             (store, gathered, result)
         });
-        Self { task, outgoing, askers, since: Instant::now() }
+        Self { task, outgoing, askers, since }
     }
+}
+
+/// Counts a commit.
+fn count(gathered: &Gathered, since: Instant) {
+    counter!(metric::COMMITS).increment(1);
+    histogram!(metric::COMMIT_SECONDS).record(since.elapsed().as_secs_f64());
+    histogram!(metric::BATCH_INPUTS).record(gathered.inputs as f64);
 }
 
 /// Does what had to wait for the commit.
@@ -329,6 +345,7 @@ fn release(
     engine.committed(&gathered);
     let Gathered { release, removed, .. } = gathered;
     publisher.publish(release.outgoing);
+    gauge!(metric::OUTBOX).set(publisher.outstanding() as f64);
     consumer.settle(release.settlement);
     // Whoever asked may have gone meanwhile.
     if let Some(asker) = askers.removal {

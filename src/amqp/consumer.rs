@@ -21,8 +21,10 @@ use lapin::{Channel, Connection};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio::time::sleep_until;
 use tracing::{debug, warn};
 
+use super::acks::Acks;
 use super::session::{AmqpError, Session, answered, close, open_channel};
 use super::topology::{self, DELIVERY_LIMIT, Topology};
 use super::wire;
@@ -183,15 +185,14 @@ impl Worker {
             }
         }
         self.health.consuming.set(true);
+        let mut acks = Acks::of(if self.careful { 1 } else { self.prefetch });
         loop {
             tokio::select! {
                 request = self.requested.recv() => match request {
                     Some(Request::Settle(settlement)) => {
-                        let last = settlement.ack.iter().filter(|token| token.epoch == self.epoch).map(|token| token.tag).max();
-                        if let Err(error) = settle(&channels, self.epoch, settlement).await {
+                        if let Err(error) = self.settle(&channels, settlement, &mut acks).await {
                             return Ended::Lost(error.to_string());
                         }
-                        self.settled = self.settled.max(last.unwrap_or(0));
                         // All that were out together with what cannot be parsed are through.
                         if self.careful && self.settled > self.prefetch.into() {
                             return Ended::Calm;
@@ -203,8 +204,18 @@ impl Worker {
                         cancel(&channels).await;
                         inflow.shutdown().await;
                     }
-                    None => return Ended::Stopped,
+                    None => {
+                        if let Err(error) = self.ack(&channels, &mut acks).await {
+                            debug!(%error, "the connection was lost before its last deliveries were acked");
+                        }
+                        return Ended::Stopped;
+                    }
                 },
+                () = sleep_until(acks.due()), if acks.are_waiting() => {
+                    if let Err(error) = self.ack(&channels, &mut acks).await {
+                        return Ended::Lost(error.to_string());
+                    }
+                }
                 Ok(()) = self.topology.changed() => match topology::follow(connection, &mut self.topology).await {
                     Ok(()) => {}
                     // What was there before is still there. The next connection will say so again.
@@ -214,6 +225,38 @@ impl Worker {
                 Some(ended) = inflow.join_next() => return outcome(ended),
             }
         }
+    }
+
+    /// Rejects at once, and acks once it is time. The order matters: an ack covers all that is before it and
+    /// still open.
+    async fn settle(
+        &mut self,
+        channels: &BTreeMap<Queue, Channel>,
+        settlement: Settlement,
+        acks: &mut Acks,
+    ) -> Result<(), AmqpError> {
+        fault::pass(Point::Settle);
+        let is_of_this = |token: &Token| token.epoch == self.epoch;
+        for token in settlement.reject.into_iter().filter(is_of_this) {
+            let Some(channel) = channels.get(&token.queue) else { continue };
+            let options = BasicNackOptions { multiple: false, requeue: false };
+            answered("reject a delivery", channel.basic_nack(token.tag, options)).await?;
+            fault::pass(Point::Rejected);
+        }
+        settlement.ack.into_iter().filter(is_of_this).for_each(|token| acks.add(token));
+        if acks.are_many() { self.ack(channels, acks).await } else { Ok(()) }
+    }
+
+    /// Acks what waits, with one frame per queue.
+    async fn ack(&mut self, channels: &BTreeMap<Queue, Channel>, acks: &mut Acks) -> Result<(), AmqpError> {
+        for (queue, tag) in acks.take() {
+            let Some(channel) = channels.get(&queue) else { continue };
+            let options = BasicAckOptions { multiple: true };
+            answered("ack deliveries", channel.basic_ack(tag, options)).await?;
+            self.settled = self.settled.max(tag);
+        }
+        fault::pass(Point::Settled);
+        Ok(())
     }
 
     async fn subscribe(
@@ -288,30 +331,6 @@ async fn hand_over(
     }
     // An end is also how a deleted queue shows.
     Ended::Lost(format!("the broker cancelled the consumer of queue {:?}", queue.as_str()))
-}
-
-/// Rejects first, then acks with one frame per queue. The order matters: an ack covers all that is
-/// before it and still open.
-async fn settle(
-    channels: &BTreeMap<Queue, Channel>,
-    epoch: u64,
-    settlement: Settlement,
-) -> Result<(), AmqpError> {
-    fault::pass(Point::Settle);
-    for (queue, channel) in channels {
-        let of_this = |token: &&Token| token.queue == *queue && token.epoch == epoch;
-        for token in settlement.reject.iter().filter(of_this) {
-            let options = BasicNackOptions { multiple: false, requeue: false };
-            answered("reject a delivery", channel.basic_nack(token.tag, options)).await?;
-            fault::pass(Point::Rejected);
-        }
-        if let Some(token) = settlement.ack.iter().filter(of_this).max() {
-            let options = BasicAckOptions { multiple: true };
-            answered("ack deliveries", channel.basic_ack(token.tag, options)).await?;
-        }
-    }
-    fault::pass(Point::Settled);
-    Ok(())
 }
 
 async fn cancel(channels: &BTreeMap<Queue, Channel>) {
