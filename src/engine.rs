@@ -1,8 +1,7 @@
 //! The engine: one owner of all state, synchronous.
 //!
 //! Each input is decided at once and gathered: what is to be stored in a batch, what may happen only
-//! after that in a release. The runtime commits the batch, then carries out the release, while the next
-//! batch gathers.
+//! after that in a release. The runtime commits the batch, then carries out the release.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -52,6 +51,8 @@ const SMALL_INPUTS: usize = 32;
 const SMALL_BYTES: usize = 64 << 10;
 /// How long replies may take to come in, once listening has begun, before timers fire again.
 const CATCH_UP: Duration = Duration::from_secs(5);
+/// From when on a time in which nothing is heard may make participants look silent.
+const UNHEARD: Duration = Duration::from_millis(10);
 /// When to look again at a command that the broker has not confirmed.
 const CONFIRM_CHECK: Duration = Duration::from_secs(60);
 
@@ -96,7 +97,7 @@ pub struct Gathered {
 }
 
 impl Gathered {
-    /// Whether a commit of it takes hardly longer than to hand it over to another thread.
+    /// Whether it is little to commit. What the store moves to its tables meanwhile grows with it.
     pub fn is_small(&self) -> bool {
         self.inputs <= SMALL_INPUTS && self.batch.bytes() <= SMALL_BYTES && self.removed.is_empty()
     }
@@ -246,6 +247,14 @@ impl Engine {
             self.missed = true;
         } else if self.missed && self.open > 0 {
             self.held_until = now + CATCH_UP;
+        }
+    }
+
+    /// Says that nothing could be heard for some time, up to now. Timers wait as long again if that was long:
+    /// answers that came in meanwhile are taken first.
+    pub fn unheard(&mut self, time: Duration, now: Timestamp) {
+        if time >= UNHEARD {
+            self.held_until = self.held_until.max(now + time);
         }
     }
 

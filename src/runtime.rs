@@ -7,17 +7,17 @@
 //!                        +---- meanwhile -----+
 //! ```
 //!
-//! A small commit is done on the spot. To hand it over to another thread and to hear of its end is two more
-//! times that a message waits for a core, and what comes meanwhile waits for the end of it in any case. While a
-//! large one is under way on another thread, the next gathers.
+//! A small commit is done on the spot, as long as the disk is quick ([`commit`]). While one is under way on another
+//! thread, the next gathers.
+
+mod commit;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::{counter, gauge, histogram};
+use metrics::gauge;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -32,6 +32,7 @@ use crate::saga::id::InstanceId;
 use crate::saga::order::Order;
 use crate::saga::time::Timestamp;
 use crate::store::{Removal, Store, StoreError};
+use commit::{Committed, Committing, Place};
 
 /// How often the loop looks whether the queues are consumed, if nothing else wakes it.
 const LOOK: Duration = Duration::from_millis(250);
@@ -101,8 +102,8 @@ pub enum RuntimeError {
     #[error("the {0} ended by itself")]
     Ended(&'static str),
     /// A commit was cut short by a bug.
-    #[error("a commit panicked: {0}")]
-    Commit(#[from] tokio::task::JoinError),
+    #[error("a commit panicked: standard error has its words")]
+    Panicked,
 }
 
 impl RuntimeError {
@@ -152,13 +153,12 @@ struct Askers {
     reload: Option<Reload>,
 }
 
-/// A commit under way, and what waits for it.
-struct Committing {
-    task: JoinHandle<(Store, Gathered, Result<(), StoreError>)>,
-    /// How many messages it is to release.
-    outgoing: usize,
-    askers: Askers,
-    since: Instant,
+/// All that does what had to wait for a commit.
+struct Hands<'a> {
+    consumer: &'a Consumer,
+    publisher: &'a Publisher,
+    followers: &'a Followers,
+    health: &'a Health,
 }
 
 impl Runtime {
@@ -186,6 +186,9 @@ impl Runtime {
             self;
         let (reloads, followers) = (&mut self.reloads, &self.followers);
         let (health, clock, outbox) = (&self.health, self.clock, self.outbox);
+        let (consumer, publisher) = (&*consumer, &*publisher);
+        let hands = Hands { consumer, publisher, followers, health };
+        let mut place = Place::new();
         let mut committing: Option<Committing> = None;
         let mut askers = Askers::default();
         let mut preparing: Option<Preparing> = None;
@@ -211,14 +214,7 @@ impl Runtime {
                     None => *idle = Some(store),
                     Some(gathered) if gathered.batch.is_empty() => {
                         // Only acks of what changed nothing; everything before is durable already.
-                        release(
-                            engine,
-                            consumer,
-                            publisher,
-                            followers,
-                            gathered,
-                            std::mem::take(&mut askers),
-                        );
+                        hands.release(engine, gathered, std::mem::take(&mut askers));
                         *idle = Some(store);
                         continue;
                     }
@@ -229,19 +225,20 @@ impl Runtime {
                         if fault::planted(Bug::PublishBeforeCommit) {
                             publisher.publish(gathered.release.outgoing.clone());
                         }
-                        let (waiting, since) = (std::mem::take(&mut askers), Instant::now());
-                        if gathered.is_small() {
-                            let (mut store, mut gathered) = (store, gathered);
-                            let result = store.commit(std::mem::take(&mut gathered.batch));
-                            result.inspect_err(|_| _ = health.storing.set(false))?;
-                            *idle = Some(store);
-                            count(&gathered, since);
-                            release(engine, consumer, publisher, followers, gathered, waiting);
+                        let askers = std::mem::take(&mut askers);
+                        if place.suits(&gathered, Instant::now()) {
+                            let done = commit::commit(store, gathered)?;
+                            place.note(done.took, Instant::now());
+                            engine.unheard(done.took, clock.now());
+                            *idle = Some(hands.finish(engine, done, askers)?);
                             // What was released goes out before the next commit keeps it waiting.
                             tokio::task::yield_now().await;
-                            continue;
+                            if stopping {
+                                continue;
+                            }
+                        } else {
+                            committing = Some(Committing::start(store, gathered, askers));
                         }
-                        committing = Some(Committing::start(store, gathered, waiting, since));
                     }
                 }
             }
@@ -257,12 +254,10 @@ impl Runtime {
             tokio::select! {
                 biased;
                 done = async { (&mut committing.as_mut().expect("the guard saw a commit").task).await }, if committing.is_some() => {
-                    let Committing { askers, since, .. } = committing.take().expect("the guard saw a commit");
-                    let (store, gathered, result) = done?;
-                    result.inspect_err(|_| _ = health.storing.set(false))?;
-                    *idle = Some(store);
-                    count(&gathered, since);
-                    release(engine, consumer, publisher, followers, gathered, askers);
+                    let askers = committing.take().map(|done| done.askers).unwrap_or_default();
+                    let done = done.map_err(|_| RuntimeError::Panicked)??;
+                    place.note(done.took, Instant::now());
+                    *idle = Some(hands.finish(engine, done, askers)?);
                 }
                 () = &mut stop, if !stopping => {
                     info!("stopping: no new deliveries are taken");
@@ -314,51 +309,36 @@ impl Runtime {
     }
 }
 
-impl Committing {
-    fn start(mut store: Store, mut gathered: Gathered, askers: Askers, since: Instant) -> Self {
-        let outgoing = gathered.release.outgoing.len();
-        let task = tokio::task::spawn_blocking(move || {
-            let result = store.commit(std::mem::take(&mut gathered.batch));
-            (store, gathered, result)
-        });
-        Self { task, outgoing, askers, since }
+impl Hands<'_> {
+    /// Takes the store back from a commit, and does what had to wait for it.
+    fn finish(&self, engine: &mut Engine, done: Committed, askers: Askers) -> Result<Store, RuntimeError> {
+        let Committed { store, gathered, result, .. } = done;
+        result.inspect_err(|_| _ = self.health.storing.set(false))?;
+        self.release(engine, gathered, askers);
+        Ok(store)
     }
-}
 
-/// Counts a commit.
-fn count(gathered: &Gathered, since: Instant) {
-    counter!(metric::COMMITS).increment(1);
-    histogram!(metric::COMMIT_SECONDS).record(since.elapsed().as_secs_f64());
-    histogram!(metric::BATCH_INPUTS).record(gathered.inputs as f64);
-}
-
-/// Does what had to wait for the commit.
-fn release(
-    engine: &mut Engine,
-    consumer: &Consumer,
-    publisher: &Publisher,
-    followers: &Followers,
-    gathered: Gathered,
-    askers: Askers,
-) {
-    fault::pass(Point::Committed);
-    engine.committed(&gathered);
-    let Gathered { release, removed, .. } = gathered;
-    publisher.publish(release.outgoing);
-    gauge!(metric::OUTBOX).set(publisher.outstanding() as f64);
-    consumer.settle(release.settlement);
-    // Whoever asked may have gone meanwhile.
-    if let Some(asker) = askers.removal {
-        let _ = asker.send(removed.len());
+    /// Does what had to wait for the commit.
+    fn release(&self, engine: &mut Engine, gathered: Gathered, askers: Askers) {
+        fault::pass(Point::Committed);
+        engine.committed(&gathered);
+        let Gathered { release, removed, .. } = gathered;
+        self.publisher.publish(release.outgoing);
+        gauge!(metric::OUTBOX).set(self.publisher.outstanding() as f64);
+        self.consumer.settle(release.settlement);
+        // Whoever asked may have gone meanwhile.
+        if let Some(asker) = askers.removal {
+            let _ = asker.send(removed.len());
+        }
+        for (asker, ordered) in askers.orders {
+            let _ = asker.send(ordered);
+        }
+        if let Some(reload) = askers.reload {
+            self.followers.take_into_force(reload, engine);
+        }
+        // The last instance of a definition may have ended.
+        self.followers.follow(engine);
     }
-    for (asker, ordered) in askers.orders {
-        let _ = asker.send(ordered);
-    }
-    if let Some(reload) = askers.reload {
-        followers.take_into_force(reload, engine);
-    }
-    // The last instance of a definition may have ended.
-    followers.follow(engine);
 }
 
 /// Waits for the confirms that are out, and stores what they say.
@@ -390,10 +370,9 @@ async fn finish(
         }
         engine.store_marks();
         let Some(gathered) = engine.take() else { break };
-        store = Some(
-            tokio::task::spawn_blocking(move || committing.commit(gathered.batch).map(|()| committing))
-                .await??,
-        );
+        let written =
+            tokio::task::spawn_blocking(move || committing.commit(gathered.batch).map(|()| committing));
+        store = Some(written.await.map_err(|_| RuntimeError::Panicked)??);
     }
     info!("stopped");
     Ok(())

@@ -437,6 +437,25 @@ fn timers_wait_while_nothing_can_be_heard_and_a_moment_longer() {
 }
 
 #[test]
+fn timers_wait_after_a_time_in_which_nothing_was_heard_for_as_long_as_that_was() {
+    let (mut world, charge) = charging(DEFINITION);
+    world.engine.listen(true, world.now);
+    world.published(&charge);
+    let timed_out = |world: &mut World| {
+        world.engine.tick(world.now).unwrap();
+        world.commit();
+        matches!(world.instance("A-1").steps[1].action.awaiting, Awaiting::Retry(_))
+    };
+    let stall = Duration::from_secs(60);
+    world.now = world.now + stall;
+    world.engine.unheard(stall, world.now);
+    assert!(!timed_out(&mut world), "answers that came in meanwhile are taken first");
+    world.now = world.now + stall;
+    world.engine.unheard(Duration::from_millis(1), world.now);
+    assert!(timed_out(&mut world), "a moment changes nothing");
+}
+
+#[test]
 fn a_retry_without_delay_is_sent_at_once() {
     let definition = DEFINITION.replace("initial: 500ms, factor: 2, max: 10s, jitter: full", "initial: 1ms");
     assert!(definition != DEFINITION);

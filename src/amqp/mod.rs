@@ -12,8 +12,8 @@
 //! **epoch**. Nothing here is durable: what was not acked is delivered again, and what was not
 //! reported as published is published again by whoever asked for it.
 
-pub mod acks;
-mod consumer;
+mod acks;
+pub mod consumer;
 mod outbox;
 pub mod publisher;
 pub mod session;

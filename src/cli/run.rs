@@ -102,7 +102,7 @@ struct Orchestrator {
 }
 
 impl Orchestrator {
-    /// Lives until it is stopped, on this thread alone but for commits and the client library's two
+    /// Lives until it is stopped, on this thread alone but for large commits and the client library's two
     /// sockets: to hand a message over to another thread costs more than what is to be done with it.
     fn run(self) -> Result<(), CliError> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
