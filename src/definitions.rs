@@ -116,16 +116,13 @@ pub fn load_paths(paths: &[PathBuf]) -> (Vec<Loaded>, Vec<Problem>) {
     let mut files = Vec::new();
     let mut problems = Vec::new();
     for path in paths {
-        let before = files.len();
-        match collect(path, is_definition, &mut files) {
-            Err(error) => problems.push(unreadable(path, &error)),
-            Ok(()) if files.len() == before => {
-                let hint = "definitions are files that end in .yaml or .yml";
-                let message = "there is no saga definition";
-                let file = path.to_string_lossy();
-                problems.push(Problem::of_file(Code::NoDefinition, &file, message, Some(hint.to_owned())));
-            }
-            Ok(()) => {}
+        let before = (files.len(), problems.len());
+        collect(path, is_definition, &mut files, &mut problems);
+        if before == (files.len(), problems.len()) {
+            let hint = "definitions are files that end in .yaml or .yml";
+            let message = "there is no saga definition";
+            let file = path.to_string_lossy();
+            problems.push(Problem::of_file(Code::NoDefinition, &file, message, Some(hint.to_owned())));
         }
     }
     files.sort();
@@ -168,9 +165,7 @@ pub fn tests(paths: &[PathBuf]) -> Result<Tests, Vec<Problem>> {
         let stem = path.with_extension("");
         if path.is_dir() {
             tests.definitions.push(path.clone());
-            if let Err(error) = collect(path, is_scenario, &mut files) {
-                problems.push(unreadable(path, &error));
-            }
+            collect(path, is_scenario, &mut files, &mut problems);
         } else if path.to_str().is_some_and(is_scenario) {
             files.push(path.clone());
             let beside = ["yaml", "yml"].map(|extension| stem.with_extension(extension));
@@ -192,22 +187,36 @@ pub fn tests(paths: &[PathBuf]) -> Result<Tests, Vec<Problem>> {
     if problems.is_empty() { Ok(tests) } else { Err(problems) }
 }
 
-/// Gathers the wanted files at `path`. A file that is named is taken whatever its name is.
-fn collect(path: &Path, is_wanted: fn(&str) -> bool, files: &mut Vec<PathBuf>) -> io::Result<()> {
-    if !fs::metadata(path)?.is_dir() {
-        files.push(path.to_owned());
-        return Ok(());
+/// Gathers the wanted files at `path`, and what cannot be looked into. A file that is named is taken whatever its
+/// name is.
+fn collect(path: &Path, is_wanted: fn(&str) -> bool, files: &mut Vec<PathBuf>, problems: &mut Vec<Problem>) {
+    match fs::metadata(path) {
+        Ok(about) if about.is_dir() => {
+            if let Err(error) = collect_within(path, is_wanted, files, problems) {
+                problems.push(unreadable(path, &error));
+            }
+        }
+        Ok(_) => files.push(path.to_owned()),
+        Err(error) => problems.push(unreadable(path, &error)),
     }
-    for entry in fs::read_dir(path)? {
+}
+
+fn collect_within(
+    folder: &Path,
+    is_wanted: fn(&str) -> bool,
+    files: &mut Vec<PathBuf>,
+    problems: &mut Vec<Problem>,
+) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
         if name.starts_with('.') {
             continue;
         }
-        // Links to folders are not followed, so the walk ends; links to files are.
+        // Links to folders are not followed, so the walk ends; links to files are, and broken ones are told of.
         if entry.file_type()?.is_dir() {
-            collect(&path, is_wanted, files)?;
-        } else if is_wanted(&name) && fs::metadata(&path)?.is_file() {
+            collect(&path, is_wanted, files, problems);
+        } else if is_wanted(&name) && fs::metadata(&path).map_or(true, |about| about.is_file()) {
             files.push(path);
         }
     }
@@ -253,4 +262,29 @@ fn unreadable(path: &Path, error: &io::Error) -> Problem {
                 `definitions`";
     let message = format!("cannot be read: {error}");
     Problem::of_file(Code::Unreadable, &path.to_string_lossy(), &message, Some(hint.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_link_to_nowhere_is_told_by_its_name_and_keeps_no_other_file_from_being_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        symlink("nowhere.yaml", at("broken.yaml")).unwrap();
+        symlink("loop.yaml", at("loop.yaml")).unwrap();
+        fs::create_dir(at("sub")).unwrap();
+        for name in ["a.yaml", "sub/z.yaml"] {
+            fs::write(at(name), format!("saga: {}", &name[name.len() - 6..name.len() - 5])).unwrap();
+        }
+        let (_, problems) = load_paths(&[folder.path().to_owned()]);
+        for name in ["broken.yaml", "loop.yaml", "a.yaml", "sub/z.yaml"] {
+            let file = at(name).to_string_lossy().into_owned();
+            assert!(problems.iter().any(|problem| problem.file == file), "{name}: {problems:?}");
+        }
+        assert!(problems.iter().all(|problem| !Path::new(&problem.file).is_dir()), "{problems:?}");
+    }
 }

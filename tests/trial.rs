@@ -147,6 +147,46 @@ fn what_cannot_be_evaluated_on_a_path_is_a_warning_with_that_path() {
     assert!(text.contains("the first: reserve: timeout)"), "{text}");
 }
 
+/// A saga that waits to hear that nobody objects, and then for a time that its start names.
+const OBJECTION: &str = "\
+saga: objection
+version: 1
+start: {on: {exchange: ex, key: started}, business_key: =event.data.id}
+deadline: {after: 60d}
+steps:
+  - {step: a, command: {exchange: ex, key: do.a}, compensate: {command: {exchange: ex, key: undo.a}}}
+  - wait: objections
+    events: [{on: {exchange: ev, key: objected}, outcome: failure, error: OBJECTED}]
+    timeout: 3d
+    on_timeout: continue
+  - {delay: rest, until: =input.time}
+  - {step: b, command: {exchange: ex, key: do.b}, compensate: none}
+";
+
+#[test]
+fn where_no_event_means_success_silence_does() {
+    let (_folder, path) = folder(&[("objection.yaml", OBJECTION)]);
+    let (code, text) = test(&[&path]);
+    assert_eq!(code, Some(0), "{text}");
+    for line in ["objections           completed    success, timeout", "compensated  failure"] {
+        let squeezed = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(squeezed(&text).contains(&squeezed(line)), "{line:?} is not in {text}");
+    }
+}
+
+#[test]
+fn a_deadline_may_be_months_away_or_an_hour_and_made_up_times_come_before_it() {
+    let short = OBJECTION.replace("after: 60d", "after: 1h").replace("timeout: 3d", "timeout: 10m");
+    for definition in [OBJECTION, &short] {
+        let (_folder, path) = folder(&[("objection.yaml", definition)]);
+        let (code, outcome) = json(&[&path, "--no-pairs"]);
+        assert_eq!((code, &outcome["passed"]), (Some(0), &Value::Bool(true)), "{outcome:#}");
+        let definition = &outcome["definitions"][0];
+        assert_eq!(definition["never_begun"], Value::Array(Vec::new()), "{outcome:#}");
+        assert!(definition["ends"]["completed"].as_u64().unwrap() > 10, "{outcome:#}");
+    }
+}
+
 #[test]
 fn what_no_made_up_event_can_satisfy_asks_for_a_scenario() {
     let text = NEVER_UNDONE.replacen("key: reserve}", "key: reserve, body: '=input.codes[3].parts[0]'}", 1);

@@ -96,8 +96,8 @@ mod tests {
 
     #[test]
     fn a_disk_that_was_slow_gets_its_commits_from_another_thread_for_ten_times_as_long() {
-        let (small, now) = (Gathered::default(), Instant::now());
-        let mut place = Place::new();
+        let (mut place, small) = (Place::new(), Gathered::default());
+        let now = Instant::now();
         place.note(Duration::from_millis(9), now);
         assert!(place.suits(&small, now));
         for (took, away) in [(10, 1_000), (500, 5_000)] {

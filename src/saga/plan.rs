@@ -175,6 +175,13 @@ pub struct Wait {
     pub timeout: Duration,
 }
 
+impl Wait {
+    /// Whether an event may mean this.
+    pub fn has(&self, outcome: OutcomeKind) -> bool {
+        self.events.iter().any(|event| event.outcome == outcome)
+    }
+}
+
 /// How long time passes.
 #[derive(Debug)]
 pub enum Delay {

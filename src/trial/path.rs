@@ -130,16 +130,12 @@ impl Fault {
         match work {
             Work::Command(_) => true,
             Work::Wait(wait) => match self {
-                Fault::Failure => wait.events.iter().any(|event| event.outcome == OutcomeKind::Failure),
-                _ => matches!(
-                    self,
-                    Fault::Timeout
-                        | Fault::Late
-                        | Fault::Duplicate
-                        | Fault::Early
-                        | Fault::CrashBefore
-                        | Fault::CrashAfter
-                ),
+                Fault::Failure => wait.has(OutcomeKind::Failure),
+                Fault::Timeout => true,
+                Fault::Late | Fault::Duplicate | Fault::Early | Fault::CrashBefore | Fault::CrashAfter => {
+                    wait.has(OutcomeKind::Success)
+                }
+                _ => false,
             },
             Work::Delay(_) => self == Fault::CrashAfter,
             Work::Saga(_) => matches!(self, Fault::CrashAfter | Fault::Failure),

@@ -11,8 +11,8 @@ use crate::saga::expression::{Expression, Template};
 use crate::saga::id::Phase;
 use crate::saga::plan::{Delay, Each, OutcomeKind, Plan, Step, SubSaga, Work};
 
-/// A time a month after every play begins.
-const SOME_TIME: &str = "2026-02-01T00:00:00Z";
+/// A time a minute after every play begins: before most deadlines.
+const SOME_TIME: &str = "2026-01-01T00:01:00Z";
 
 /// Something that made-up messages must make work.
 pub(super) struct Question<'a> {

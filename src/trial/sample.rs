@@ -58,7 +58,10 @@ impl Sample {
         let step = &plan.steps[target.step];
         match (step.call(target.phase), &step.work) {
             (Some(_), _) => Act::done(&self.answer(target, OutcomeKind::Success)),
-            (None, Work::Wait(_)) => Act::answered(&self.answer(target, OutcomeKind::Success)),
+            // Where no event means success, silence does.
+            (None, Work::Wait(wait)) if wait.has(OutcomeKind::Success) => {
+                Act::answered(&self.answer(target, OutcomeKind::Success))
+            }
             _ => Act::default(),
         }
     }
