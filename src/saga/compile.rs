@@ -17,7 +17,7 @@ use super::definition::{
 use super::expression::{Expression, ExpressionError, Template};
 use super::graph::{self, graph};
 use super::lint;
-use super::names::Names;
+use super::names::{KnownOutput, KnownStep, Names};
 use super::plan::{self, DefinitionHash, Plan};
 use super::problem::{Finding, Findings, Problem};
 use super::retry::{Jitter, RetryPolicy};
@@ -112,7 +112,7 @@ impl Compiler<'_> {
     fn plan(&mut self) -> Plan {
         let definition = self.definition;
         let nodes = self.nodes;
-        let steps: Vec<&str> = nodes.iter().map(|node| node.form.name().as_str()).collect();
+        let steps: Vec<_> = nodes.iter().map(|node| steps::known(node.form)).collect();
         let all = 0..steps.len();
         let at_start = Names { event: true, place: "the start", ..Names::default() };
         let at_attributes = Names { input: true, place: "attributes", ..at_start };
@@ -329,6 +329,39 @@ on_completed: {emit: {exchange: c, key: e}}
         assert_eq!(plan.start.as_ref().unwrap().input.references(), [["event", "data"]]);
         assert_eq!(action.body.references(), [["input"]]);
         assert_eq!(plan.on_completed.unwrap().body.references(), [["input"]]);
+    }
+
+    #[test]
+    fn what_a_step_keeps_of_its_reply_is_known_where_its_output_is_a_mapping_or_missing() {
+        let refused = |output: &str, path: &str| {
+            let source = format!(
+                "\
+saga: tiny
+version: 1
+start: {{on: {{exchange: a, key: b}}, business_key: =event.id}}
+steps:
+  - step: s
+    command: {{exchange: c, key: d}}
+{output}    compensate: {{command: {{exchange: c, key: u, body: =steps.s.{path}}}}}
+"
+            );
+            let problems = load("tiny.yaml", &source).err().unwrap_or_default();
+            problems.into_iter().map(|problem| (problem.code, problem.hint.unwrap_or_default())).next()
+        };
+        let (mapping, whole) = ("    output: {id: =reply.data.id}\n", "    output: =reply.data\n");
+        for (output, path) in
+            [(mapping, "output.id.x"), (whole, "output.any.x"), ("", "output"), ("", "status")]
+        {
+            assert_eq!(refused(output, path), None, "{path}");
+        }
+        for (output, path, hint) in [
+            (mapping, "output.ib", "did you mean `id`?"),
+            (mapping, "output.amount", "there are id"),
+            ("    output: {}\n", "output.id", "there are none"),
+            ("", "output.id", "say in its `output` what it keeps, such as `output: =reply.data`"),
+        ] {
+            assert_eq!(refused(output, path), Some((Code::UnknownPathField, hint.to_owned())), "{path}");
+        }
     }
 
     #[test]

@@ -26,8 +26,26 @@ pub(super) struct Names<'a> {
     /// The fields of `saga` that are in scope. A command is rendered again after a crash, so it sees
     /// only what stands still while it is out.
     pub(super) saga: &'static [&'static str],
-    /// The names of all steps, to tell a later step from an unknown one.
-    pub(super) all_steps: &'a [&'a str],
+    /// All steps, to tell a later step from an unknown one.
+    pub(super) all_steps: &'a [KnownStep<'a>],
+}
+
+/// What a definition says of a step.
+#[derive(Debug)]
+pub(super) struct KnownStep<'a> {
+    pub(super) name: &'a str,
+    pub(super) output: KnownOutput<'a>,
+}
+
+/// What a definition says of a step's output.
+#[derive(Debug)]
+pub(super) enum KnownOutput<'a> {
+    /// Nothing: it comes with a message.
+    Any,
+    /// The step keeps none.
+    Nothing,
+    /// It has these fields.
+    Fields(Vec<&'a str>),
 }
 
 impl<'a> Names<'a> {
@@ -77,8 +95,12 @@ impl<'a> Names<'a> {
                 Some(format!("name a field: saga.{{{}}}", self.saga.join(", "))),
             )),
             ("steps", Some(step)) => {
-                self.step(step)?;
-                path.get(2).map_or(Ok(()), |field| known(path, field, &STEP_FIELDS))
+                let step = self.step(step)?;
+                match (path.get(2).map(String::as_str), path.get(3)) {
+                    (Some("output"), Some(field)) => step.keeps(path, field),
+                    (Some(field), _) => known(path, field, &STEP_FIELDS),
+                    (None, _) => Ok(()),
+                }
             }
             ("steps", None) => Err((
                 Code::NotInScope,
@@ -89,11 +111,11 @@ impl<'a> Names<'a> {
         }
     }
 
-    fn step(&self, name: &String) -> Result<(), Wrong> {
+    fn step(&self, name: &str) -> Result<&'a KnownStep<'a>, Wrong> {
         let before = self.steps.unwrap_or_default();
-        if let Some(index) = self.all_steps.iter().position(|known| known == name) {
+        if let Some((index, step)) = self.all_steps.iter().enumerate().find(|(_, known)| known.name == name) {
             if before.iter().any(|steps| steps.contains(&index)) {
-                return Ok(());
+                return Ok(step);
             }
             let message = format!("step {name:?} is not before this one");
             let hint = match before.len() {
@@ -103,8 +125,8 @@ impl<'a> Names<'a> {
             };
             return Err((Code::StepNotBefore, message, Some(hint.to_owned())));
         }
-        let hint =
-            closest(name, self.all_steps.iter().copied()).map(|known| format!("did you mean `{known}`?"));
+        let hint = closest(name, self.all_steps.iter().map(|step| step.name))
+            .map(|known| format!("did you mean `{known}`?"));
         Err((Code::UnknownStep, format!("unknown step {name:?}"), hint))
     }
 
@@ -120,12 +142,28 @@ impl<'a> Names<'a> {
     }
 }
 
+impl KnownStep<'_> {
+    /// Whether its output may have a field.
+    fn keeps(&self, path: &[String], field: &str) -> Result<(), Wrong> {
+        match &self.output {
+            KnownOutput::Any => Ok(()),
+            KnownOutput::Nothing => Err((
+                Code::UnknownPathField,
+                format!("`{}`: step {:?} keeps no output", path_text(path), self.name),
+                Some("say in its `output` what it keeps, such as `output: =reply.data`".to_owned()),
+            )),
+            KnownOutput::Fields(fields) => known(path, field, fields),
+        }
+    }
+}
+
 fn known(path: &[String], field: &str, fields: &[&str]) -> Result<(), Wrong> {
     if fields.contains(&field) {
         return Ok(());
     }
     let hint = match closest(field, fields.iter().copied()) {
         Some(known) => format!("did you mean `{known}`?"),
+        None if fields.is_empty() => "there are none".to_owned(),
         None => format!("there are {}", fields.join(", ")),
     };
     Err((Code::UnknownPathField, format!("`{}`: there is no field {field:?}", path_text(path)), Some(hint)))

@@ -3,7 +3,7 @@
 use super::*;
 
 impl Compiler<'_> {
-    pub(super) fn step(&mut self, node: &graph::Node<'_>, steps: &[&str]) -> plan::Step {
+    pub(super) fn step(&mut self, node: &graph::Node<'_>, steps: &[KnownStep<'_>]) -> plan::Step {
         let before = Names {
             input: true,
             steps: Some(&node.before),
@@ -222,4 +222,24 @@ fn at_timeout_of(wait: &Wait, kind: plan::Kind) -> plan::OnTimeout {
         None if kind == plan::Kind::Compensatable => plan::OnTimeout::Compensate,
         None => plan::OnTimeout::Park,
     }
+}
+
+/// What a definition says of a step, for expressions that refer to it.
+pub(super) fn known(form: Form<'_>) -> KnownStep<'_> {
+    let output = match form {
+        Form::Step(step) => kept(step.output.as_ref()),
+        Form::Wait(wait) => kept(wait.output.as_ref()),
+        Form::Delay(_) | Form::Emit(_) => KnownOutput::Nothing,
+        Form::Foreach(_) | Form::Call(_) => KnownOutput::Any,
+    };
+    KnownStep { name: form.name().value.as_str(), output }
+}
+
+fn kept(output: Option<&Located<Node>>) -> KnownOutput<'_> {
+    let fields = match output.map(|output| &output.value) {
+        None | Some(Node::Scalar(Value::Null)) => return KnownOutput::Nothing,
+        Some(Node::Map(fields)) => fields,
+        Some(_) => return KnownOutput::Any,
+    };
+    KnownOutput::Fields(fields.0.iter().map(|(name, _)| name.value.as_str()).collect())
 }
