@@ -19,6 +19,9 @@ use super::scope::type_name;
 use super::template::Template;
 use super::transition::Transition;
 
+/// What the input of an item's instance calls its place in the list, from 0.
+pub(super) const INDEX: &str = "index";
+
 /// The instance of an item that was called last.
 pub fn item_instance(each: &Each, instance: &Instance, step: usize, item: usize) -> Option<InstanceId> {
     let attempt = instance.steps.get(step)?.items.get(item)?.attempt;
@@ -65,7 +68,7 @@ pub(crate) fn fields_of(each: &Each, instance: &Instance) -> Result<Map<String, 
 
 /// The input of an item's instance.
 pub(crate) fn input_of(each: &Each, mut fields: Map<String, Value>, item: usize, value: Value) -> Value {
-    fields.insert("index".to_owned(), Value::from(item));
+    fields.insert(INDEX.to_owned(), Value::from(item));
     fields.insert(each.name.clone(), value);
     Value::Object(fields)
 }

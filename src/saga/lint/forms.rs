@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::saga::definition::{AtTimeout, Call, Delay, Foreach, Node as Written, Verdict, Wait};
+use crate::saga::each::INDEX;
 use crate::saga::graph::graph;
 use crate::saga::time::Timestamp;
 
@@ -78,8 +79,13 @@ impl Lint<'_> {
                 self.refuse(Code::ItemsOutOfRange, bound.at, message, None);
             }
         }
-        for name in each.name.iter().chain(each.with.0.iter().map(|(name, _)| name)) {
-            self.name("item", name);
+        let mut taken = vec![INDEX, "item"];
+        if let Some(name) = &each.name {
+            self.name_in_body(name, &taken[..1]);
+            taken[1] = &name.value;
+        }
+        for (name, _) in &each.with.0 {
+            self.name_in_body(name, &taken);
         }
         if let Some(kind) = each.kind.as_ref().filter(|kind| kind.value == Kind::Pivot) {
             let message = "what is done for each item cannot be the pivot";
@@ -98,6 +104,16 @@ impl Lint<'_> {
         }
         for finding in lint_body(&body, &nodes).0 {
             self.findings.push(finding);
+        }
+    }
+
+    /// A name of what the body has as its input, beside those that are taken.
+    fn name_in_body(&mut self, name: &Located<String>, taken: &[&str]) {
+        self.name("item", name);
+        if taken.contains(&name.value.as_str()) {
+            let message = format!("the input of the body has {:?} already", name.value);
+            let hint = "it holds the item, its place in the list as `index`, and what stands in `with`";
+            self.refuse(Code::InvalidName, name.at, message, Some(hint));
         }
     }
 

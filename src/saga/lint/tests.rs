@@ -282,7 +282,10 @@ steps:
 #[test]
 fn each_refusal_of_items_has_its_place_and_its_reason() {
     load("f", ITEMS).unwrap();
-    let rows: [(&str, &str, &str, &str); 12] = [
+    let rows: [(&str, &str, &str, &str); 15] = [
+        ("as: line", "as: index", "7:31", "the input of the body has \"index\" already"),
+        ("with: {x:", "with: {line:", "7:44", "the input of the body has \"line\" already"),
+        ("as: line, with: {x:", "with: {item:", "7:34", "the input of the body has \"item\" already"),
         ("max_items: 9", "max_items: 0", "7:69", "`max_items` must be 1 to 1000"),
         ("max_items: 9", "max_in_flight: 101", "7:73", "`max_in_flight` must be 1 to 100"),
         ("max_items: 9", "kind: pivot", "7:64", "cannot be the pivot"),
