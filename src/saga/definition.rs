@@ -13,7 +13,7 @@ pub use self::forms::{AtTimeout, Awaited, Call, Delay, Emit, Foreach, Form, Verd
 use super::plan::DefinitionHash;
 pub(crate) use super::reader::read;
 pub use super::reader::{MAX_SOURCE, parse};
-use super::schema::ExpressionText;
+use super::schema::{ConditionText, ExpressionText};
 pub use super::yaml::{Attempts, Entries, Located, Node, Period, Place};
 
 /// A saga: what starts it, its steps, and how each step is undone.
@@ -214,7 +214,7 @@ pub struct Step {
     pub kind: Option<Located<Kind>>,
     /// If it is false, the step is skipped. In scope: input, saga, the steps before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<ExpressionText>")]
+    #[schemars(with = "Option<ConditionText>")]
     pub when: Option<Located<Node>>,
     /// What does the step.
     pub command: Command,
@@ -301,7 +301,7 @@ pub struct Rule {
     pub on: Option<Located<Subscription>>,
     /// Must be true for the rule to match. In scope: reply, input, saga, the steps before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<ExpressionText>")]
+    #[schemars(with = "Option<ConditionText>")]
     pub when: Option<Located<Node>>,
     /// Finds the instance of an event, by default as the start does. In scope: reply.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -26,6 +26,36 @@ impl JsonSchema for ExpressionText {
     }
 }
 
+/// Stands in the schema for a condition.
+pub(super) struct ConditionText;
+
+impl JsonSchema for ConditionText {
+    fn schema_name() -> Cow<'static, str> {
+        "Condition".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({"anyOf": [generator.subschema_for::<ExpressionText>(), {"type": "boolean"}]})
+    }
+}
+
+/// Stands in the schema for a time, or an expression that gives one.
+pub(super) struct MomentText;
+
+impl JsonSchema for MomentText {
+    fn schema_name() -> Cow<'static, str> {
+        "Moment".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({"anyOf": [
+            generator.subschema_for::<ExpressionText>(),
+            {"description": "An RFC 3339 time.", "type": "string", "format": "date-time",
+             "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]"}
+        ]})
+    }
+}
+
 impl JsonSchema for Retry {
     fn inline_schema() -> bool {
         true

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::super::schema::ExpressionText;
+use super::super::schema::{ConditionText, ExpressionText, MomentText};
 use super::{Block, Command, Entries, Kind, Located, Node, Period, Step, Subscription};
 
 /// A step that waits for an event: an approval, say, or what another system has done. One that comes before the step has its turn counts then.
@@ -24,7 +24,7 @@ pub struct Wait {
     pub events: Vec<Awaited>,
     /// If it is false, the step is skipped. In scope: input, saga, the steps before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<ExpressionText>")]
+    #[schemars(with = "Option<ConditionText>")]
     pub when: Option<Located<Node>>,
     /// How long the event is awaited.
     pub timeout: Located<Period>,
@@ -44,7 +44,7 @@ pub struct Awaited {
     pub on: Located<Subscription>,
     /// Must be true for the rule to match. In scope: event, input, saga.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<ExpressionText>")]
+    #[schemars(with = "Option<ConditionText>")]
     pub when: Option<Located<Node>>,
     /// Finds the instance, by default as the start does. In scope: event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -88,14 +88,14 @@ pub struct Delay {
     pub delay: Located<String>,
     /// If it is false, the step is skipped. In scope: input, saga, the steps before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<ExpressionText>")]
+    #[schemars(with = "Option<ConditionText>")]
     pub when: Option<Located<Node>>,
     /// How long, counted from the step's turn; or `until`.
     #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
     pub time: Option<Located<Period>>,
     /// Up to when, as RFC 3339 text; one that is past ends it at once. In scope: input, saga, the steps before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<ExpressionText>")]
+    #[schemars(with = "Option<MomentText>")]
     pub until: Option<Located<Node>>,
 }
 
@@ -107,7 +107,7 @@ pub struct Emit {
     pub emit: Located<String>,
     /// If it is false, the step is skipped. In scope: input, saga, the steps before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<ExpressionText>")]
+    #[schemars(with = "Option<ConditionText>")]
     pub when: Option<Located<Node>>,
     /// The event.
     pub event: Command,
@@ -126,7 +126,7 @@ pub struct Call {
     pub kind: Option<Located<Kind>>,
     /// If it is false, the step is skipped. In scope: input, saga, the steps before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<ExpressionText>")]
+    #[schemars(with = "Option<ConditionText>")]
     pub when: Option<Located<Node>>,
     /// The input of the called instance, by default `=input`. In scope: input, saga, the steps before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -153,7 +153,7 @@ pub struct Foreach {
     pub kind: Option<Located<Kind>>,
     /// If it is false, the step is skipped. In scope: input, saga, the steps before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<ExpressionText>")]
+    #[schemars(with = "Option<ConditionText>")]
     pub when: Option<Located<Node>>,
     /// Items under way at a time, by default 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
