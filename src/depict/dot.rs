@@ -22,7 +22,7 @@ pub fn digraph(plan: &Plan) -> String {
         let (id, label, style) = (graph::id(plan, node), label(lines), style(plan, node));
         let _ = writeln!(text, "    {id} [label={label}{style}];");
     }
-    for step in plan.steps.iter().filter(|step| step.compensation.is_some()) {
+    for step in plan.steps.iter().filter(|step| step.is_undoable()) {
         let _ = writeln!(text, "    {{rank=same; do_{0}; undo_{0}}}", step.name);
     }
     text += "    {rank=same; start; compensated}\n";

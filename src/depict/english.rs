@@ -150,6 +150,9 @@ fn for_each(step: &Step, each: &Each) -> Vec<String> {
             "If one is compensated, the others turn back too, and the instance turns back.".to_owned()
         }
     });
+    if step.is_undoable() {
+        said.push("Undone by each item that ran turning back.".to_owned());
+    }
     for (number, of) in each.body.steps.iter().enumerate() {
         said.push(format!("- {}", heading(&each.body, number)));
         said.extend(self::step(of).into_iter().map(|sentence| format!("  {sentence}")));

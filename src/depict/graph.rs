@@ -17,7 +17,7 @@ pub(super) enum Node {
     Start,
     /// A step.
     Do(usize),
-    /// The compensation of a step.
+    /// What undoes a step: its compensation, or that what it called turns back.
     Undo(usize),
     /// The end when everything is done.
     Completed,
@@ -43,7 +43,7 @@ pub(super) struct Edge {
 /// Every box: start and steps, each with what undoes it, and the ends.
 pub(super) fn nodes(plan: &Plan) -> Vec<Node> {
     let of_step = |step: usize| {
-        let undo = plan.steps[step].compensation.is_some().then_some(Node::Undo(step));
+        let undo = plan.steps[step].is_undoable().then_some(Node::Undo(step));
         [Some(Node::Do(step)), undo].into_iter().flatten()
     };
     let steps = (0..plan.steps.len()).flat_map(of_step);
@@ -75,7 +75,7 @@ pub(super) fn edges(plan: &Plan) -> Vec<Edge> {
     let behind = undone_behind(plan);
     for (step, from) in plan.steps.iter().enumerate().filter(|(_, step)| step.kind != Kind::Retriable) {
         let mut turning = Node::Do(step);
-        if from.compensation.is_some() {
+        if from.is_undoable() {
             edges.push(back(turning, Node::Undo(step)));
             turning = Node::Undo(step);
         }
@@ -122,8 +122,13 @@ pub(super) fn lines(plan: &Plan, node: Node) -> Vec<String> {
             known.chain(when).chain(kind.map(str::to_owned)).collect()
         }
         Node::Undo(step) => {
-            let Some(call) = &plan.steps[step].compensation else { return Vec::new() };
-            vec![format!("undo {}", plan.steps[step].name), place(&call.exchange, &call.key), patience(call)]
+            let step = &plan.steps[step];
+            let by = match (&step.compensation, &step.work) {
+                (Some(call), _) => vec![place(&call.exchange, &call.key), patience(call)],
+                (None, Work::Saga(called)) => vec![format!("saga {} turns back", called.saga)],
+                (None, _) => vec!["each item that ran turns back".to_owned()],
+            };
+            [format!("undo {}", step.name)].into_iter().chain(by).collect()
         }
     }
 }
@@ -191,9 +196,10 @@ fn undone_behind(plan: &Plan) -> Vec<BTreeSet<usize>> {
     for step in &plan.steps {
         let mut nearest = BTreeSet::new();
         for &earlier in &step.requires {
-            match plan.steps[earlier].compensation {
-                Some(_) => nearest.extend([earlier]),
-                None => nearest.extend(behind[earlier].iter().copied()),
+            if plan.steps[earlier].is_undoable() {
+                nearest.insert(earlier);
+            } else {
+                nearest.extend(behind[earlier].iter().copied());
             }
         }
         behind.push(nearest);

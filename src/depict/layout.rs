@@ -156,7 +156,7 @@ impl Cell {
         match self.holds {
             Holds::Start => [Some(Node::Start), Some(Node::Compensated)],
             Holds::Step(step) => {
-                [Some(Node::Do(step)), plan.steps[step].compensation.is_some().then_some(Node::Undo(step))]
+                [Some(Node::Do(step)), plan.steps[step].is_undoable().then_some(Node::Undo(step))]
             }
             Holds::Passage => [None, None],
             Holds::Completed => [Some(Node::Completed), None],

@@ -12,7 +12,7 @@ saga: parcel
 version: 1
 start: {on: {exchange: parcels.ordered, key: parcel.posted}, business_key: =event.data.id}
 steps:
-  - {step: pack, command: {exchange: parcels.work, key: pack}, timeout: 200ms, on_timeout: park, compensate: none}
+  - {step: pack, command: {exchange: parcels.work, key: pack}, output: {label: =reply.data.label}, timeout: 200ms, on_timeout: park, compensate: none}
   - {step: ship, kind: pivot, command: {exchange: parcels.work, key: ship, body: {label: =steps.pack.output.label}}, timeout: 1h}
 ";
 
