@@ -21,7 +21,7 @@ use lapin::{Channel, Connection};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
 use super::acks::Acks;
@@ -244,7 +244,9 @@ impl Worker {
             fault::pass(Point::Rejected);
         }
         settlement.ack.into_iter().filter(is_of_this).for_each(|token| acks.add(token));
-        if acks.are_many() { self.ack(channels, acks).await } else { Ok(()) }
+        // A busy thread may be late to hear that time is up.
+        let is_time = acks.are_waiting() && acks.due() <= Instant::now();
+        if acks.are_many() || is_time { self.ack(channels, acks).await } else { Ok(()) }
     }
 
     /// Acks what waits, with one frame per queue.
