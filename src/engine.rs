@@ -51,8 +51,6 @@ const SMALL_INPUTS: usize = 32;
 const SMALL_BYTES: usize = 64 << 10;
 /// How long replies may take to come in, once listening has begun, before timers fire again.
 const CATCH_UP: Duration = Duration::from_secs(5);
-/// From when on a time in which nothing is heard may make participants look silent.
-const UNHEARD: Duration = Duration::from_millis(10);
 /// When to look again at a command that the broker has not confirmed.
 const CONFIRM_CHECK: Duration = Duration::from_secs(60);
 
@@ -250,12 +248,10 @@ impl Engine {
         }
     }
 
-    /// Says that nothing could be heard for some time, up to now. Timers wait as long again if that was long:
-    /// answers that came in meanwhile are taken first.
+    /// Says that nothing could be heard for some time, up to now. Timers wait as long again: answers that came in
+    /// meanwhile are taken first.
     pub fn unheard(&mut self, time: Duration, now: Timestamp) {
-        if time >= UNHEARD {
-            self.held_until = self.held_until.max(now + time);
-        }
+        self.held_until = self.held_until.max(now + time);
     }
 
     /// Does what time demands, as far as one batch holds it: due timers, turns of limited steps, and marks

@@ -228,8 +228,9 @@ impl Runtime {
                         let askers = std::mem::take(&mut askers);
                         if place.suits(&gathered, Instant::now()) {
                             let done = commit::commit(store, gathered)?;
-                            place.note(done.took, Instant::now());
-                            engine.unheard(done.took, clock.now());
+                            if place.note(done.took, Instant::now()) {
+                                engine.unheard(done.took, clock.now());
+                            }
                             *idle = Some(hands.finish(engine, done, askers)?);
                             // What was released goes out before the next commit keeps it waiting.
                             tokio::task::yield_now().await;

@@ -451,8 +451,7 @@ fn timers_wait_after_a_time_in_which_nothing_was_heard_for_as_long_as_that_was()
     world.engine.unheard(stall, world.now);
     assert!(!timed_out(&mut world), "answers that came in meanwhile are taken first");
     world.now = world.now + stall;
-    world.engine.unheard(Duration::from_millis(1), world.now);
-    assert!(timed_out(&mut world), "a moment changes nothing");
+    assert!(timed_out(&mut world));
 }
 
 #[test]

@@ -245,8 +245,7 @@ impl Worker {
         }
         settlement.ack.into_iter().filter(is_of_this).for_each(|token| acks.add(token));
         // A busy thread may be late to hear that time is up.
-        let is_time = acks.are_waiting() && acks.due() <= Instant::now();
-        if acks.are_many() || is_time { self.ack(channels, acks).await } else { Ok(()) }
+        if acks.are_many() || acks.due() <= Instant::now() { self.ack(channels, acks).await } else { Ok(()) }
     }
 
     /// Acks what waits, with one frame per queue.

@@ -82,11 +82,13 @@ impl Place {
         gathered.is_small() && now >= self.away_until && !is_early
     }
 
-    /// Notes how long a commit took.
-    pub(super) fn note(&mut self, took: Duration, now: Instant) {
-        if took >= SLOW {
+    /// Notes how long a commit took; true if that was slow.
+    pub(super) fn note(&mut self, took: Duration, now: Instant) -> bool {
+        let is_slow = took >= SLOW;
+        if is_slow {
             self.away_until = now + AWAY.max(took.saturating_mul(AWAY_TIMES));
         }
+        is_slow
     }
 }
 
