@@ -67,6 +67,7 @@ codes! {
     NotAnExpression "S0307" "a list or a mapping for an expression",
     NotACondition "S0308" "a condition that is neither true nor false",
     ConstantKey "S0309" "a business key that never differs",
+    NotAList "S0310" "items that are no list",
 
     // Steps and compensation.
     NoSteps "S0401" "a saga without steps",

@@ -17,7 +17,7 @@ use super::definition::{
 use super::expression::{Expression, ExpressionError, Template};
 use super::graph::{self, graph};
 use super::lint;
-use super::names::{KnownOutput, KnownStep, Names};
+use super::names::{Item, KnownOutput, KnownStep, Names};
 use super::plan::{self, DefinitionHash, Plan};
 use super::problem::{Finding, Findings, Problem};
 use super::retry::{Jitter, RetryPolicy};
@@ -41,7 +41,7 @@ pub fn load(file: &str, source: &str) -> Result<Plan, Vec<Problem>> {
     let definition = definition::parse(file, source).map_err(|problem| vec![*problem])?;
     let nodes = graph(&definition.steps);
     let findings = lint::lint(&definition, &nodes);
-    compiled(file, source, &definition, &nodes, findings)
+    compiled(file, source, &definition, &nodes, Some(findings))
 }
 
 /// Compiles a definition that was accepted before, possibly by an earlier release with fewer
@@ -52,17 +52,21 @@ pub fn load(file: &str, source: &str) -> Result<Plan, Vec<Problem>> {
 /// Those of [`load`], without what is only a refusal of style or prudence.
 pub fn reload(file: &str, source: &str) -> Result<Plan, Vec<Problem>> {
     let definition = definition::parse(file, source).map_err(|problem| vec![*problem])?;
-    compiled(file, source, &definition, &graph(&definition.steps), Findings::default())
+    compiled(file, source, &definition, &graph(&definition.steps), None)
 }
 
+/// `found` is what was found so far; `None` where only what cannot be compiled is refused.
 fn compiled(
     file: &str,
     source: &str,
     definition: &Definition,
     nodes: &[graph::Node<'_>],
-    findings: Findings,
+    found: Option<Findings>,
 ) -> Result<Plan, Vec<Problem>> {
-    let mut compiler = Compiler { definition, nodes, hash: definition.hash(), findings };
+    let is_strict = found.is_some();
+    let findings = found.unwrap_or_default();
+    let mut compiler =
+        Compiler { definition, nodes, item: None, hash: definition.hash(), is_strict, findings };
     let plan = compiler.plan();
     let findings = compiler.findings.sorted();
     if findings.is_empty() {
@@ -104,7 +108,11 @@ pub(super) fn retry_policy(definition: &Definition, retry: Option<&Located<Retry
 struct Compiler<'a> {
     definition: &'a Definition,
     nodes: &'a [graph::Node<'a>],
+    /// What is known of the item, if this is done for each item of a list.
+    item: Option<&'a Item<'a>>,
     hash: DefinitionHash,
+    /// Whether what could be compiled is refused, too.
+    is_strict: bool,
     findings: Findings,
 }
 
@@ -121,6 +129,7 @@ impl Compiler<'_> {
             steps: Some(slice::from_ref(&all)),
             all_steps: &steps,
             saga: &SAGA_FIELDS,
+            item: self.item,
             place: "the end",
             ..Names::default()
         };
@@ -255,14 +264,17 @@ impl Compiler<'_> {
                 expression
             }
             Err(error) => {
-                self.refuse(error.code(), within(at, text, &error), error.to_string(), error.hint());
+                let (code, at, message) = (error.code(), within(at, text, &error), error.to_string());
+                self.findings.push(Finding { code, at, message, hint: error.hint() });
                 Expression::literal(Value::Null)
             }
         }
     }
 
     fn refuse(&mut self, code: Code, at: Place, message: String, hint: Option<String>) {
-        self.findings.push(Finding { code, at, message, hint });
+        if self.is_strict {
+            self.findings.push(Finding { code, at, message, hint });
+        }
     }
 }
 
@@ -362,6 +374,16 @@ steps:
         ] {
             assert_eq!(refused(output, path), Some((Code::UnknownPathField, hint.to_owned())), "{path}");
         }
+    }
+
+    #[test]
+    fn what_was_accepted_before_is_compiled_though_it_would_be_refused_now() {
+        let source = ORDER.replacen("=steps.reserve_stock.output.reservation_id", "=steps.nobody.output", 1);
+        assert_ne!(source, ORDER);
+        assert_eq!(load("order.yaml", &source).unwrap_err()[0].code, Code::UnknownStep);
+        assert_eq!(reload("order.yaml", &source).unwrap().steps.len(), 3);
+        let source = source.replacen("=steps.nobody.output", "=steps.", 1);
+        assert_eq!(reload("order.yaml", &source).unwrap_err()[0].code, Code::Syntax);
     }
 
     #[test]

@@ -30,6 +30,9 @@ const MAX_JOINTS: usize = 100_000;
 pub(super) fn lint(definition: &Definition, nodes: &[Node<'_>]) -> Findings {
     let mut lint = Lint { definition, nodes, findings: Findings::default() };
     lint.saga();
+    if definition.steps.is_empty() {
+        lint.refuse(Code::NoSteps, definition.steps.at, "a saga needs at least one step", None);
+    }
     lint.steps();
     lint.findings
 }
@@ -50,9 +53,6 @@ struct Lint<'a> {
 impl<'a> Lint<'a> {
     fn steps(&mut self) {
         let definition = self.definition;
-        if definition.steps.is_empty() {
-            self.refuse(Code::NoSteps, definition.steps.at, "a saga needs at least one step", None);
-        }
         self.blocks(&definition.steps, &mut BTreeMap::new());
         self.nodes.iter().for_each(|node| self.form(node));
         self.joints();

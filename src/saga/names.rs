@@ -28,6 +28,17 @@ pub(super) struct Names<'a> {
     pub(super) saga: &'static [&'static str],
     /// All steps, to tell a later step from an unknown one.
     pub(super) all_steps: &'a [KnownStep<'a>],
+    /// What is known of the item, in what is done for each item of a list.
+    pub(super) item: Option<&'a Item<'a>>,
+}
+
+/// What a definition says of an item of a list, for the steps that are done for it.
+#[derive(Debug)]
+pub(super) struct Item<'a> {
+    /// The fields of its `input`.
+    pub(super) input: Vec<&'a str>,
+    /// The steps outside that can be handed in.
+    pub(super) outside: Vec<&'a str>,
 }
 
 /// What a definition says of a step.
@@ -77,6 +88,7 @@ impl<'a> Names<'a> {
             ));
         }
         match (root, path.get(1)) {
+            ("input", Some(field)) => self.item.map_or(Ok(()), |item| known(path, field, &item.input)),
             ("event" | "reply", Some(field)) => known(path, field, &MESSAGE_FIELDS),
             ("saga", Some(field))
                 if SAGA_FIELDS.contains(&field.as_str()) && !self.saga.contains(&field.as_str()) =>
@@ -125,8 +137,14 @@ impl<'a> Names<'a> {
             };
             return Err((Code::StepNotBefore, message, Some(hint.to_owned())));
         }
-        let hint = closest(name, self.all_steps.iter().map(|step| step.name))
-            .map(|known| format!("did you mean `{known}`?"));
+        let is_outside = self.item.is_some_and(|item| item.outside.contains(&name));
+        let hint = match closest(name, self.all_steps.iter().map(|step| step.name)) {
+            _ if is_outside => Some(format!(
+                "it is outside of the body: hand it in by `with: {{{name}: =steps.{name}.output}}`, and write \
+                 `input.{name}`"
+            )),
+            known => known.map(|known| format!("did you mean `{known}`?")),
+        };
         Err((Code::UnknownStep, format!("unknown step {name:?}"), hint))
     }
 

@@ -1,6 +1,8 @@
 //! The steps of a plan, in all their forms.
 
 use super::*;
+use crate::saga::each::INDEX;
+use crate::saga::scope::type_name;
 
 impl Compiler<'_> {
     pub(super) fn step(&mut self, node: &graph::Node<'_>, steps: &[KnownStep<'_>]) -> plan::Step {
@@ -9,6 +11,7 @@ impl Compiler<'_> {
             steps: Some(&node.before),
             all_steps: steps,
             saga: &SAGA_FIELDS[..LASTING_SAGA_FIELDS],
+            item: self.item,
             place: "a step",
             ..Names::default()
         };
@@ -101,21 +104,47 @@ impl Compiler<'_> {
         let nodes = graph(&definition.steps);
         let hash = format!("{}.{}", self.hash, each.foreach.value);
         let findings = std::mem::take(&mut self.findings);
-        let mut compiler = Compiler { definition: &definition, nodes: &nodes, hash, findings };
+        let before = names.steps.into_iter().flatten().cloned().flatten();
+        let outside = before.map(|step| names.all_steps[step].name);
+        let item = Item {
+            input: [each.item_name(), INDEX].into_iter().chain(each.with.names()).collect(),
+            outside: names.item.into_iter().flat_map(|item| &item.outside).copied().chain(outside).collect(),
+        };
+        let mut compiler = Compiler {
+            definition: &definition,
+            nodes: &nodes,
+            item: Some(&item),
+            hash,
+            is_strict: self.is_strict,
+            findings,
+        };
         // The time limit of an item is that of the whole.
         let body = Plan { deadline: None, ..compiler.plan() };
         self.findings = compiler.findings;
         let with = each.with.0.iter();
         plan::Each {
-            items: self.expression(&each.items, &names.at("`items`")),
+            items: self.items(&each.items, &names.at("`items`")),
             max_items: count(&each.max_items, DEFAULT_ITEMS),
-            name: each.name.as_ref().map_or("item".to_owned(), |name| name.value.clone()),
+            name: each.item_name().to_owned(),
             with: with
                 .map(|(name, value)| (name.value.clone(), self.template(value, &names.at("`with`"))))
                 .collect(),
             max_in_flight: count(&each.max_in_flight, DEFAULT_IN_FLIGHT),
             body: Arc::new(body),
         }
+    }
+
+    /// A list.
+    fn items(&mut self, node: &Located<Node>, names: &Names<'_>) -> Expression {
+        let found = self.findings.0.len();
+        let items = self.expression(node, names);
+        let is_refused = self.findings.0.len() > found;
+        if let Some(value) = items.constant().filter(|value| !value.is_array() && !is_refused) {
+            let message = format!("`items` is {}, and never a list", type_name(value));
+            let hint = "write an expression that gives one, such as `=input.lines`".to_owned();
+            self.refuse(Code::NotAList, node.at, message, Some(hint));
+        }
+        items
     }
 
     fn wait(&mut self, wait: &Wait, names: &Names<'_>) -> plan::Wait {

@@ -170,6 +170,13 @@ pub struct Foreach {
     pub output: Option<Located<Node>>,
 }
 
+impl Foreach {
+    /// What the input of the body calls the item.
+    pub fn item_name(&self) -> &str {
+        self.name.as_ref().map_or("item", |name| &name.value)
+    }
+}
+
 /// A step of whatever form.
 #[derive(Clone, Copy, Debug)]
 pub enum Form<'a> {

@@ -79,13 +79,11 @@ impl Lint<'_> {
                 self.refuse(Code::ItemsOutOfRange, bound.at, message, None);
             }
         }
-        let mut taken = vec![INDEX, "item"];
         if let Some(name) = &each.name {
-            self.name_in_body(name, &taken[..1]);
-            taken[1] = &name.value;
+            self.name_in_body(name, &[INDEX]);
         }
         for (name, _) in &each.with.0 {
-            self.name_in_body(name, &taken);
+            self.name_in_body(name, &[INDEX, each.item_name()]);
         }
         if let Some(kind) = each.kind.as_ref().filter(|kind| kind.value == Kind::Pivot) {
             let message = "what is done for each item cannot be the pivot";
@@ -101,6 +99,11 @@ impl Lint<'_> {
             let hint =
                 "leave `kind: pivot` out, or do this after the pivot of the saga, with `kind: retriable`";
             self.refuse(Code::CalledPivot, at.at, message, Some(hint));
+        }
+        if body.steps.is_empty() {
+            let message = format!("foreach {:?} has no steps", each.foreach.value);
+            let hint = "say what is done for each item, or leave it out";
+            self.refuse(Code::EmptyBlock, body.steps.at, message, Some(hint));
         }
         for finding in lint_body(&body, &nodes).0 {
             self.findings.push(finding);

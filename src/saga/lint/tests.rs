@@ -1,3 +1,4 @@
+use super::super::code::Code;
 use super::super::compile::load;
 
 /// Line 1 is `saga: s`, a step stands on each of the lines 8 to 10.
@@ -282,7 +283,7 @@ steps:
 #[test]
 fn each_refusal_of_items_has_its_place_and_its_reason() {
     load("f", ITEMS).unwrap();
-    let rows: [(&str, &str, &str, &str); 15] = [
+    let rows: [(&str, &str, &str, &str); 22] = [
         ("as: line", "as: index", "7:31", "the input of the body has \"index\" already"),
         ("with: {x:", "with: {line:", "7:44", "the input of the body has \"line\" already"),
         ("as: line, with: {x:", "with: {item:", "7:34", "the input of the body has \"item\" already"),
@@ -292,6 +293,18 @@ fn each_refusal_of_items_has_its_place_and_its_reason() {
         ("max_items: 9", "kind: retriable", "7:64", "is retriable but comes before any pivot"),
         ("as: line", "as: Line", "7:31", "name of item \"Line\" is not snake_case"),
         ("=input.lines", "=event.lines", "7:13", "`event` is not available in `items`"),
+        ("=input.lines", "lines", "7:13", "`items` is a string, and never a list"),
+        ("=input.lines", "'={\"a\": 1}'", "7:13", "`items` is an object, and never a list"),
+        ("=input.lines", "7", "7:13", "`items` is a number, and never a list"),
+        ("=input.lines", "", "7:11", "`items` is null, and never a list"),
+        ("body: =input.line", "body: =input.item", "8:61", "`input.item`: there is no field \"item\""),
+        ("=steps.one.output", "=input.y", "7:80", "`input.y`: there is no field \"y\""),
+        (
+            "body: =input.line",
+            "body: =has(input.lines)",
+            "8:61",
+            "`input.lines`: there is no field \"lines\"",
+        ),
         ("=input.x", "=steps.two.output", "7:47", "step \"two\" is not before"),
         ("=steps.one.output", "=steps.two.output", "7:80", "unknown step \"two\""),
         ("retry: some", "retry: soem", "8:82", "unknown retry policy \"soem\""),
@@ -305,4 +318,51 @@ fn each_refusal_of_items_has_its_place_and_its_reason() {
         assert!(problem.message.contains(part), "{problem}");
         assert_eq!(format!("{}:{}", problem.line, problem.column), place, "{problem}");
     }
+}
+
+#[test]
+fn the_input_of_a_body_is_the_item_its_place_and_what_is_handed_in() {
+    for path in ["line.sku", "index", "x.y.z"] {
+        let body = format!("body: =input.{path}}}");
+        load("f", &ITEMS.replacen("body: =input.line}", &body, 1)).expect(path);
+        let output = format!("output: =input.{path},");
+        load("f", &ITEMS.replacen("output: =steps.one.output,", &output, 1)).expect(path);
+    }
+    load("f", &ITEMS.replacen("=input.lines", "'=[1, 2]'", 1)).unwrap();
+}
+
+#[test]
+fn a_step_outside_of_a_body_is_told_to_be_handed_in() {
+    let hint = |steps: &str, of: &str| {
+        let body = format!(
+            "{{step: in, command: {{exchange: out, key: in, body: =steps.{of}.output}}, compensate: none}}"
+        );
+        let (head, _) = ITEMS.split_once("  - {foreach").unwrap();
+        let problems = load("f", &format!("{head}{}", steps.replace("BODY", &body))).unwrap_err();
+        let [problem] = problems.as_slice() else { panic!("{problems:#?}") };
+        assert_eq!(problem.message, format!("unknown step {of:?}"));
+        problem.hint.clone().unwrap_or_default()
+    };
+    let before = "  - {step: before, command: {exchange: out, key: before}, compensate: none}\n";
+    let after = before.replace("before", "after");
+    let each = "  - {foreach: lines, items: =input.lines, steps: [BODY]}\n";
+    let steps = format!("{before}{each}{after}");
+    let handed_in = "it is outside of the body: hand it in by `with: {before: =steps.before.output}`, and write \
+                     `input.before`";
+    assert_eq!(hint(&steps, "before"), handed_in);
+    let within = "  - {foreach: boxes, items: =input.boxes, as: box, steps: \
+                  [{foreach: lines, items: =input.box.lines, steps: [BODY]}]}\n";
+    assert_eq!(hint(&format!("{before}{within}"), "before"), handed_in);
+    assert_eq!(hint(&steps, "inn"), "did you mean `in`?");
+    // What comes later can neither be handed in.
+    assert_eq!(hint(&steps, "after"), "");
+}
+
+#[test]
+fn a_body_without_steps_is_told_by_the_name_of_its_list() {
+    let (head, _) = ITEMS.split_once("  - {foreach").unwrap();
+    let problems =
+        load("f", &format!("{head}  - {{foreach: lines, items: =input.lines, steps: []}}\n")).unwrap_err();
+    let told: Vec<_> = problems.iter().map(|problem| (problem.code, problem.message.as_str())).collect();
+    assert_eq!(told, [(Code::EmptyBlock, "foreach \"lines\" has no steps")]);
 }
