@@ -19,7 +19,8 @@ use super::graph::{self, graph};
 use super::lint;
 use super::names::{Item, KnownOutput, KnownStep, Names};
 use super::plan::{self, DefinitionHash, Plan};
-use super::problem::{Finding, Findings, Problem};
+use super::problem::{Finding, Findings, Problem, line_of};
+use super::reader::QUOTE;
 use super::retry::{Jitter, RetryPolicy};
 use super::scope::{LASTING_SAGA_FIELDS, SAGA_FIELDS};
 
@@ -66,7 +67,7 @@ fn compiled(
     let is_strict = found.is_some();
     let findings = found.unwrap_or_default();
     let mut compiler =
-        Compiler { definition, nodes, item: None, hash: definition.hash(), is_strict, findings };
+        Compiler { source, definition, nodes, item: None, hash: definition.hash(), is_strict, findings };
     let plan = compiler.plan();
     let findings = compiler.findings.sorted();
     if findings.is_empty() {
@@ -106,6 +107,7 @@ pub(super) fn retry_policy(definition: &Definition, retry: Option<&Located<Retry
 
 /// Compiles on after a problem, so that all problems are found; what did not compile is null.
 struct Compiler<'a> {
+    source: &'a str,
     definition: &'a Definition,
     nodes: &'a [graph::Node<'a>],
     /// What is known of the item, if this is done for each item of a list.
@@ -264,11 +266,23 @@ impl Compiler<'_> {
                 expression
             }
             Err(error) => {
+                let hint = match self.is_cut(&error, at, text) {
+                    true => Some(QUOTE.to_owned()),
+                    false => error.hint(),
+                };
                 let (code, at, message) = (error.code(), within(at, text, &error), error.to_string());
-                self.findings.push(Finding { code, at, message, hint: error.hint() });
+                self.findings.push(Finding { code, at, message, hint });
                 Expression::literal(Value::Null)
             }
         }
+    }
+
+    /// Whether YAML took a comma for the end of an expression that does not parse.
+    fn is_cut(&self, error: &ExpressionError, at: Place, text: &str) -> bool {
+        matches!(error, ExpressionError::Syntax { .. })
+            && at.width == text.chars().count()
+            && line_of(self.source, at.line).chars().nth((at.column + at.width).saturating_sub(1))
+                == Some(',')
     }
 
     fn refuse(&mut self, code: Code, at: Place, message: String, hint: Option<String>) {
@@ -374,6 +388,16 @@ steps:
         ] {
             assert_eq!(refused(output, path), Some((Code::UnknownPathField, hint.to_owned())), "{path}");
         }
+    }
+
+    #[test]
+    fn an_expression_that_yaml_ends_at_a_comma_is_told_to_have_quotes() {
+        let hint = |from: &str, to: &str| {
+            let source = ORDER.replacen(from, to, 1);
+            load("order.yaml", &source).unwrap_err()[0].hint.clone().unwrap_or_default()
+        };
+        assert_eq!(hint("{order_id: =saga.business_key", "{order_id: =string(input.a, b)"), QUOTE);
+        assert!(hint("{order_id: =saga.business_key", "{order_id: '=string(input.a'").contains("CEL"));
     }
 
     #[test]

@@ -481,6 +481,23 @@ mod tests {
     }
 
     #[test]
+    fn what_does_not_work_is_told_by_its_sign_and_its_types() {
+        for (source, message) in [
+            ("1 < 'a'", "`<` does not work on int and string"),
+            ("!1", "`!` does not work on int"),
+            ("-'a'", "`-` does not work on string"),
+            ("1 in 2", "`in` does not work on int and int"),
+            ("'a' && true", "`&&` does not work on string and bool"),
+            ("size(1)", "size() does not work on int"),
+            ("'a'.startsWith(2)", "startsWith() does not work on string with int"),
+            ("1.map(x, x)", "expected a list or a map, found int"),
+            ("int('x')", "int() cannot make anything of the value that it is given"),
+        ] {
+            assert_eq!(Expression::compile(source).unwrap_err().to_string(), message, "{source}");
+        }
+    }
+
+    #[test]
     fn hostile_sources_are_refused_at_once() {
         use ExpressionError::{Syntax, TooDeep};
 

@@ -160,7 +160,9 @@ impl Program {
                     None => failed(&format!("there is no {name:?}")),
                 }
             }
-            ExecutionError::NoSuchOverload(error) => failed(&format!("{error}")),
+            ExecutionError::NoSuchOverload(error) => {
+                failed(&does_not_work(error.function(), error.argument_types(), error.is_member_function()))
+            }
             ExecutionError::NoSuchKey(key) => failed(&format!("there is no field {key:?}")),
             ExecutionError::UnsupportedBinaryOperator(operator, left, right) => failed(&format!(
                 "{operator} does not work on {} and {}; use double(), int() or string() on one of them",
@@ -170,9 +172,13 @@ impl Program {
             ExecutionError::ValuesNotComparable(left, right) => {
                 failed(&format!("{} cannot be compared to {}", type_name(&left), right.type_of()))
             }
-            ExecutionError::UnexpectedType { got, want } => failed(&format!("expected {want}, found {got}")),
-            ExecutionError::FunctionError { function, message } => {
-                failed(&format!("{function}() failed: {message}"))
+            ExecutionError::UnexpectedType { got, want } => {
+                let want = if want == "iterable" { "a list or a map" } else { &want };
+                failed(&format!("expected {want}, found {got}"))
+            }
+            // What the library says of it may hold the value.
+            ExecutionError::FunctionError { function, .. } => {
+                failed(&format!("{function}() cannot make anything of the value that it is given"))
             }
             ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => {
                 failed("division by zero")
@@ -328,6 +334,22 @@ fn known_function(name: &str) -> Result<(), ExpressionError> {
         Ok(())
     } else {
         Err(ExpressionError::UnknownFunction(name.to_owned()))
+    }
+}
+
+/// An operator or a function that there is not for what it is applied to.
+fn does_not_work(function: &str, types: &[String], on_the_first: bool) -> String {
+    let is_operator = !function.starts_with(|c: char| c.is_ascii_alphabetic());
+    match types {
+        _ if is_operator => {
+            let operator = function.replace(['_', '@'], " ");
+            format!("`{}` does not work on {}", operator.trim(), types.join(" and "))
+        }
+        [first, others @ ..] if on_the_first && !others.is_empty() => {
+            format!("{function}() does not work on {first} with {}", others.join(" and "))
+        }
+        [] => format!("{function}() needs a value to work on"),
+        types => format!("{function}() does not work on {}", types.join(" and ")),
     }
 }
 

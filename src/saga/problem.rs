@@ -91,9 +91,7 @@ impl Problem {
     /// A problem at a place of `source`.
     pub(crate) fn at(file: &str, source: &str, finding: Finding) -> Self {
         let Finding { code, at: place, message, hint } = finding;
-        // For YAML a carriage return alone ends a line, too.
-        let source = source.replace("\r\n", "\n");
-        let line = source.split(['\n', '\r']).nth(place.line.saturating_sub(1)).unwrap_or_default();
+        let line = line_of(source, place.line);
         let length = line.chars().count();
         let mut start = place.column.saturating_sub(1).min(length);
         let mut end = (start + place.width).clamp(start, length.max(start));
@@ -155,6 +153,12 @@ impl fmt::Display for Problem {
 }
 
 impl std::error::Error for Problem {}
+
+/// A line, from 1. For YAML a carriage return alone ends one, too.
+pub(super) fn line_of(source: &str, number: usize) -> String {
+    let source = source.replace("\r\n", "\n");
+    source.split(['\n', '\r']).nth(number.saturating_sub(1)).unwrap_or_default().to_owned()
+}
 
 /// Control characters could move the marks, or do worse to a terminal.
 fn plain(c: char) -> char {

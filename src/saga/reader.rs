@@ -1,23 +1,32 @@
 //! Reading a definition from YAML, within bounds, and saying what is wrong with it.
 
+mod explain;
+
 use std::fmt;
 
 use serde::de::value::{MapAccessDeserializer, StringDeserializer};
 use serde::de::{DeserializeOwned, DeserializeSeed, Error, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+pub(super) use self::explain::QUOTE;
 use super::code::Code;
 use super::definition::{
     Block, Call, Compensate, Compensation, Definition, Delay, Emit, Foreach, Join, Located, Parallel, Policy,
     Retry, Sequence, Step, Wait,
 };
-use super::problem::{Finding, Problem, closest};
+use super::problem::Problem;
 
 /// Largest definition file, in bytes.
 pub const MAX_SOURCE: usize = 1 << 20;
 
 /// Deepest nesting.
 const MAX_DEPTH: usize = 32;
+/// Most values, of which a list and a mapping are one each.
+const MAX_NODES: usize = 20_000;
+/// Most aliases, most anchors that they stand for, and most merges of mappings.
+const MAX_ALIASES: usize = 1_000;
+const MAX_ANCHORS: usize = 100;
+const MAX_MERGES: usize = 100;
 
 /// Fields of blocks; a step has none of them.
 const OF_BLOCKS: [&str; 4] = ["parallel", "sequence", "join", "steps"];
@@ -44,134 +53,23 @@ pub(crate) fn read<T: DeserializeOwned>(file: &str, source: &str) -> Result<T, B
         budget: serde_saphyr::budget! {
             max_depth: MAX_DEPTH,
             flow_nesting_limit: MAX_DEPTH,
-            max_nodes: 20_000,
+            max_nodes: MAX_NODES,
             max_events: 60_000,
-            max_aliases: 1_000,
-            max_anchors: 100,
-            max_recorded_anchor_events: 20_000,
+            max_aliases: MAX_ALIASES,
+            max_anchors: MAX_ANCHORS,
+            max_recorded_anchor_events: MAX_NODES,
             max_recorded_anchor_bytes: MAX_SOURCE,
             // A second one has an error of its own.
             max_documents: 2,
-            max_merge_keys: 100,
+            max_merge_keys: MAX_MERGES,
             max_total_scalar_bytes: MAX_SOURCE,
         },
-        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 20_000, max_replay_stack_depth: 16 },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_NODES, max_replay_stack_depth: 16 },
         strict_booleans: true,
         with_snippet: false,
     };
-    serde_saphyr::from_str_with_options(source, options).map_err(|error| explain(file, source, &error).into())
-}
-
-/// Turns an error of the YAML reader into a problem, in our words where it is a usual one.
-fn explain(file: &str, source: &str, error: &serde_saphyr::Error) -> Problem {
-    use serde_saphyr::Error as Yaml;
-    let error = error.without_snippet();
-    // What is wrong where an alias stands is wrong in what it stands for.
-    let cause = match error {
-        Yaml::AliasError { error, .. } => error.without_snippet(),
-        other => other,
-    };
-    let (message, hint) = match cause {
-        Yaml::SerdeUnknownField { field, expected, .. } => {
-            (format!("unknown field {field:?}"), Some(unknown_field(field, expected)))
-        }
-        Yaml::SerdeUnknownVariant { variant, expected, .. } => {
-            (format!("unknown value {variant:?}"), Some(meant(variant, expected)))
-        }
-        Yaml::SerdeMissingField { field, .. } => {
-            (format!("missing field {field:?}"), Some(format!("add `{field}:`")))
-        }
-        Yaml::DuplicateMappingKey { key, .. } => {
-            let name = key.as_deref().map_or("a name".to_owned(), |key| format!("{key:?}"));
-            (format!("{name} is there twice"), Some("keep one of them".to_owned()))
-        }
-        Yaml::MultipleDocuments { .. } => (
-            "a file holds one definition".to_owned(),
-            Some("put each saga into a file of its own".to_owned()),
-        ),
-        Yaml::Budget { breach, .. } => {
-            (format!("the definition is too large or nests too deep: {breach:?}"), None)
-        }
-        Yaml::ExternalMessage { msg, .. } if too_deep(msg) => {
-            (format!("the definition nests deeper than {MAX_DEPTH} levels"), None)
-        }
-        Yaml::Eof { .. } => ("the definition ends too early".to_owned(), None),
-        Yaml::NullIntoString { .. } => ("expected a text, found nothing".to_owned(), None),
-        Yaml::Unexpected { expected, .. } => {
-            let expected = match *expected {
-                "mapping start" => "a mapping",
-                "sequence start" => "a list",
-                "string scalar" => "a text",
-                other => other,
-            };
-            (format!("expected {expected}"), None)
-        }
-        other => {
-            let text = other.to_string();
-            (text.rfind(" at line ").map_or(text.as_str(), |end| &text[..end]).to_owned(), None)
-        }
-    };
-    let code = code(cause);
-    match error.location() {
-        Some(location) if location.line() > 0 => {
-            Problem::at(file, source, Finding { code, at: location.into(), message, hint })
-        }
-        _ => Problem::of_file(code, file, &message, hint),
-    }
-}
-
-fn code(error: &serde_saphyr::Error) -> Code {
-    use serde_saphyr::Error as Yaml;
-    match error {
-        Yaml::SerdeUnknownField { .. } => Code::UnknownField,
-        Yaml::SerdeUnknownVariant { .. } => Code::UnknownValue,
-        Yaml::SerdeMissingField { .. } => Code::MissingField,
-        Yaml::DuplicateMappingKey { .. } => Code::RepeatedField,
-        Yaml::MultipleDocuments { .. } => Code::SeveralDocuments,
-        Yaml::Budget { .. }
-        | Yaml::AliasReplayCounterOverflow { .. }
-        | Yaml::AliasReplayLimitExceeded { .. }
-        | Yaml::AliasExpansionLimitExceeded { .. }
-        | Yaml::AliasReplayStackDepthExceeded { .. } => Code::TooLarge,
-        Yaml::ExternalMessage { msg, .. } if too_deep(msg) => Code::TooLarge,
-        // What the scanner says, rather than what is read from what it scanned.
-        Yaml::ExternalMessage { .. }
-        | Yaml::Eof { .. }
-        | Yaml::UnknownAnchor { .. }
-        | Yaml::FoldedBlockScalarMustIndentContent { .. }
-        | Yaml::IndentationError { .. } => Code::NotYaml,
-        _ => Code::WrongForm,
-    }
-}
-
-/// Whether the scanner speaks of its bound on brackets.
-fn too_deep(message: &str) -> bool {
-    message.contains("recursion limit")
-}
-
-fn unknown_field(field: &str, expected: &[&str]) -> String {
-    if !expected.contains(&"step") {
-        return meant(field, expected);
-    }
-    if TOLD_BY_FIRST.contains(&field) {
-        return format!("`{field}` is the first field of its entry");
-    }
-    if OF_BLOCKS.contains(&field) {
-        return "an entry is either a step or a block of steps".to_owned();
-    }
-    match closest(field, ["parallel", "sequence", "wait", "delay", "emit", "call", "foreach"]) {
-        Some(form) => format!("did you mean `{form}`?"),
-        None => meant(field, expected),
-    }
-}
-
-/// Which of the expected words was meant.
-fn meant(word: &str, expected: &[&str]) -> String {
-    match closest(word, expected.iter().copied()) {
-        Some(known) => format!("did you mean `{known}`?"),
-        None if expected.len() == 1 => format!("there is only `{}`", expected[0]),
-        None => format!("one of {}", expected.join(", ")),
-    }
+    serde_saphyr::from_str_with_options(source, options)
+        .map_err(|error| explain::explain(file, source, &error).into())
 }
 
 impl<'de> Deserialize<'de> for Block {
@@ -326,11 +224,40 @@ mod tests {
                 &format!("body: {}", "[".repeat(10_000)),
             ),
             format!("{ORDER}attributes:\n{}x", "  - ".repeat(2000)),
-            aliases,
+            aliases.clone(),
             "#".repeat(MAX_SOURCE + 1),
         ];
         for bomb in bombs {
             assert!(parse("bomb.yaml", &bomb).is_err());
+        }
+        let body = |body: &str| ORDER.replace("{order_id: =saga.business_key, reason: =saga.error}", body);
+        let list = |items: Vec<String>| body(&format!("[{}]", items.join(", ")));
+        let nested =
+            aliases.lines().filter_map(|line| line.split_once(": ")).map(|(_, list)| list.to_owned());
+        let nested: Vec<_> = nested.collect();
+        let own_words = [
+            (list(vec!["1".to_owned(); MAX_NODES]), "the definition has more than 20000 nodes"),
+            (
+                list([vec!["&a 1".to_owned()], vec!["*a".to_owned(); 1001]].concat()),
+                "the definition has more than 1000 aliases",
+            ),
+            (
+                list((0..=100).map(|at| format!("&a{at} 1")).collect()),
+                "the definition has more than 100 anchors",
+            ),
+            (
+                list([vec!["&a {x: 1}".to_owned()], vec!["{<<: *a}".to_owned(); 101]].concat()),
+                "the definition has more than 100 merges (`<<`)",
+            ),
+            (
+                body(&format!("\n{}{}x", " ".repeat(20), "- ".repeat(40))),
+                "the definition nests deeper than 32 levels",
+            ),
+            (body("&a [*a]"), "an alias stands within what it stands for"),
+            (list(nested), "the aliases stand for too much"),
+        ];
+        for (bomb, message) in own_words {
+            assert_eq!(parse("bomb.yaml", &bomb).unwrap_err().message, message);
         }
     }
 
@@ -368,12 +295,24 @@ mod tests {
                 "unknown value \"fine\"",
                 "one of success, failure",
             ),
-            ("version: 1", "version: one", "one\n", "invalid u32", ""),
+            (
+                "version: 1",
+                "version: one",
+                "one\n",
+                "`version` must be a whole number from 1, found `one`",
+                "",
+            ),
             ("version: 1", "version: 1\nversion: 2", "version: 2", "\"version\" is there twice", ""),
             ("\nversion: 1\n", "\n", "on_parked:", "missing field \"version\"", ""),
-            ("saga: order\n", "saga:\n", ":\n# A version", "expected a text, found nothing", ""),
-            ("saga: order\n", "saga: [order]\n", "[order]", "expected a text", ""),
-            ("steps:\n", "steps: {}\nstep:\n", "{}\nstep", "expected a list", ""),
+            ("saga: order\n", "saga:\n", ":\n# A version", "`saga` must be a text, found nothing", ""),
+            (
+                "saga: order\n",
+                "saga: [order]\n",
+                "[order]",
+                "`saga` must be a single value, found a list",
+                "",
+            ),
+            ("steps:\n", "steps: {}\nstep:\n", "{}\nstep", "`steps` must be a list, found a mapping", ""),
             ("timeout: 5s", "timeout: 5 s", "5 s", "\"5 s\" is not a duration", ""),
             ("attempts: 4", "attempts: few", "few,", "neither a number of attempts", ""),
             ("attempts: 4", "attmepts: 4", "attmepts", "unknown field", "did you mean `attempts`?"),
@@ -406,7 +345,7 @@ mod tests {
             ("{parallel: p, join: all}", "5:17", "missing field \"steps\""),
             ("{sequence: s, steps: [], join: all}", "5:3", "a sequence has no `join`"),
             ("{parallel: p, steps: [], sequence: s}", "5:3", "either `parallel` or a `sequence`"),
-            ("parallel", "5:3", "expected a mapping"),
+            ("parallel", "5:3", "expected a mapping, found `parallel`"),
             ("{}", "5:3", "missing field \"step\""),
         ];
         for (block, place, message) in refused {

@@ -214,7 +214,9 @@ impl<'de> Deserialize<'de> for Attempts {
         match (text.as_str(), text.parse()) {
             ("unlimited", _) => Ok(Self::Unlimited),
             (_, Ok(count)) => Ok(Self::AtMost(count)),
-            _ => Err(D::Error::custom(format!("{text:?} is neither a number of attempts nor `unlimited`"))),
+            _ => Err(D::Error::custom(format!(
+                "{text:?} is neither a number of attempts, 1 to 10000, nor `unlimited`"
+            ))),
         }
     }
 }

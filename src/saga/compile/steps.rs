@@ -111,6 +111,7 @@ impl Compiler<'_> {
             outside: names.item.into_iter().flat_map(|item| &item.outside).copied().chain(outside).collect(),
         };
         let mut compiler = Compiler {
+            source: self.source,
             definition: &definition,
             nodes: &nodes,
             item: Some(&item),
