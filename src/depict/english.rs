@@ -330,9 +330,9 @@ fn no_return(plan: &Plan) -> Vec<String> {
 
 fn deadline(plan: &Plan) -> Vec<String> {
     let Some(deadline) = plan.deadline else { return vec!["There is none.".to_owned()] };
-    let forward = match has_pivot(plan) {
-        true => "that has not passed the point of no return",
-        false => "that is not completed",
+    let (forward, past) = match has_pivot(plan) {
+        true => ("that has not passed the point of no return", "Past that point and on the way back"),
+        false => ("that is not completed", "On the way back"),
     };
     let then = match deadline.then {
         AtDeadline::Compensate => "turns back",
@@ -343,8 +343,7 @@ fn deadline(plan: &Plan) -> Vec<String> {
             "{} after its start, an instance {forward} {then} (DEADLINE).",
             duration::format(deadline.after)
         ),
-        "Past that point and on the way back it is only recorded; while an instance is parked, it waits."
-            .to_owned(),
+        format!("{past} it is only recorded; while an instance is parked, it waits."),
     ]
 }
 
@@ -438,6 +437,14 @@ mod tests {
         let trip = include_str!("../../sagas/trip.yaml");
         let told = explanation(&compile::load("sagas/trip.yaml", trip).unwrap());
         assert!(told.contains("\n3. book_car, from the start\n"), "{told}");
+    }
+
+    #[test]
+    fn a_saga_without_a_pivot_has_no_point_that_is_passed() {
+        let saga = "saga: rest\nversion: 1\ndeadline: {after: 1h}\nsteps: [{delay: rest, for: 1m}]\n";
+        let told = explanation(&compile::load("rest.yaml", saga).unwrap());
+        assert!(told.contains("\n  On the way back it is only recorded; while"), "{told}");
+        assert!(!told.contains("pivot") && !told.to_lowercase().contains("past that point"), "{told}");
     }
 
     #[test]
