@@ -2,7 +2,7 @@
 
 mod calls;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -110,13 +110,17 @@ pub fn load_all(paths: &[PathBuf]) -> Result<Vec<Loaded>, DefinitionsError> {
     if problems.is_empty() { Ok(loaded) } else { Err(DefinitionsError(problems)) }
 }
 
-/// The definitions under several paths that hold, and the problems of the others. In a folder,
-/// `*.yaml` and `*.yml` count, at any depth, without `*.test.yaml` and what is hidden.
+/// The definitions under several paths that hold, and the problems of the others, in the order of files and
+/// lines. In a folder, `*.yaml` and `*.yml` count, at any depth, without `*.test.yaml` and what is hidden.
 pub fn load_paths(paths: &[PathBuf]) -> (Vec<Loaded>, Vec<Problem>) {
     let mut files = Vec::new();
     let mut problems = Vec::new();
     for path in paths {
         let before = (files.len(), problems.len());
+        if path.to_str().is_some_and(is_scenario) && path.is_file() {
+            problems.push(no_definition(path));
+            continue;
+        }
         collect(path, is_definition, &mut files, &mut problems);
         if before == (files.len(), problems.len()) {
             let hint = "definitions are files that end in .yaml or .yml";
@@ -125,11 +129,8 @@ pub fn load_paths(paths: &[PathBuf]) -> (Vec<Loaded>, Vec<Problem>) {
             problems.push(Problem::of_file(Code::NoDefinition, &file, message, Some(hint.to_owned())));
         }
     }
-    files.sort();
-    files.dedup();
-
     let mut loaded = Vec::new();
-    for file in files {
+    for file in once_each(files) {
         let name = file.to_string_lossy().into_owned();
         match read(&file) {
             Err(error) => problems.push(unreadable(&file, &error)),
@@ -141,7 +142,21 @@ pub fn load_paths(paths: &[PathBuf]) -> (Vec<Loaded>, Vec<Problem>) {
     }
     problems.extend(repeats(&loaded));
     problems.extend(calls::problems(&loaded));
+    problems.sort_by(|a, b| place(a).cmp(&place(b)));
+    loaded.retain(|one| problems.iter().all(|problem| problem.file != one.file));
     (loaded, problems)
+}
+
+fn place(problem: &Problem) -> (&Path, u32, u32) {
+    (Path::new(&problem.file), problem.line, problem.column)
+}
+
+/// Files in the order of their paths, each once, however often and in whatever spellings it is named.
+fn once_each(mut files: Vec<PathBuf>) -> Vec<PathBuf> {
+    files.sort();
+    let mut seen = BTreeSet::new();
+    files.retain(|file| seen.insert(fs::canonicalize(file).unwrap_or_else(|_| file.clone())));
+    files
 }
 
 /// What there is to test under several paths.
@@ -167,7 +182,7 @@ pub fn tests(paths: &[PathBuf]) -> Result<Tests, Vec<Problem>> {
             tests.definitions.push(path.clone());
             collect(path, is_scenario, &mut files, &mut problems);
         } else if path.to_str().is_some_and(is_scenario) {
-            files.push(path.clone());
+            collect(path, is_scenario, &mut files, &mut problems);
             let beside = ["yaml", "yml"].map(|extension| stem.with_extension(extension));
             tests.definitions.extend(beside.into_iter().filter(|path| path.is_file()));
         } else {
@@ -176,9 +191,7 @@ pub fn tests(paths: &[PathBuf]) -> Result<Tests, Vec<Problem>> {
             files.extend(beside.into_iter().filter(|path| path.is_file()));
         }
     }
-    files.sort();
-    files.dedup();
-    for file in files {
+    for file in once_each(files) {
         match read(&file) {
             Ok(source) => tests.scenarios.push((file.to_string_lossy().into_owned(), source)),
             Err(error) => problems.push(unreadable(&file, &error)),
@@ -196,7 +209,13 @@ fn collect(path: &Path, is_wanted: fn(&str) -> bool, files: &mut Vec<PathBuf>, p
                 problems.push(unreadable(path, &error));
             }
         }
-        Ok(_) => files.push(path.to_owned()),
+        Ok(about) if about.is_file() || is_handed_in(path) => files.push(path.to_owned()),
+        // Nobody knows whether a pipe or a device ever ends.
+        Ok(_) => {
+            let message = "cannot be read: it is neither a file nor a folder";
+            let hint = "write what it gives to a file, or hand it in as /dev/stdin".to_owned();
+            problems.push(Problem::of_file(Code::Unreadable, &path.to_string_lossy(), message, Some(hint)));
+        }
         Err(error) => problems.push(unreadable(path, &error)),
     }
 }
@@ -223,12 +242,20 @@ fn collect_within(
     Ok(())
 }
 
+/// Whether a path is what the process was given open, as `/dev/stdin` and as a shell's `<(...)`.
+fn is_handed_in(path: &Path) -> bool {
+    path == Path::new("/dev/stdin")
+        || ["/dev/fd", "/proc/self/fd"].iter().any(|folder| path.starts_with(folder))
+}
+
+/// Files are told by the ends of their names, which may be in capitals.
 fn is_definition(name: &str) -> bool {
-    let stem = name.strip_suffix(".yaml").or_else(|| name.strip_suffix(".yml"));
-    stem.is_some_and(|stem| !stem.ends_with(".test"))
+    let name = name.to_ascii_lowercase();
+    (name.ends_with(".yaml") || name.ends_with(".yml")) && !is_scenario(&name)
 }
 
 fn is_scenario(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
     name.ends_with(".test.yaml") || name.ends_with(".test.yml")
 }
 
@@ -255,6 +282,14 @@ fn repeats(loaded: &[Loaded]) -> Vec<Problem> {
         problems.push(Problem::of_file(Code::RepeatedVersion, file, &message, Some(hint)));
     }
     problems
+}
+
+/// What is to be said where a file of scenarios is named for a definition.
+fn no_definition(scenarios: &Path) -> Problem {
+    let file = scenarios.to_string_lossy();
+    let hint =
+        format!("`sagamq test {file}` plays them; name the definition that they are about, or its folder");
+    Problem::of_file(Code::NoDefinition, &file, "this file holds scenarios, and no definition", Some(hint))
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Problem {
@@ -286,5 +321,87 @@ mod tests {
             assert!(problems.iter().any(|problem| problem.file == file), "{name}: {problems:?}");
         }
         assert!(problems.iter().all(|problem| !Path::new(&problem.file).is_dir()), "{problems:?}");
+    }
+
+    /// A definition, and which saga its only step calls.
+    fn calling(saga: &str, called: &str) -> String {
+        format!("saga: {saga}\nversion: 1\nsteps: [{{call: other, saga: {called}}}]\n")
+    }
+
+    fn told(problems: &[Problem], folder: &Path) -> Vec<String> {
+        let name = |problem: &Problem| Path::new(&problem.file).strip_prefix(folder).unwrap().to_owned();
+        problems.iter().map(|problem| format!("{} {}", name(problem).display(), problem.code)).collect()
+    }
+
+    #[test]
+    fn problems_are_in_the_order_of_files_and_what_has_one_does_not_hold() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        let leaf = "saga: leaf\nversion: 1\nsteps: [{delay: rest, for: 1m}]\n";
+        write("a.yaml", &calling("a", "nobody"));
+        write("b.yaml", &leaf.replace("1m", "0s"));
+        write("c.yaml", leaf);
+        write("d.yaml", leaf);
+        write("e.yaml", &calling("e", "leaf"));
+        let (loaded, problems) = load_paths(&[folder.path().to_owned()]);
+        assert_eq!(told(&problems, folder.path()), ["a.yaml S0801", "b.yaml S0501", "d.yaml S0702"]);
+        let files: Vec<_> = loaded.iter().filter_map(|one| Path::new(&one.file).file_name()).collect();
+        assert_eq!(files, ["c.yaml", "e.yaml"]);
+    }
+
+    #[test]
+    fn a_file_counts_once_in_whatever_spellings_it_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("sub")).unwrap();
+        fs::write(at("a.yaml"), "saga: a\nversion: 1\nsteps: [{delay: rest, for: 1m}]\n").unwrap();
+        symlink("a.yaml", at("link.yaml")).unwrap();
+        let spellings = [at("a.yaml"), at("./a.yaml"), at("sub/../a.yaml"), at("link.yaml"), at("")];
+        let (loaded, problems) = load_paths(&spellings);
+        assert_eq!((loaded.len(), problems.len()), (1, 0), "{problems:?}");
+    }
+
+    #[test]
+    fn the_end_of_a_name_may_be_in_capitals() {
+        for (name, definition, scenario) in [
+            ("a.yaml", true, false),
+            ("A.YAML", true, false),
+            ("a.Yml", true, false),
+            ("a.test.yaml", false, true),
+            ("A.TEST.YML", false, true),
+            ("a.json", false, false),
+            ("yaml", false, false),
+        ] {
+            assert_eq!((is_definition(name), is_scenario(name)), (definition, scenario), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_scenarios_that_is_named_for_a_definition_is_told_to_be_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.test.yaml");
+        fs::write(&file, "saga: a\nscenarios: []\n").unwrap();
+        let (_, problems) = load_paths(std::slice::from_ref(&file));
+        assert_eq!(told(&problems, folder.path()), ["a.test.yaml S0102"]);
+        let hint = problems[0].hint.as_deref().unwrap();
+        assert!(hint.starts_with(&format!("`sagamq test {}` plays them", file.display())), "{hint}");
+    }
+
+    #[test]
+    fn a_pipe_is_read_only_where_it_is_handed_in() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["pipe.yaml", "pipe.test.yaml"] {
+            let pipe = folder.path().join(name);
+            let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+            assert!(made.success());
+        }
+        let named = [folder.path().join("pipe.yaml")];
+        let (_, problems) = load_paths(&named);
+        assert_eq!(told(&problems, folder.path()), ["pipe.yaml S0101"]);
+        let problems = tests(&[folder.path().join("pipe.test.yaml")]).unwrap_err();
+        assert_eq!(told(&problems, folder.path()), ["pipe.test.yaml S0101"]);
+        for (path, handed_in) in [("/dev/stdin", true), ("/dev/fd/63", true), ("/dev/zero", false)] {
+            assert_eq!(is_handed_in(Path::new(path)), handed_in, "{path}");
+        }
     }
 }

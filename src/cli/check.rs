@@ -165,7 +165,7 @@ mod tests {
             }])
         );
         assert_eq!(document["problems"].as_array().map(Vec::len), Some(4));
-        let [whole, at_place] = [&document["problems"][0], &document["problems"][1]];
+        let [at_place, whole] = [&document["problems"][0], &document["problems"][3]];
         assert_eq!(
             *at_place,
             json!({
