@@ -226,6 +226,38 @@ fn a_scenario_file_with_a_mistake_is_refused_with_its_place() {
     }
 }
 
+#[test]
+fn a_start_event_of_a_scenario_comes_in_as_it_is_written() {
+    let text = NEVER_UNDONE.replacen("key: reserve}", "key: reserve, body: {size: =input.size}}", 1);
+    let scenarios = "\
+saga: forgetful
+start: {data: {id: S-1}}
+scenarios:
+  - {scenario: without a size nothing is reserved, commands: [], end: compensated, error: BAD_EXPRESSION}
+  - scenario: with one it is
+    start: {data: {id: S-1, size: 3}}
+    commands: [{step: reserve, body: {size: 3}}, deliver]
+    end: completed
+  - scenario: what is not written is made up
+    start: {headers: {region: eu}}
+    commands: [{step: reserve, body: {size: size}}, deliver]
+    end: completed
+";
+    let (folder, path) = folder(&[("forgetful.yaml", &text), ("forgetful.test.yaml", scenarios)]);
+    let (code, said) = test(&[&path, "--scenarios-only"]);
+    assert_eq!(code, Some(0), "{said}");
+    // Paths want an event that goes through.
+    let (_, outcome) = json(&[&path, "--no-pairs"]);
+    assert!(outcome["definitions"][0]["ends"]["completed"].as_u64().unwrap() > 5, "{outcome:#}");
+    // Without its key it finds no instance, and that is all there is to say.
+    fs::write(folder.path().join("forgetful.test.yaml"), scenarios.replacen("id: S-1", "size: 3", 1))
+        .unwrap();
+    let (code, said) = test(&[&path, "--scenarios-only"]);
+    assert_eq!(code, Some(1), "{said}");
+    let letter = "    a message of events was dead-lettered: saga forgetful: business_key: event.data.id: ";
+    assert_eq!((said.matches(letter).count(), said.contains("of the start: ")), (1, false), "{said}");
+}
+
 /// Books rooms for whoever calls it.
 const BOOKING: &str = "\
 saga: booking

@@ -17,6 +17,8 @@ pub(super) struct Given {
     /// The start event, as far as it is given.
     /// Where no event starts it, its data is the input.
     pub(super) start: Message,
+    /// Whether nothing is added to the start event, so that it shows what becomes of one that lacks a field.
+    pub(super) is_literal: bool,
     /// What successful replies carry, by the name of the step, such as `ship` or `parcels/pick`.
     pub(super) replies: HashMap<String, Value>,
     /// Business key and input, where the instance is called and no event starts it.
@@ -52,8 +54,10 @@ pub(super) fn drafts(plan: &Plan, given: &Given) -> Vec<Draft> {
     if start.data.is_null() {
         start.data = empty().data;
     }
-    if let Some(of) = plan.start.as_ref().filter(|_| start.exchange.is_empty()) {
-        start = on(&of.on, start);
+    if let Some(of) = &plan.start {
+        let Message { exchange, key, .. } = on(&of.on, Message::default());
+        start.exchange = Some(start.exchange).filter(|given| !given.is_empty()).unwrap_or(exchange);
+        start.key = Some(start.key).filter(|given| !given.is_empty()).unwrap_or(key);
     }
     let mut drafts = vec![Draft { role: Role::Start, message: start }];
     drafts.extend(

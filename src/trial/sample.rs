@@ -47,7 +47,9 @@ impl Sample {
     pub(super) fn new(plan: &Plan, given: &Given, others: &[Loaded]) -> Self {
         let (drafts, called) = (drafts(plan, given), given.called.as_ref());
         let items = items(plan, others);
-        let mut workshop = Workshop { plan, others, called, items, drafts, free: Vec::new(), tries: 0 };
+        let is_literal = given.is_literal;
+        let free = Vec::new();
+        let mut workshop = Workshop { plan, others, called, items, drafts, is_literal, free, tries: 0 };
         let mut gaps = workshop.fill();
         workshop.fall_back(&mut gaps);
         workshop.finish(gaps.into_iter().map(|(_, gap)| gap).collect())
@@ -94,6 +96,8 @@ struct Workshop<'a> {
     called: Option<&'a (String, Value)>,
     items: Vec<MadeUp>,
     drafts: Vec<Draft>,
+    /// Whether the first draft stays as it is given.
+    is_literal: bool,
     /// Places whose values were not given.
     free: Vec<Place>,
     /// How much was tried so far.
@@ -131,7 +135,11 @@ impl<'a> Workshop<'a> {
         let is_above = |(of, above): &Place, (draft, path): &Place| {
             of == draft && path.len() > above.len() && path.starts_with(above)
         };
-        let leaves = places.iter().filter(|place| !places.iter().any(|other| is_above(place, other)));
+        let is_open = |(draft, _): &Place| *draft > 0 || !self.is_literal;
+        let leaves: Vec<_> = places
+            .iter()
+            .filter(|place| is_open(place) && !places.iter().any(|other| is_above(place, other)))
+            .collect();
         for (draft, path) in leaves {
             let value = path.last().map_or(Value::Null, |name| Value::from(name.as_str()));
             let message = &mut self.drafts[*draft].message;
