@@ -9,6 +9,7 @@
 //! | `path` | what goes wrong, as values |
 //! | `explore` | every path of a definition, played and checked |
 //! | `scenario`, `form` | a team's own cases, as they are written |
+//! | `proofread` | what they name, and their definition does not have |
 //! | `rehearsal`, `comparison` | a case, played and held against what it expects |
 //! | `sample`, `draft`, `question` | events and replies of the shape that the expressions ask for |
 //! | `member` | a definition with what it does for each item of lists |
@@ -32,6 +33,7 @@ mod form;
 mod ledger;
 mod member;
 mod path;
+mod proofread;
 mod question;
 mod rehearsal;
 mod sample;
@@ -123,12 +125,7 @@ impl Outcome {
 
 /// What is wrong with scenario files, over these definitions.
 pub fn problems(loaded: &[Loaded], files: &[ScenarioFile]) -> Vec<Problem> {
-    let of = |file: &ScenarioFile| match definition(loaded, file) {
-        Some(Loaded { plan, .. }) if plan.start.is_none() => vec![file.unstarted_saga()],
-        Some(loaded) => file.problems(&loaded.plan),
-        None => vec![file.unknown_saga(loaded.iter().map(|loaded| loaded.plan.saga.as_str()))],
-    };
-    files.iter().flat_map(of).collect()
+    files.iter().flat_map(|file| proofread::problems(file, loaded)).collect()
 }
 
 /// Plays paths and scenarios. Of a file with [`problems`], what has none.
@@ -148,7 +145,7 @@ pub fn run(
     let took = begun.elapsed();
     let mut scenarios = Vec::new();
     for file in files {
-        let Some(one) = definition(loaded, file) else { continue };
+        let Some(one) = file.definition(loaded) else { continue };
         let others = cast::callables(&one.plan, loaded);
         for scenario in &file.scenarios.scenarios {
             if selection.filter.is_none_or(|filter| scenario.scenario.contains(filter)) {
@@ -179,10 +176,4 @@ fn tried(
     let explored = explore::explore(loaded, &others, &cast, selection)?;
     let gaps = cast.iter().filter(|actor| actor.is_looked_at()).flat_map(|actor| actor.gaps(plan)).collect();
     Ok(Tried { loaded: loaded.clone(), start, gaps, explored, is_whole: selection.filter.is_none() })
-}
-
-/// The definition that a file is about: of the version that it says, else of the highest.
-fn definition<'a>(loaded: &'a [Loaded], file: &ScenarioFile) -> Option<&'a Loaded> {
-    let about = loaded.iter().filter(|loaded| file.is_about(&loaded.plan));
-    about.max_by_key(|loaded| loaded.plan.version)
 }

@@ -258,6 +258,32 @@ scenarios:
     assert_eq!((said.matches(letter).count(), said.contains("of the start: ")), (1, false), "{said}");
 }
 
+#[test]
+fn an_event_that_nobody_takes_is_told_with_its_place() {
+    let cancelled = "data: {order_id: A-1}, during: charge_payment}";
+    let rows = [
+        ("data: {order_id: A-2}, during: charge_payment}", "it names \"A-2\": in its data, name \"A-1\""),
+        ("data: {order_id: A-1}, during: ship}", "ship never came, and the event waits for it: name a step"),
+    ];
+    let line = ORDER_TEST.lines().position(|line| line.contains(cancelled)).unwrap() + 1;
+    for (event, why) in rows {
+        let source = ORDER_TEST.replacen(cancelled, event, 1);
+        let source = match event.contains("A-1") {
+            // Only then is it the event, and nothing else, that ends otherwise.
+            true => source.replace(
+                "charge_payment: {data: {order_id: A-1, status: SUCCESS",
+                "charge_payment: {data: {order_id: A-1, status: FAILED",
+            ),
+            false => source,
+        };
+        let (_folder, path) = folder(&[("order.yaml", ORDER), ("order.test.yaml", &source)]);
+        let (code, text) = test(&[&path, "--scenarios-only"]);
+        let told =
+            format!("order.test.yaml:{line}:20: nobody took the event order.cancelled on orders: {why}");
+        assert_eq!((code, text.contains(&told)), (Some(1), true), "{told:?} is not in {text}");
+    }
+}
+
 /// Books rooms for whoever calls it.
 const BOOKING: &str = "\
 saga: booking

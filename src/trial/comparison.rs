@@ -165,7 +165,8 @@ fn sent<'a>(plan: &Plan, cast: &[Actor], published: &'a [Outgoing]) -> Vec<Sent<
     all
 }
 
-fn name(step: &str, phase: Phase) -> String {
+/// The name of a command, such as `undo charge`.
+pub(super) fn name(step: &str, phase: Phase) -> String {
     if phase == Phase::Compensation { format!("undo {step}") } else { step.to_owned() }
 }
 

@@ -5,13 +5,14 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
-use serde::de::{Error, IntoDeserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Error, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::scenario::{Expected, Replies, Reply, Word};
 use crate::saga::definition::Located;
 use crate::saga::id::Phase;
+use crate::saga::problem::closest;
 
 /// A mapping, or a text that stands for one.
 #[derive(Clone, Debug)]
@@ -52,7 +53,15 @@ impl FromText for Box<Reply> {
     const EXPECTED: &'static str = "a word such as `silence`, or a mapping";
 
     fn from_text<E: Error>(text: &str) -> Result<Self, E> {
-        let outcome = Word::deserialize(text.into_deserializer())?;
+        let read = Word::deserialize(IntoDeserializer::<de::value::Error>::into_deserializer(text));
+        // An error of serde's own kinds would have the place of the field before it.
+        let outcome = read.map_err(|_| {
+            let hint = match closest(text, Word::NAMES) {
+                Some(word) => format!("did you mean `{word}`?"),
+                None => format!("one of {}, or a mapping", Word::NAMES.join(", ")),
+            };
+            E::custom(format!("unknown value {text:?}: {hint}"))
+        })?;
         Ok(Box::new(Reply { outcome: Some(outcome), ..Reply::default() }))
     }
 }

@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::cast::{Actor, Place, cast};
-use super::comparison::{Difference, differences};
-use super::draft::{Given, raw, some_key};
+use super::comparison::{self, Difference, differences};
+use super::draft::{self, Given, raw, some_key};
 use super::explore::wrong;
 use super::form::Short;
 use super::member::Named;
@@ -17,15 +17,15 @@ use super::scenario::{
     Address, Event, Expected, Further, Replies, Reply, Scenario, ScenarioFile, Scenarios, Word,
 };
 use super::script::{Act, Answer, Cue, Script, USUAL, When};
-use super::stage::{self, Opening};
+use super::stage::{self, Opening, Played};
 use super::time_line::TimeLine;
 use crate::checker::evidence::Placing;
 use crate::definitions::Loaded;
 use crate::delivery::understand;
 use crate::saga::definition::Located;
 use crate::saga::expression::{Expression, Scope};
-use crate::saga::id::Phase;
-use crate::saga::message::Message;
+use crate::saga::id::{InstanceId, Phase};
+use crate::saga::message::{Message, RawMessage};
 use crate::saga::plan::{OutcomeKind, Plan, ReplyRule, Subscription};
 use crate::simulate::ProcessError;
 
@@ -100,6 +100,14 @@ pub(super) fn rehearse(
     if played.ended.is_none() && !given.is_literal {
         wrong.extend(gaps.clone());
     }
+    for event in &scenario.events {
+        let Further { exchange, key, .. } = event;
+        wrong.extend(untaken(plan, &cast, event, &played).map(|why| {
+            let (line, column) = (exchange.at.line, exchange.at.column);
+            let name = format!("{} on {}", key.value, exchange.value);
+            format!("{}:{line}:{column}: nobody took the event {name}: {why}", file.file)
+        }));
+    }
     Ok(Rehearsed {
         file: file.file.clone(),
         line: scenario.scenario.at.line,
@@ -118,8 +126,8 @@ fn message(event: &Event) -> Message {
         data,
         metadata,
         headers,
-        exchange: exchange.unwrap_or_default(),
-        key: key.unwrap_or_default(),
+        exchange: exchange.map(|exchange| exchange.value).unwrap_or_default(),
+        key: key.map(|key| key.value).unwrap_or_default(),
         ..Message::default()
     }
 }
@@ -201,7 +209,7 @@ fn answer(plan: &Plan, sample: &Sample, target: Target, reply: &Reply) -> Option
     let headers = headers.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
     let listened = rules.iter().find_map(|rule| rule.on.as_ref()).filter(|_| outcome.is_none());
     let (exchange, key) = match (&reply.event, listened) {
-        (Some(Address { exchange, key }), _) => (exchange.clone(), key.clone()),
+        (Some(Address { exchange, key }), _) => (exchange.value.clone(), key.value.clone()),
         (None, Some(on)) => (on.exchange.clone(), some_key(&on.pattern)),
         (None, None) => Default::default(),
     };
@@ -225,7 +233,7 @@ fn awaited(rules: &[ReplyRule], sample: &Sample, target: Target, reply: &Reply) 
     }
     let rule = rules.iter().find(|rule| rule.outcome == kind);
     let (exchange, key) = match (&reply.event, rule.and_then(|rule| rule.on.as_ref())) {
-        (Some(Address { exchange, key }), _) => (exchange.clone(), key.clone()),
+        (Some(Address { exchange, key }), _) => (exchange.value.clone(), key.value.clone()),
         (None, Some(on)) => (on.exchange.clone(), some_key(&on.pattern)),
         (None, None) => return None,
     };
@@ -234,8 +242,7 @@ fn awaited(rules: &[ReplyRule], sample: &Sample, target: Target, reply: &Reply) 
 
 /// An event that comes in; none where it waits for an item that is not there.
 fn cue(plan: &Plan, cast: &[Actor], further: &Further) -> Option<Cue> {
-    let Further { exchange, key, data, headers, during, after } = further.clone();
-    let event = raw(&Message { exchange, key, data, headers, ..Message::default() });
+    let event = event(further);
     // What it starts or cancels, so that it can be checked.
     let what = understand(event.clone()).ok().and_then(|message| {
         let scope = Scope { event: Some(&message), ..Scope::default() };
@@ -249,19 +256,67 @@ fn cue(plan: &Plan, cast: &[Actor], further: &Further) -> Option<Cue> {
         let cancel = plan.cancel.as_ref().filter(|cancel| matches(&cancel.on))?;
         Some(Placing::Cancel { saga: saga(), business_key: key(&cancel.business_key)? })
     });
-    let on = match during {
+    let on = match &further.during {
         None => None,
-        Some(Expected { step, phase, .. }) => {
-            let Named { target, items } = Named::find(plan, &step)?;
-            // Where no item is told, it is the first.
-            let is_it = |actor: &&Actor| {
-                let Place { member, called_by, items: of, .. } = &actor.place;
-                let is_item = if items.is_empty() { of.iter().all(|item| *item == 0) } else { *of == items };
-                (*member, *called_by) == (target.member, None) && is_item
-            };
-            Some((cast.iter().find(is_it)?.instance, Target { member: 0, phase, ..target }))
-        }
+        Some(during) => Some(moment(plan, cast, during)?),
     };
-    let after = after.map_or(USUAL / 2, |period| period.0);
+    let after = further.after.map_or(USUAL / 2, |period| period.0);
     Some(Cue { on, after, what, event })
+}
+
+fn event(further: &Further) -> RawMessage {
+    let Further { exchange, key, data, headers, .. } = further.clone();
+    raw(&Message { exchange: exchange.value, key: key.value, data, headers, ..Message::default() })
+}
+
+/// The command that is meant, of which instance; none of an item that is not there.
+fn moment(plan: &Plan, cast: &[Actor], expected: &Expected) -> Option<(InstanceId, Target)> {
+    let Named { target, items } = Named::find(plan, &expected.step)?;
+    // Where no item is told, it is the first.
+    let is_it = |actor: &&Actor| {
+        let Place { member, called_by, items: of, .. } = &actor.place;
+        let is_item = if items.is_empty() { of.iter().all(|item| *item == 0) } else { *of == items };
+        (*member, *called_by) == (target.member, None) && is_item
+    };
+    Some((cast.iter().find(is_it)?.instance, Target { member: 0, phase: expected.phase, ..target }))
+}
+
+/// Why nobody took an event, and what to do about it; none where somebody did.
+fn untaken(plan: &Plan, cast: &[Actor], further: &Further, played: &Played) -> Option<String> {
+    let came =
+        |during: &&Expected| moment(plan, cast, during).is_some_and(|moment| played.cued.contains(&moment));
+    match further.during.as_ref().filter(|during| !came(during)) {
+        Some(Expected { step, phase, .. }) => {
+            let name = comparison::name(step, *phase);
+            Some(format!("{name} never came, and the event waits for it: name a step that comes here"))
+        }
+        None => misaddressed(cast, further),
+    }
+}
+
+/// Why an event that comes in names no instance.
+fn misaddressed(cast: &[Actor], further: &Further) -> Option<String> {
+    let message = understand(event(further)).ok()?;
+    let scope = Scope { event: Some(&message), reply: Some(&message), ..Scope::default() };
+    let mut named = Vec::new();
+    for Actor { plan, sample, .. } in cast {
+        let matches = |on: &Subscription| on.matches(&message.exchange, &message.key);
+        if plan.start.as_ref().is_some_and(|start| matches(&start.on)) {
+            return None;
+        }
+        let of_steps = plan.steps.iter().flat_map(|step| Phase::BOTH.map(|phase| step.rules(phase)));
+        let rules = of_steps.flatten().filter(|rule| rule.on.as_ref().is_some_and(matches));
+        let cancel =
+            plan.cancel.iter().filter(|cancel| matches(&cancel.on)).map(|cancel| Some(&cancel.business_key));
+        for key in rules.map(|rule| draft::key(plan, rule)).chain(cancel) {
+            // Without a key, or where it cannot be read, the engine has its say.
+            let key = key?.evaluate_key(&scope).ok()?;
+            if key == sample.business_key {
+                return None;
+            }
+            named.push((key, &sample.business_key));
+        }
+    }
+    let (key, known) = named.first()?;
+    Some(format!("it names {key:?}: in its data, name {known:?}, the instance of the scenario"))
 }

@@ -4,14 +4,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::form::Short;
-use super::member::Named;
-use super::path::{Target, targets};
-use crate::saga::code::Code;
+use crate::definitions::Loaded;
 use crate::saga::definition::{Entries, Located, Period, Place, read};
 use crate::saga::id::Phase;
 use crate::saga::instance::Status;
 use crate::saga::plan::Plan;
-use crate::saga::problem::{Finding, Problem, closest};
+use crate::saga::problem::Problem;
 
 /// A file of scenarios.
 #[derive(Clone, Debug)]
@@ -88,9 +86,9 @@ pub(super) enum End {
 #[serde(deny_unknown_fields)]
 pub(super) struct Event {
     #[serde(default)]
-    pub(super) exchange: Option<String>,
+    pub(super) exchange: Option<Located<String>>,
     #[serde(default)]
-    pub(super) key: Option<String>,
+    pub(super) key: Option<Located<String>>,
     #[serde(default)]
     pub(super) id: Option<String>,
     #[serde(default, rename = "type")]
@@ -107,8 +105,8 @@ pub(super) struct Event {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Further {
-    pub(super) exchange: String,
-    pub(super) key: String,
+    pub(super) exchange: Located<String>,
+    pub(super) key: Located<String>,
     #[serde(default)]
     pub(super) data: Value,
     #[serde(default)]
@@ -168,12 +166,17 @@ pub(super) enum Word {
     Unroutable,
 }
 
+impl Word {
+    /// All of them, as they are written.
+    pub(super) const NAMES: [&str; 6] = ["success", "failure", "retry", "pending", "silence", "unroutable"];
+}
+
 /// Where an event is published.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Address {
-    pub(super) exchange: String,
-    pub(super) key: String,
+    pub(super) exchange: Located<String>,
+    pub(super) key: Located<String>,
 }
 
 /// A command, by its step, with what is to be seen of it: `charge`, `{step: charge}` or
@@ -216,74 +219,10 @@ impl ScenarioFile {
         saga.value == plan.saga && version.as_ref().is_none_or(|version| version.value == plan.version)
     }
 
-    /// What is wrong with it, over the definition that it is about: names that are not there.
-    pub(super) fn problems(&self, plan: &Plan) -> Vec<Problem> {
-        let replies = |entries: &Entries<Replies>, phase| {
-            let name = |(step, _): &(Located<String>, Replies)| (step.value.clone(), phase, step.at);
-            entries.0.iter().map(name).collect::<Vec<_>>()
-        };
-        let Scenarios { replies: steps, compensations, scenarios, .. } = &self.scenarios;
-        let mut kept = Vec::new();
-        let mut named = replies(steps, Phase::Action);
-        named.extend(replies(compensations, Phase::Compensation));
-        for Scenario { replies: steps, compensations, events, commands, outputs, .. } in scenarios {
-            named.extend(replies(steps, Phase::Action));
-            named.extend(replies(compensations, Phase::Compensation));
-            kept.extend(outputs.0.iter().map(|(step, _)| step));
-            let expected = events.iter().filter_map(|event| event.during.as_ref());
-            let expected = expected.chain(commands.iter().flatten());
-            named.extend(expected.map(|expected| (expected.step.clone(), expected.phase, expected.at)));
-        }
-        let of_commands = named.iter().filter_map(|(step, phase, at)| self.misnamed(plan, step, *phase, *at));
-        // What items have kept stands in the output of their step.
-        let of_items = kept.iter().filter_map(|step| match Named::find(plan, step) {
-            Some(Named { target: Target { member: 0, .. }, .. }) => None,
-            _ => Some(self.unknown_step(step, step.at, plan.steps.iter().map(|step| step.name.clone()))),
-        });
-        of_commands.chain(of_items).collect()
-    }
-
-    fn misnamed(&self, plan: &Plan, name: &str, phase: Phase, at: Place) -> Option<Problem> {
-        let Some(Named { target, .. }) = Named::find(plan, name) else {
-            let names = targets(plan).into_iter().map(|target| target.step_name(plan));
-            return Some(self.unknown_step(name, at, names));
-        };
-        if phase == Phase::Action || targets(plan).contains(&Target { phase, ..target }) {
-            return None;
-        }
-        Some(self.problem(Code::UnknownStep, at, format!("no command undoes step {name:?}"), None))
-    }
-
-    fn unknown_step(&self, name: &str, at: Place, known: impl Iterator<Item = String>) -> Problem {
-        let known: Vec<_> = known.collect();
-        let hint = closest(name, known.iter().map(String::as_str));
-        let hint = hint.map(|known| format!("did you mean `{known}`?"));
-        self.problem(Code::UnknownStep, at, format!("unknown step {name:?}"), hint)
-    }
-
-    /// A problem with the saga that it names.
-    pub(super) fn unknown_saga<'a>(&self, known: impl IntoIterator<Item = &'a str>) -> Problem {
-        let Scenarios { saga, version, .. } = &self.scenarios;
-        let version_text = version.as_ref().map(|version| format!(" v{}", version.value)).unwrap_or_default();
-        let hint = closest(saga, known).filter(|known| *known != saga.value);
-        let hint = hint.map_or_else(
-            || "name the file of its definition too, or the folder of both".to_owned(),
-            |known| format!("did you mean `{known}`?"),
-        );
-        let message = format!("there is no definition of saga {:?}{version_text}", saga.value);
-        self.problem(Code::NoDefinition, saga.at, message, Some(hint))
-    }
-
-    /// The problem that no event starts the saga.
-    pub(super) fn unstarted_saga(&self) -> Problem {
-        let saga = &self.scenarios.saga;
-        let message = format!("no event starts saga {:?}", saga.value);
-        let hint = "write scenarios of a saga that calls it".to_owned();
-        self.problem(Code::NoDefinition, saga.at, message, Some(hint))
-    }
-
-    fn problem(&self, code: Code, at: Place, message: String, hint: Option<String>) -> Problem {
-        Problem::at(&self.file, &self.source, Finding { code, at, message, hint })
+    /// The definition that it is about: of the version that it says, else of the highest.
+    pub(super) fn definition<'a>(&self, loaded: &'a [Loaded]) -> Option<&'a Loaded> {
+        let about = loaded.iter().filter(|loaded| self.is_about(&loaded.plan));
+        about.max_by_key(|loaded| loaded.plan.version)
     }
 }
 
@@ -300,10 +239,13 @@ impl End {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
     use crate::saga::compile;
+    use crate::trial::proofread::problems;
 
     const FILE: &str = "\
 saga: order
@@ -319,14 +261,16 @@ scenarios:
     end: completed
 ";
 
-    fn order() -> Plan {
-        compile::load("order.yaml", include_str!("../../sagas/order.yaml")).unwrap()
+    fn order() -> Loaded {
+        let source = include_str!("../../sagas/order.yaml").to_owned();
+        let plan = Arc::new(compile::load("order.yaml", &source).unwrap());
+        Loaded { file: "order.yaml".to_owned(), source, plan }
     }
 
     #[test]
     fn every_form_is_read() {
         let file = ScenarioFile::parse("order.test.yaml", FILE).unwrap();
-        assert!(file.problems(&order()).is_empty());
+        assert_eq!(problems(&file, &[order()]), []);
         let Scenarios { replies, scenarios, .. } = &file.scenarios;
         let Replies(attempts) = replies.find("reserve_stock").unwrap();
         let outcomes: Vec<_> = attempts.iter().map(|reply| reply.outcome).collect();
@@ -337,34 +281,6 @@ scenarios:
         assert_eq!((commands[1].attempts, scenarios[0].end), (Some(2), End::Completed));
     }
 
-    #[test]
-    fn what_is_wrong_is_told_with_its_place() {
-        // Each row: what is replaced, by what, where the problem is, what it says and what it advises.
-        let rows = [
-            ("end: completed", "ends: completed", 11, "unknown field \"ends\"", "did you mean `end`?"),
-            ("end: completed", "end: done", 11, "unknown value \"done\"", "one of completed, "),
-            ("[silence,", "[silent,", 4, "unknown value \"silent\"", "did you mean `silence`?"),
-            ("{step: ship,", "{stop: ship,", 9, "unknown field \"stop\"", "did you mean `step`?"),
-            ("{step: ship,", "{step: ship, compensate: ship,", 9, "either that of a `step`", ""),
-            ("[silence, ", "[] # ", 4, "at least one", ""),
-            ("    end: completed\n", "", 10, "missing field \"end\"", "add `end:`"),
-            ("retry_after: 2s", "retry_after: 2", 4, "not a duration", ""),
-            ("{ship: {carrier", "{shipp: {carrier", 10, "unknown step \"shipp\"", "did you mean `ship`?"),
-            ("during: ship", "during: shop", 8, "unknown step \"shop\"", "did you mean `ship`?"),
-            ("{compensate: reserve_stock}", "{compensate: ship}", 9, "no command undoes step \"ship\"", ""),
-        ];
-        for (from, to, line, message, hint) in rows {
-            let source = FILE.replacen(from, to, 1);
-            let problem = match ScenarioFile::parse("order.test.yaml", &source) {
-                Err(problem) => *problem,
-                Ok(file) => file.problems(&order()).into_iter().next().expect(to),
-            };
-            assert!(problem.message.contains(message), "{problem}");
-            assert!(problem.hint.as_deref().unwrap_or_default().contains(hint), "{problem}");
-            assert_eq!(problem.line, line, "{problem}");
-        }
-    }
-
     proptest! {
         #[test]
         fn no_change_of_a_file_makes_it_panic(at in 0..FILE.len(), length in 0..12_usize, text in ".{0,6}|[-0=:{}&*\n #]{1,3}") {
@@ -372,7 +288,7 @@ scenarios:
             let mut source = FILE.to_owned();
             source.replace_range(boundary(at).unwrap_or(0)..boundary(at + length).unwrap_or(0), &text);
             if let Ok(file) = ScenarioFile::parse("order.test.yaml", &source) {
-                file.problems(&order());
+                problems(&file, &[order()]);
             }
         }
     }

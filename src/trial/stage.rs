@@ -45,6 +45,8 @@ pub(super) struct Played {
     pub(super) ended: Option<Instance>,
     /// Which commands were decided, of which instance.
     pub(super) reached: HashSet<(InstanceId, Target)>,
+    /// Commands at which events could come in.
+    pub(super) cued: HashSet<(InstanceId, Target)>,
     /// What was published and what happened, if it was to be told.
     pub(super) published: Vec<Outgoing>,
     pub(super) time_line: TimeLine,
@@ -374,7 +376,7 @@ impl Stage<'_> {
             slowest_recovery: None,
             replayed_at: Some(replayed_at),
         };
-        let Self { reached, published, time_line, .. } = self;
-        Ok(Played { evidence, ended, reached, published, time_line })
+        let Self { reached, cued, published, time_line, .. } = self;
+        Ok(Played { evidence, ended, reached, cued, published, time_line })
     }
 }
