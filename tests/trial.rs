@@ -349,6 +349,65 @@ fn a_saga_that_is_called_is_played_along() {
     assert!(outcome["scenarios"].as_array().unwrap().iter().all(|scenario| scenario["passed"] == true));
 }
 
+/// Waits in every way that there is, with a deadline over all of it.
+const LATE: &str = "\
+saga: late
+version: 1
+start: {on: {exchange: shop, key: late}, business_key: =event.data.id}
+deadline: {after: 1h}
+steps:
+  - step: reserve
+    command: {exchange: shop, key: reserve}
+    compensate: {command: {exchange: shop, key: release}}
+  - {wait: word, on: {exchange: shop, key: word}, timeout: 10m}
+  - {delay: rest, for: 5m}
+  - {emit: tell, event: {exchange: shop, key: told}}
+  - {call: wrap, saga: wrapping, input: {present: 1}}
+  - foreach: each
+    items: =input.list
+    as: item
+    max_in_flight: 1
+    steps:
+      - {delay: nap, for: 1m}
+      - {step: buy, command: {exchange: shop, key: buy}, compensate: {command: {exchange: shop, key: give_back}}}
+      - {wait: nod, on: {exchange: shop, key: nod}, business_key: =event.data.item, timeout: 3m}
+      - {call: wrap_it, saga: wrapping, input: {present: 2}}
+  - {step: pay, kind: pivot, command: {exchange: shop, key: pay}}
+  - {delay: sleep, for: 1d}
+  - {wait: thanks, on: {exchange: shop, key: thanks}, timeout: 2d, on_timeout: continue}
+";
+
+#[test]
+fn the_deadline_passes_wherever_a_saga_can_wait() {
+    let before = [
+        "reserve",
+        "word",
+        "rest",
+        "tell",
+        "wrap",
+        "each",
+        "each/nap",
+        "each/buy",
+        "each/nod",
+        "each/wrap_it",
+    ];
+    let parks = LATE.replace("{after: 1h}", "{after: 1h, then: park}");
+    for (definition, end) in [(LATE, "compensated"), (&parks, "parked")] {
+        let (_folder, path) = folder(&[("late.yaml", definition), ("wrapping.yaml", WRAPPING)]);
+        let (code, outcome) = json(&[&path, "--no-pairs", "--filter", "deadline", "--time-lines"]);
+        assert_eq!(code, Some(0), "{outcome:#}");
+        let told = outcome["definitions"][0]["time_lines"].as_array().unwrap();
+        let ends = before.map(|step| (step, end));
+        // After the pivot it is told, and changes nothing.
+        for (step, end) in ends.into_iter().chain([("sleep", "completed"), ("thanks", "completed")]) {
+            let path = told.iter().find(|told| told["path"] == format!("{step}: deadline")).unwrap();
+            let line = path["time_line"].to_string();
+            let passed = line.contains("deadline_passed");
+            assert_eq!((passed, path["end"].as_str()), (true, Some(end)), "{step}: {path:#}");
+        }
+    }
+}
+
 /// Sends a present to each guest; what the items look like is told by expressions alone.
 const PARTY: &str = "\
 saga: party

@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use super::Selection;
-use super::cast::Actor;
-use super::member::change;
+use super::cast::{Actor, Place};
+use super::member::{change, members};
 use super::path::{Fault, Path, Target, own_targets, targets};
 use super::sample::Sample;
 use super::script::{Act, Crash, Cue, Script, USUAL, When};
@@ -24,12 +24,16 @@ use crate::saga::expression::Expression;
 use crate::saga::fact::{Fact, Failure};
 use crate::saga::id::{InstanceId, Phase};
 use crate::saga::instance::{Instance, Status};
-use crate::saga::plan::{OutcomeKind, Plan, Work};
+use crate::saga::plan::{Delay, OutcomeKind, Plan, Work};
 use crate::simulate::ProcessError;
 
 /// Attempts that a command has on a path, where it has more: what the fourth could bring about, the third
 /// does.
 const MAX_ATTEMPTS: u32 = 3;
+/// How much longer than to the deadline a step takes that is to outlast it.
+const LONG_AFTER: Duration = Duration::from_secs(3600);
+/// Definitions that are kept for paths on which they differ.
+const MAX_VARIANTS: usize = 256;
 /// Failing paths that are kept with their time lines.
 const MAX_FAILURES: usize = 10;
 
@@ -146,6 +150,15 @@ pub(super) fn explore(
     Ok(explored)
 }
 
+/// How the definition differs on a path.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Changes {
+    /// Steps that are skipped; no other one is.
+    skipped: Vec<Target>,
+    /// Steps that wait, or delay, until the deadline has passed.
+    held: Vec<Target>,
+}
+
 struct Explorer<'a> {
     loaded: &'a Loaded,
     others: &'a [Loaded],
@@ -153,8 +166,8 @@ struct Explorer<'a> {
     /// The instance of the definition itself.
     first: &'a Actor,
     selection: Selection<'a>,
-    /// The definition with these steps skipped.
-    variants: Mutex<HashMap<Vec<Target>, Loaded>>,
+    /// The definition as some paths need it.
+    variants: Mutex<HashMap<Changes, Loaded>>,
 }
 
 impl Explorer<'_> {
@@ -226,8 +239,11 @@ impl Explorer<'_> {
         *explored.ends.entry(end).or_default() += 1;
         let sent = self.reached(&played);
         explored.reached.extend(&sent);
-        if let [(target, _)] = path.faults[..] {
-            let reached = sent.contains(&target);
+        if let [(target, fault)] = path.faults[..] {
+            let reached = match fault {
+                Fault::Deadline => self.is_late(&played, target),
+                _ => sent.contains(&target),
+            };
             explored.alone.push(Walked { path, end, reached });
         } else {
             explored.pairs += 1;
@@ -247,8 +263,19 @@ impl Explorer<'_> {
         played.reached.iter().filter_map(wide).collect()
     }
 
+    /// Whether the deadline passed, and a step or a compensation was sent: of items that of any, since they are
+    /// held alike.
+    fn is_late(&self, played: &Played, target: Target) -> bool {
+        let is_of = |actor: &&Actor| actor.place.member == target.member && actor.place.called_by.is_none();
+        let of = Target { member: 0, ..target };
+        let sent = |actor: &Actor| played.reached.contains(&(actor.instance, of));
+        played.ended.as_ref().is_some_and(|instance| instance.deadline_passed)
+            && self.cast.iter().filter(is_of).any(sent)
+    }
+
     fn play(&self, path: &Path, told: bool) -> Result<Played, ProcessError> {
-        let variant = self.variant(path.skipped());
+        let held = path.held(self.plan(), false);
+        let variant = self.variant(Changes { skipped: path.skipped(), held });
         let Sample { business_key, start, .. } = &self.first.sample;
         stage::play(
             Opening { loaded: &variant, others: self.others, business_key, event: start },
@@ -257,36 +284,66 @@ impl Explorer<'_> {
         )
     }
 
-    /// The definition with these steps skipped and no other one.
-    fn variant(&self, skipped: Vec<Target>) -> Loaded {
+    fn variant(&self, mut changes: Changes) -> Loaded {
+        // Commands are held by their participants.
+        let members = members(self.plan());
+        changes.held.retain(|of| {
+            matches!(members[of.member].plan.steps[of.step].work, Work::Wait(_) | Work::Delay(_))
+        });
         let mut variants = self.variants.lock().unwrap_or_else(PoisonError::into_inner);
-        let make = |skipped: &Vec<Target>| {
+        // Hardly any is needed again much later.
+        if variants.len() >= MAX_VARIANTS {
+            variants.clear();
+        }
+        let long = self.deadline() + LONG_AFTER;
+        let make = |Changes { skipped, held }: &Changes| {
             let Loaded { file, source, .. } = self.loaded;
             let mut plan = compile::reload(file, source).expect("it was compiled before");
             change(&mut plan, &mut |member, plan| {
                 for (index, step) in plan.steps.iter_mut().enumerate() {
-                    let runs = !skipped.iter().any(|of| (of.member, of.step) == (member, index));
+                    let is_it = |of: &Target| (of.member, of.step) == (member, index);
+                    let runs = !skipped.iter().any(is_it);
                     step.when = step.when.as_ref().map(|_| Expression::literal(runs.into()));
+                    match &mut step.work {
+                        Work::Wait(wait) if held.iter().any(is_it) => wait.timeout = long,
+                        Work::Delay(delay) if held.iter().any(is_it) => *delay = Delay::For(long),
+                        _ => {}
+                    }
                 }
                 few_attempts(plan);
             });
             Loaded { plan: Arc::new(plan), ..self.loaded.clone() }
         };
-        variants.entry(skipped).or_insert_with_key(make).clone()
+        variants.entry(changes).or_insert_with_key(make).clone()
+    }
+
+    /// How long after the start the deadline passes.
+    fn deadline(&self) -> Duration {
+        self.plan().deadline.map_or(Duration::ZERO, |deadline| deadline.after)
     }
 
     /// What everybody does on a path.
     fn script(&self, path: &Path) -> Script {
+        let held = [false, true].map(|is_aside| path.held(self.plan(), is_aside));
         let acts = |actor: &Actor| {
-            let member = actor.place.member;
+            let Place { member, is_aside, .. } = actor.place;
+            let fault = |target: Target| match held[usize::from(is_aside)].contains(&target) {
+                true => Fault::Deadline,
+                false if is_aside => Fault::Success,
+                false => path.fault(target),
+            };
             let acts = match actor.place.called_by {
-                _ if actor.place.is_aside => actor.usual(false),
                 Some(step) => {
-                    let called_by = Target { member, step, phase: Phase::Action };
-                    actor.usual(path.fault(called_by) == Fault::Failure)
+                    let befalls = fault(Target { member, step, phase: Phase::Action });
+                    // What it does first is held, and after the deadline nothing is.
+                    let late = |target: &Target| befalls == Fault::Deadline && target.phase == Phase::Action;
+                    let late = own_targets(&actor.plan).into_iter().filter(late);
+                    let mut acts = actor.usual(befalls == Fault::Failure);
+                    acts.extend(late.map(|target| (target, self.acts(actor, target, Fault::Deadline))));
+                    acts
                 }
                 None => {
-                    let acts = |target| self.acts(actor, target, path.fault(Target { member, ..target }));
+                    let acts = |target| self.acts(actor, target, fault(Target { member, ..target }));
                     own_targets(&actor.plan).into_iter().map(|target| (target, acts(target))).collect()
                 }
             };
@@ -300,7 +357,7 @@ impl Explorer<'_> {
     fn acts(&self, actor: &Actor, target: Target, fault: Fault) -> Vec<Act> {
         let answer = |kind| actor.sample.answer(target, kind);
         let step = &actor.plan.steps[target.step];
-        let deadline = BEGIN + self.plan().deadline.map_or(Duration::ZERO, |deadline| deadline.after);
+        let deadline = BEGIN + self.deadline();
         let usual = actor.sample.usual(&actor.plan, target);
         let (silent, refused, timeout) = match (step.call(target.phase), &step.work) {
             (Some(call), _) => (Act::silent(), Act::refused(&answer(OutcomeKind::Failure)), call.timeout),

@@ -47,7 +47,7 @@ pub enum Fault {
     Unroutable,
     /// The instance is cancelled meanwhile.
     Cancelled,
-    /// The deadline passes meanwhile.
+    /// The deadline passes meanwhile, however short it would have taken.
     Deadline,
 }
 
@@ -113,10 +113,10 @@ impl Fault {
             Fault::Success => true,
             Fault::Skipped => target.phase == Phase::Action && step.when.is_some(),
             Fault::Cancelled => plan.cancel.is_some(),
+            Fault::Deadline => plan.deadline.is_some(),
             _ => match step.call(target.phase) {
                 Some(call) => match self {
                     Fault::Silence | Fault::UsedUp | Fault::Unroutable => call.retry.attempts.is_some(),
-                    Fault::Deadline => plan.deadline.is_some(),
                     _ => true,
                 },
                 None if self == Fault::Early && target.member > 0 => false,
@@ -210,6 +210,20 @@ impl Path {
     pub fn skipped(&self) -> Vec<Target> {
         let skipped = self.faults.iter().filter(|(_, fault)| *fault == Fault::Skipped);
         skipped.map(|(target, _)| *target).collect()
+    }
+
+    /// What takes until the deadline has passed: the steps that it befalls, and all that those do for items. Where
+    /// items are told apart, of those that nothing else befalls only what is held for all of them.
+    pub(super) fn held(&self, plan: &Plan, is_aside: bool) -> Vec<Target> {
+        let members = members(plan);
+        let late = self.faults.iter().chain(&self.way_back).filter(|(_, fault)| *fault == Fault::Deadline);
+        let held = |(target, _): &(Target, Fault)| {
+            let body = Some(target).filter(|target| target.phase == Phase::Action);
+            let body = body.and_then(|target| body_of(&members, target.member, target.step));
+            let items = body.map(|body| within(&members, body, Phase::Action)).unwrap_or_default();
+            [*target].into_iter().filter(|_| !is_aside).chain(items).collect::<Vec<_>>()
+        };
+        late.flat_map(held).collect()
     }
 
     /// Its name, such as `undo reserve_stock: timeout (after ship: failure)`.
