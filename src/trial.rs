@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `path` | what goes wrong, as values |
 //! | `explore` | every path of a definition, played and checked |
+//! | `choice` | which pairs of faults are played, where there are too many |
 //! | `scenario`, `form` | a team's own cases, as they are written |
 //! | `proofread` | what they name, and their definition does not have |
 //! | `rehearsal`, `comparison` | a case, played and held against what it expects |
@@ -26,6 +27,7 @@ use crate::saga::problem::Problem;
 use crate::simulate::ProcessError;
 
 mod cast;
+mod choice;
 mod comparison;
 mod draft;
 mod explore;
@@ -56,13 +58,17 @@ use draft::Given;
 pub struct Selection<'a> {
     /// Every path of every definition.
     pub paths: bool,
-    /// Also those on which two things go wrong.
-    pub pairs: bool,
+    /// At most so many of those on which two things go wrong, for each definition; where it is left open, all
+    /// unless there are too many. Those with a filter are all played.
+    pub pairs: Option<usize>,
     /// Only paths and scenarios with this in their name.
     pub filter: Option<&'a str>,
     /// Also what happened on paths on which all held.
     pub time_lines: bool,
 }
+
+/// Hears how far a definition is: its saga, how many paths were looked at, and of about how many.
+pub type Progress<'a> = &'a (dyn Fn(&str, usize, usize) + Sync);
 
 /// What came of it.
 #[derive(Debug)]
@@ -136,11 +142,12 @@ pub fn run(
     loaded: &[Loaded],
     files: &[ScenarioFile],
     selection: Selection<'_>,
+    progress: Progress<'_>,
 ) -> Result<Outcome, ProcessError> {
     let begun = Instant::now();
     let mut definitions = Vec::new();
     for one in loaded.iter().filter(|_| selection.paths) {
-        definitions.push(tried(one, loaded, files, selection)?);
+        definitions.push(tried(one, loaded, files, selection, progress)?);
     }
     let took = begun.elapsed();
     let mut scenarios = Vec::new();
@@ -161,6 +168,7 @@ fn tried(
     all: &[Loaded],
     files: &[ScenarioFile],
     selection: Selection<'_>,
+    progress: Progress<'_>,
 ) -> Result<Tried, ProcessError> {
     let plan = &loaded.plan;
     let file = files.iter().find(|file| file.is_about(plan));
@@ -173,7 +181,7 @@ fn tried(
         let (gaps, explored) = Default::default();
         return Ok(Tried { loaded: loaded.clone(), start, gaps, explored, is_whole: false });
     }
-    let explored = explore::explore(loaded, &others, &cast, selection)?;
+    let explored = explore::explore(loaded, &others, &cast, selection, progress)?;
     let gaps = cast.iter().filter(|actor| actor.is_looked_at()).flat_map(|actor| actor.gaps(plan)).collect();
     Ok(Tried { loaded: loaded.clone(), start, gaps, explored, is_whole: selection.filter.is_none() })
 }

@@ -86,8 +86,8 @@ fn the_scenarios_on_the_page_come_true() {
     let files = files.map(|(name, source)| ScenarioFile::parse(name, source).unwrap());
     let problems = trial::problems(&loaded, &files);
     assert!(problems.is_empty(), "{}", shown(&problems));
-    let selection = Selection { paths: true, pairs: false, filter: None, time_lines: false };
-    let outcome = trial::run(&loaded, &files, selection).unwrap();
+    let selection = Selection { paths: true, pairs: Some(0), filter: None, time_lines: false };
+    let outcome = trial::run(&loaded, &files, selection, &|_, _, _| {}).unwrap();
     assert!(outcome.passed(), "{outcome:#?}");
     assert!(outcome.scenarios.len() >= 6 && outcome.paths() > 30);
 }

@@ -85,9 +85,9 @@ fn trials_of_sagas_find_them_as_well() {
     let scenario = FailScenario::setup();
     let sagas = ["sagas/order.yaml".into(), "sagas/signup.yaml".into()];
     let loaded = definitions::load_all(&sagas).unwrap();
-    let selection = Selection { paths: true, pairs: false, filter: None, time_lines: false };
+    let selection = Selection { paths: true, pairs: Some(0), filter: None, time_lines: false };
     let wrong = || {
-        let outcome = trial::run(&loaded, &[], selection).unwrap();
+        let outcome = trial::run(&loaded, &[], selection, &|_, _, _| {}).unwrap();
         let failures = outcome.definitions.into_iter().flat_map(|tried| tried.explored.failures);
         failures.flat_map(|failure| failure.wrong).collect::<Vec<_>>()
     };

@@ -5,7 +5,11 @@
 
 use std::fs;
 use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
 
+use sagamq::definitions::Loaded;
+use sagamq::saga::compile;
+use sagamq::trial::{self, Selection};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -70,6 +74,43 @@ fn the_table_tells_what_befalls_each_command_and_how_that_ends() {
     ] {
         assert!(text.contains(line), "{line:?} is not in {text}");
     }
+}
+
+#[test]
+fn of_too_many_pairs_a_sample_is_played_and_the_rest_is_counted() {
+    let tried = |arguments: &[&str]| {
+        let (code, outcome) = json(&[&["sagas/order.yaml"], arguments].concat());
+        assert_eq!(code, Some(0), "{outcome:#}");
+        let of = outcome["definitions"][0].clone();
+        (of["paths"].as_u64().unwrap(), of["pairs_left_out"].as_u64().unwrap(), of["pairs"].clone())
+    };
+    let (sample, left_out, pairs) = tried(&["--pairs", "200"]);
+    // Those with one fault are all played, and not every pair is possible.
+    assert!((170..300).contains(&sample) && left_out > 1_000, "{sample} {left_out}");
+    assert_eq!(tried(&["--pairs", "200"]), (sample, left_out, pairs));
+    assert_eq!((tried(&["--no-pairs"]).0, tried(&["--no-pairs"]).1), (70, 0));
+    // What is asked for by name is played, all of it.
+    let named = ["--filter", "ship: failure + undo reserve_stock"];
+    assert_eq!(tried(&[&named[..], &["--pairs", "1"]].concat()), tried(&named));
+    let (_, text) = test(&["sagas/order.yaml", "--pairs", "200"]);
+    let line = format!("  {left_out} pairs were not played, only a sample of them: `--pairs` ");
+    assert!(text.contains(&line), "{line:?} is not in {text}");
+}
+
+#[test]
+fn how_far_it_is_is_told_up_to_the_end() {
+    let plan = Arc::new(compile::load("order.yaml", ORDER).unwrap());
+    let loaded = Loaded { file: "order.yaml".to_owned(), source: ORDER.to_owned(), plan };
+    let selection = Selection { paths: true, pairs: Some(0), filter: None, time_lines: false };
+    let told = Mutex::new(Vec::new());
+    let progress =
+        |saga: &str, looked_at, paths| told.lock().unwrap().push((saga.to_owned(), looked_at, paths));
+    let outcome = trial::run(&[loaded], &[], selection, &progress).unwrap();
+    let mut told = told.into_inner().unwrap();
+    told.sort();
+    let paths = outcome.paths();
+    let each: Vec<_> = (1..=paths).map(|looked_at| ("order".to_owned(), looked_at, paths)).collect();
+    assert_eq!(told, each);
 }
 
 #[test]

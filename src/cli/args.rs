@@ -168,6 +168,10 @@ pub struct TestArgs {
     /// Leave out the paths on which two things go wrong
     #[arg(long)]
     pub no_pairs: bool,
+    /// At most so many paths on which two things go wrong, for each definition: a sample, the same each time
+    /// [default: all where there are at most 500000, else 10000]
+    #[arg(long, value_name = "NUMBER", conflicts_with = "no_pairs")]
+    pub pairs: Option<usize>,
     /// Only paths and scenarios with this in their name
     #[arg(long, value_name = "TEXT")]
     pub filter: Option<String>,

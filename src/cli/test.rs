@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::io::IsTerminal;
 use std::mem;
 
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::args::TestArgs;
@@ -45,11 +46,21 @@ pub fn test(args: &TestArgs) -> Result<Exit, CliError> {
     };
     let selection = Selection {
         paths: !args.scenarios_only,
-        pairs: !args.no_pairs,
+        pairs: if args.no_pairs { Some(0) } else { args.pairs },
         filter: args.filter.as_deref(),
         time_lines: args.time_lines,
     };
-    let outcome = trial::run(&loaded, &files, selection)?;
+    // Hidden where there is no terminal.
+    let bar = ProgressBar::new(0);
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} paths, {elapsed}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let outcome = trial::run(&loaded, &files, selection, &|saga, looked_at, paths| {
+        bar.set_length(u64::try_from(paths).unwrap_or(u64::MAX));
+        bar.set_position(u64::try_from(looked_at).unwrap_or(u64::MAX));
+        bar.set_message(saga.to_owned());
+    });
+    bar.finish_and_clear();
+    let outcome = outcome?;
     let text = if args.json { document(&as_json(&outcome)) } else { report(&outcome, args.time_lines) };
     output::print(&text)?;
     // Where nothing was played, nothing is shown.
@@ -126,6 +137,13 @@ fn definition(tried: &Tried) -> String {
         &mut text,
         &format!("  {}: {}", count(explored.paths(), "path"), ends.collect::<Vec<_>>().join(", ")),
     );
+    if explored.left_out > 0 {
+        let how = "`--pairs` with a larger number plays more, and `--filter` all that it names";
+        line(
+            &mut text,
+            &format!("  {} pairs were not played, only a sample of them: {how}", explored.left_out),
+        );
+    }
     for warning in warnings(tried) {
         line(&mut text, &format!("  warning: {warning}"));
     }
@@ -279,6 +297,7 @@ fn definition_as_json(tried: &Tried) -> Value {
         "version": plan.version,
         "start": start,
         "paths": explored.paths(),
+        "pairs_left_out": explored.left_out,
         "ends": Value::Object(ends.collect()),
         "alone": alone.collect::<Vec<_>>(),
         "pairs": pairs.collect::<Vec<_>>(),

@@ -6,14 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::Selection;
 use super::cast::{Actor, Place};
+use super::choice::Choice;
 use super::member::{change, members};
 use super::path::{Fault, Path, Target, own_targets, targets};
 use super::sample::Sample;
 use super::script::{Act, Crash, Cue, Script, USUAL, When};
 use super::stage::{self, BEGIN, Opening, Played};
 use super::time_line::TimeLine;
+use super::{Progress, Selection};
 use serde::Serialize;
 
 use crate::checker::evidence::{Observed, Placing};
@@ -46,6 +47,8 @@ pub struct Explored {
     pub in_pairs: HashMap<(Target, Status), usize>,
     /// How many paths with two faults there were.
     pub pairs: usize,
+    /// How many more there are that were not looked at.
+    pub left_out: usize,
     /// How all paths ended.
     pub ends: HashMap<Status, usize>,
     /// Commands that were sent on some path.
@@ -91,9 +94,11 @@ impl Explored {
     }
 
     fn add(&mut self, other: Self) {
-        let Self { alone, in_pairs, pairs, ends, reached, obstacles, failures, failed, told } = other;
+        let Self { alone, in_pairs, pairs, left_out, ends, reached, obstacles, failures, failed, told } =
+            other;
         self.alone.extend(alone);
         self.pairs += pairs;
+        self.left_out += left_out;
         self.failed += failed;
         self.told.extend(told);
         self.failures.extend(failures);
@@ -121,11 +126,25 @@ pub(super) fn explore(
     others: &[Loaded],
     cast: &[Actor],
     selection: Selection<'_>,
+    progress: Progress<'_>,
 ) -> Result<Explored, ProcessError> {
     let Some(first) = cast.first() else { return Ok(Explored::default()) };
-    let explorer = Explorer { loaded, others, cast, first, selection, variants: Mutex::default() };
+    let mut explorer = Explorer {
+        loaded,
+        others,
+        cast,
+        first,
+        selection,
+        choice: Choice::default(),
+        played: AtomicUsize::new(0),
+        progress,
+        variants: Mutex::default(),
+    };
     let plan = &loaded.plan;
     let targets = targets(plan);
+    let possible: Vec<_> = targets.iter().map(|target| explorer.faults(*target).count()).collect();
+    explorer.choice = Choice::new(&possible, selection);
+    let explorer = explorer;
     let firsts: Vec<_> = (0..targets.len())
         .flat_map(|index| explorer.faults(targets[index]).map(move |fault| (index, fault)))
         .collect();
@@ -133,7 +152,7 @@ pub(super) fn explore(
     let work = || {
         let mut parts = Vec::new();
         while let Some((index, fault)) = firsts.get(next.fetch_add(1, Ordering::Relaxed)) {
-            parts.push((*index, *fault, explorer.group(&targets[*index..], *fault)?));
+            parts.push((*index, *fault, explorer.group(&targets, *index, *fault)?));
         }
         Ok::<_, ProcessError>(parts)
     };
@@ -166,6 +185,10 @@ struct Explorer<'a> {
     /// The instance of the definition itself.
     first: &'a Actor,
     selection: Selection<'a>,
+    choice: Choice,
+    /// How many paths were looked at.
+    played: AtomicUsize,
+    progress: Progress<'a>,
     /// The definition as some paths need it.
     variants: Mutex<HashMap<Changes, Loaded>>,
 }
@@ -183,17 +206,26 @@ impl Explorer<'_> {
         })
     }
 
-    /// Plays the path on which a fault befalls the first of these commands, and those on which another
-    /// one befalls a later one too.
-    fn group(&self, targets: &[Target], fault: Fault) -> Result<Explored, ProcessError> {
+    /// Plays the path on which a fault befalls one of these commands, and those on which another one befalls a
+    /// later one too.
+    fn group(&self, targets: &[Target], index: usize, fault: Fault) -> Result<Explored, ProcessError> {
         let mut explored = Explored::default();
-        let Some((first, others)) = targets.split_first() else { return Ok(explored) };
+        let first = &targets[index];
         let alone = Path::new(self.plan(), vec![(*first, fault)]);
         let sent = self.walk(&mut explored, alone.clone())?;
-        if fault == Fault::Success || !self.selection.pairs {
+        self.advance(1);
+        if fault == Fault::Success || self.choice.pairs == 0 {
             return Ok(explored);
         }
-        for other in others {
+        let mut dice = self.choice.dice(index, fault);
+        for other in &targets[index + 1..] {
+            let (seconds, left_out): (Vec<_>, Vec<_>) =
+                self.faults(*other).skip(1).partition(|_| self.choice.takes(&mut dice));
+            explored.left_out += left_out.len();
+            if seconds.is_empty() {
+                continue;
+            }
+            self.advance(seconds.len());
             let goes_on = sent.contains(other);
             let with = |second| match goes_on {
                 true => alone.and(*other, second),
@@ -205,11 +237,16 @@ impl Explorer<'_> {
             };
             // Where one of the commands is not even sent, nothing can befall it.
             let are_sent = (fault == Fault::Skipped || sent.contains(first)) && sent.contains(other);
-            for second in self.faults(*other).skip(1).filter(|_| are_sent) {
+            for second in seconds.into_iter().filter(|_| are_sent) {
                 self.walk(&mut explored, with(second))?;
             }
         }
         Ok(explored)
+    }
+
+    fn advance(&self, paths: usize) {
+        let played = self.played.fetch_add(paths, Ordering::Relaxed) + paths;
+        (self.progress)(&self.plan().saga, played, self.choice.paths);
     }
 
     /// Plays a path, adds what came of it, and tells which commands were sent.
