@@ -90,7 +90,7 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::Replay(args) => replay::replay(&load(args.into_overrides())?.store),
         Command::Compact(args) => compact::compact(&load(args.into_overrides())?.store),
         Command::Topology => topology::topology(&load(Vec::new())?),
-        Command::Schema => schema::schema(),
+        Command::Schema(args) => schema::schema(&args),
         Command::Ready => ready::ready(&api()?),
         Command::Demo(args) => demo::demo(&args, &load(Vec::new())?),
         Command::Bench(args) => bench::bench(args, load(Vec::new())?, file.as_deref()),

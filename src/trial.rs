@@ -48,7 +48,7 @@ pub use comparison::Difference;
 pub use explore::{Explored, Told, Walked};
 pub use path::{Fault, Path, Target, targets};
 pub use rehearsal::Rehearsed;
-pub use scenario::ScenarioFile;
+pub use scenario::{ScenarioFile, schema};
 pub use time_line::{Happened, Moment, TimeLine};
 
 use draft::Given;

@@ -93,6 +93,34 @@ fn the_scenarios_on_the_page_come_true() {
 }
 
 #[test]
+fn every_field_and_word_of_a_scenario_is_explained() {
+    fn names(of: &Value, found: &mut BTreeSet<String>) {
+        let nested = match of {
+            Value::Object(fields) => {
+                let properties = fields.get("properties").and_then(Value::as_object);
+                found.extend(properties.into_iter().flat_map(|properties| properties.keys().cloned()));
+                found.extend(fields.get("const").and_then(Value::as_str).map(str::to_owned));
+                fields.values().collect()
+            }
+            Value::Array(items) => items.iter().collect(),
+            _ => Vec::new(),
+        };
+        nested.into_iter().for_each(|of| names(of, found));
+    }
+    let mut found = BTreeSet::new();
+    names(&trial::schema(), &mut found);
+    assert!(found.len() > 30, "{found:?}");
+    let (_, scenarios) = TESTING.split_once("\n## Scenarios\n").unwrap();
+    for name in found {
+        assert!(scenarios.contains(&format!("`{name}`")), "{name} is not explained");
+    }
+    for name in ["order", "trip", "signup", "transfer", "bulk_order"] {
+        let file = fs::read_to_string(format!("sagas/{name}.test.yaml")).unwrap();
+        assert!(file.starts_with("# yaml-language-server: $schema=scenarios.schema.json\n"), "{name}");
+    }
+}
+
+#[test]
 fn every_fault_of_a_path_is_explained() {
     let explained: Vec<_> =
         rows(TESTING, "| Fault | What happens |").iter().map(|row| code(row[0])).collect();

@@ -76,8 +76,8 @@ pub enum Command {
     Compact(StoreArgs),
     /// Print the queues, exchanges and bindings that the definitions need
     Topology,
-    /// Print the JSON Schema of the definition language
-    Schema,
+    /// Print the JSON Schema of the definition language, or of scenarios
+    Schema(SchemaArgs),
     /// Tell by the exit code whether the orchestrator is ready, for health checks of containers
     Ready,
     /// Show it all at work, with a throw-away broker and sample services
@@ -181,6 +181,14 @@ pub struct TestArgs {
     /// Print what came of it as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `schema`.
+#[derive(Debug, Args)]
+pub struct SchemaArgs {
+    /// That of scenarios, `*.test.yaml`, instead
+    #[arg(long)]
+    pub scenarios: bool,
 }
 
 /// Arguments of `graph`.

@@ -1,13 +1,15 @@
 //! Forms of scenarios that are told apart by their shape: a text may stand for a mapping, and one reply for
 //! a list.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{self, Error, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::scenario::{Expected, Replies, Reply, Word};
 use crate::saga::definition::Located;
@@ -66,6 +68,35 @@ impl FromText for Box<Reply> {
     }
 }
 
+impl JsonSchema for Short<Box<Reply>> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "WordOrReply".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({"anyOf": [generator.subschema_for::<Word>(), generator.subschema_for::<Reply>()]})
+    }
+}
+
+impl JsonSchema for Replies {
+    fn schema_name() -> Cow<'static, str> {
+        "Replies".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let one = generator.subschema_for::<Short<Box<Reply>>>();
+        json_schema!({
+            "description": "What is answered to the attempts of a command: a word, a mapping, or a list with one \
+                            for each attempt. The last one holds for all further attempts.",
+            "anyOf": [one, {"type": "array", "items": one, "minItems": 1}]
+        })
+    }
+}
+
 impl<'de> Deserialize<'de> for Replies {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Reader;
@@ -100,15 +131,19 @@ impl<'de> Deserialize<'de> for Replies {
 }
 
 /// A command as it is written.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ExpectedFields {
+    /// The step that it does.
     #[serde(default)]
     step: Option<String>,
+    /// The step that it undoes.
     #[serde(default)]
     compensate: Option<String>,
+    /// How often it is sent.
     #[serde(default)]
     attempts: Option<u32>,
+    /// Its body, as far as it is told.
     #[serde(default)]
     body: Value,
 }
@@ -118,6 +153,23 @@ impl FromText for ExpectedFields {
 
     fn from_text<E: Error>(text: &str) -> Result<Self, E> {
         Ok(Self { step: Some(text.to_owned()), ..Self::default() })
+    }
+}
+
+impl JsonSchema for Expected {
+    fn schema_name() -> Cow<'static, str> {
+        "Command".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let fields = ExpectedFields::json_schema(generator);
+        let mut fields = fields.to_value();
+        fields["description"] = "A command, with what is to be seen of it.".into();
+        fields["oneOf"] = json!([{"required": ["step"]}, {"required": ["compensate"]}]);
+        json_schema!({
+            "description": "A command: the name of a step, or a mapping with `step` or `compensate`.",
+            "anyOf": [{"type": "string"}, fields]
+        })
     }
 }
 

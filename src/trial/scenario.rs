@@ -1,5 +1,6 @@
 //! Scenarios: a team's own cases, as they are written in `*.test.yaml`.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -21,8 +22,8 @@ pub struct ScenarioFile {
     pub(super) scenarios: Scenarios,
 }
 
-/// What stands in a file.
-#[derive(Clone, Debug, Deserialize)]
+/// Scenarios of a saga.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Scenarios {
     /// The saga that it is about.
@@ -38,19 +39,23 @@ pub(super) struct Scenarios {
     /// What is answered to compensations, by step.
     #[serde(default)]
     pub(super) compensations: Entries<Replies>,
+    /// The scenarios.
     pub(super) scenarios: Vec<Scenario>,
 }
 
 /// One case.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Scenario {
     /// What it shows, in words.
     pub(super) scenario: Located<String>,
+    /// The start event, instead of that of the file.
     #[serde(default)]
     pub(super) start: Option<Event>,
+    /// What is answered to steps, instead of what the file says, step by step.
     #[serde(default)]
     pub(super) replies: Entries<Replies>,
+    /// The same for compensations.
     #[serde(default)]
     pub(super) compensations: Entries<Replies>,
     /// Further events that come in.
@@ -73,48 +78,62 @@ pub(super) struct Scenario {
 }
 
 /// How an instance ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum End {
+    /// Every step is done.
     Completed,
+    /// All that may have taken effect is undone.
     Compensated,
+    /// It waits for a person.
     Parked,
 }
 
 /// An event that comes in.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Event {
+    /// Where it is published, by default where the definition listens.
     #[serde(default)]
     pub(super) exchange: Option<Located<String>>,
+    /// Its routing key, by default one that the definition listens to.
     #[serde(default)]
     pub(super) key: Option<Located<String>>,
+    /// Its id; made up where it is left out.
     #[serde(default)]
     pub(super) id: Option<String>,
+    /// Its type.
     #[serde(default, rename = "type")]
     pub(super) kind: Option<String>,
+    /// The payload, to which nothing is added; made up where it is left out.
     #[serde(default)]
     pub(super) data: Value,
+    /// What expressions see as event.metadata.
     #[serde(default)]
     pub(super) metadata: Value,
+    /// Headers of the message.
     #[serde(default)]
     pub(super) headers: Map<String, Value>,
 }
 
 /// An event that comes in after the start.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Further {
+    /// Where it is published.
     pub(super) exchange: Located<String>,
+    /// Its routing key.
     pub(super) key: Located<String>,
+    /// The payload.
     #[serde(default)]
     pub(super) data: Value,
+    /// Headers of the message.
     #[serde(default)]
     pub(super) headers: Map<String, Value>,
     /// The command that is out then; left out, the time counts from the start.
     #[serde(default)]
     pub(super) during: Option<Expected>,
-    /// How long after that.
+    /// How long after that, by default 5ms.
     #[serde(default)]
     pub(super) after: Option<Period>,
 }
@@ -124,7 +143,7 @@ pub(super) struct Further {
 pub(super) struct Replies(pub(super) Vec<Reply>);
 
 /// What is answered to an attempt.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Reply {
     /// What it means; left out, the rules of the step read it, or it is a success where there are none.
@@ -136,9 +155,10 @@ pub(super) struct Reply {
     /// Error message.
     #[serde(default)]
     pub(super) message: Option<String>,
+    /// The body.
     #[serde(default)]
     pub(super) data: Value,
-    /// How long the participant takes.
+    /// How long the participant takes, by default 10ms.
     #[serde(default)]
     pub(super) after: Option<Period>,
     /// How long it asks to wait before the next attempt.
@@ -153,12 +173,16 @@ pub(super) struct Reply {
 }
 
 /// What becomes of an attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Word {
+    /// It is done.
     Success,
+    /// It is refused.
     Failure,
+    /// Another attempt is asked for.
     Retry,
+    /// The answer comes later.
     Pending,
     /// Nothing is answered.
     Silence,
@@ -172,10 +196,12 @@ impl Word {
 }
 
 /// Where an event is published.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Address {
+    /// The exchange.
     pub(super) exchange: Located<String>,
+    /// The routing key.
     pub(super) key: Located<String>,
 }
 
@@ -193,14 +219,22 @@ pub(super) struct Expected {
 }
 
 /// An event that is to be emitted.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Emitted {
+    /// Where it is published, where that matters.
     #[serde(default)]
     pub(super) exchange: Option<String>,
+    /// Its routing key.
     pub(super) key: String,
+    /// Its body, as far as it matters.
     #[serde(default)]
     pub(super) body: Value,
+}
+
+/// The JSON Schema of a file of scenarios; `sagas/scenarios.schema.json` is a copy of it.
+pub fn schema() -> Value {
+    schemars::schema_for!(Scenarios).to_value()
 }
 
 impl ScenarioFile {
