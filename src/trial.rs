@@ -7,7 +7,8 @@
 //! | file | what |
 //! |---|---|
 //! | `path` | what goes wrong, as values |
-//! | `explore` | every path of a definition, played and checked |
+//! | `explore`, `explored` | every path of a definition, played and checked, and what came of them |
+//! | `judgement` | what does not hold of a play |
 //! | `choice` | which pairs of faults are played, where there are too many |
 //! | `scenario`, `form` | a team's own cases, as they are written |
 //! | `proofread` | what they name, and their definition does not have |
@@ -31,7 +32,9 @@ mod choice;
 mod comparison;
 mod draft;
 mod explore;
+mod explored;
 mod form;
+mod judgement;
 mod ledger;
 mod member;
 mod path;
@@ -45,7 +48,7 @@ mod stage;
 mod time_line;
 
 pub use comparison::Difference;
-pub use explore::{Explored, Told, Walked};
+pub use explored::{Explored, Told, Walked};
 pub use path::{Fault, Path, Target, targets};
 pub use rehearsal::Rehearsed;
 pub use scenario::{ScenarioFile, schema};

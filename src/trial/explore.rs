@@ -8,23 +8,20 @@ use std::time::Duration;
 
 use super::cast::{Actor, Place};
 use super::choice::Choice;
+use super::explored::{Explored, MAX_FAILURES, Told, Walked};
+use super::judgement::{obstacles, wrong};
 use super::member::{change, members};
 use super::path::{Fault, Path, Target, own_targets, targets};
 use super::sample::Sample;
 use super::script::{Act, Crash, Cue, Script, USUAL, When};
 use super::stage::{self, BEGIN, Opening, Played};
-use super::time_line::TimeLine;
 use super::{Progress, Selection};
-use serde::Serialize;
-
-use crate::checker::evidence::{Observed, Placing};
-use crate::checker::{Invariant, check};
+use crate::checker::evidence::Placing;
 use crate::definitions::Loaded;
 use crate::saga::compile;
 use crate::saga::expression::Expression;
-use crate::saga::fact::{Fact, Failure};
 use crate::saga::id::{InstanceId, Phase};
-use crate::saga::instance::{Instance, Status};
+use crate::saga::instance::Status;
 use crate::saga::plan::{Delay, OutcomeKind, Plan, Work};
 use crate::simulate::ProcessError;
 
@@ -35,87 +32,6 @@ const MAX_ATTEMPTS: u32 = 3;
 const LONG_AFTER: Duration = Duration::from_secs(3600);
 /// Definitions that are kept for paths on which they differ.
 const MAX_VARIANTS: usize = 256;
-/// Failing paths that are kept with their time lines.
-const MAX_FAILURES: usize = 10;
-
-/// What came of all paths of a definition.
-#[derive(Debug, Default)]
-pub struct Explored {
-    /// The paths with one fault.
-    pub alone: Vec<Walked>,
-    /// How those with two ended, by one of the two commands: each path counts for both.
-    pub in_pairs: HashMap<(Target, Status), usize>,
-    /// How many paths with two faults there were.
-    pub pairs: usize,
-    /// How many more there are that were not looked at.
-    pub left_out: usize,
-    /// How all paths ended.
-    pub ends: HashMap<Status, usize>,
-    /// Commands that were sent on some path.
-    pub reached: HashSet<Target>,
-    /// What cannot be evaluated on some path: what it is, the first path, and on how many.
-    pub obstacles: Vec<(String, String, usize)>,
-    /// The first paths on which something did not hold.
-    pub failures: Vec<Told>,
-    /// On how many paths something did not hold.
-    pub failed: usize,
-    /// Every path with its time line, where that was asked for.
-    pub told: Vec<Told>,
-}
-
-/// A path that was played.
-#[derive(Clone, Debug)]
-pub struct Walked {
-    /// What went wrong on it.
-    pub path: Path,
-    /// How it ended.
-    pub end: Status,
-    /// Whether the command that is looked at was sent.
-    pub reached: bool,
-}
-
-/// A path with all that happened on it.
-#[derive(Clone, Debug, Serialize)]
-pub struct Told {
-    /// Its name.
-    pub path: String,
-    /// How it ended.
-    pub end: Status,
-    /// What did not hold.
-    pub wrong: Vec<String>,
-    /// What happened.
-    pub time_line: TimeLine,
-}
-
-impl Explored {
-    /// How many paths were played.
-    pub fn paths(&self) -> usize {
-        self.alone.len() + self.pairs
-    }
-
-    fn add(&mut self, other: Self) {
-        let Self { alone, in_pairs, pairs, left_out, ends, reached, obstacles, failures, failed, told } =
-            other;
-        self.alone.extend(alone);
-        self.pairs += pairs;
-        self.left_out += left_out;
-        self.failed += failed;
-        self.told.extend(told);
-        self.failures.extend(failures);
-        self.failures.truncate(MAX_FAILURES);
-        in_pairs.into_iter().for_each(|(key, count)| *self.in_pairs.entry(key).or_default() += count);
-        ends.into_iter().for_each(|(key, count)| *self.ends.entry(key).or_default() += count);
-        self.reached.extend(reached);
-        obstacles.into_iter().for_each(|(what, path, count)| self.add_obstacle(what, path, count));
-    }
-
-    fn add_obstacle(&mut self, what: String, path: String, count: usize) {
-        match self.obstacles.iter_mut().find(|(known, ..)| *known == what) {
-            Some((.., known)) => *known += count,
-            None => self.obstacles.push((what, path, count)),
-        }
-    }
-}
 
 /// Plays the paths that are selected, on all processors.
 ///
@@ -465,49 +381,4 @@ fn few_attempts(plan: &mut Plan) {
             call.retry.attempts = call.retry.attempts.map(|attempts| attempts.min(MAX_ATTEMPTS));
         }
     }
-}
-
-/// Everything that does not hold of a play.
-pub(super) fn wrong(played: &Played) -> Vec<String> {
-    let of = |invariant: Invariant, what: &str| format!("{invariant}, {}: {what}", invariant.text());
-    // When everything that came in comes once more, it may go on again.
-    let is_under_way =
-        |instance: &&Instance| matches!(instance.status, Status::Running | Status::Compensating);
-    let hangs = played.ended.iter().filter(is_under_way);
-    let hangs = hangs.map(|instance| of(Invariant::I2, &format!("it is still {}", instance.status)));
-    let letters = played.evidence.letters.iter();
-    let dead =
-        letters.map(|letter| format!("a message of {} was dead-lettered: {}", letter.queue, letter.reason));
-    let violations = check(&played.evidence).violations.into_iter();
-    hangs.chain(dead).chain(violations.map(|violation| of(violation.invariant, &violation.what))).collect()
-}
-
-/// Expressions that could not be evaluated.
-pub(super) fn obstacles(played: &Played) -> Vec<String> {
-    let Some(instance) = &played.ended else { return Vec::new() };
-    let facts = played.evidence.instances.iter().flat_map(|Observed { instance, history }| {
-        history.iter().flat_map(|entry| &entry.facts).map(move |recorded| (instance, &recorded.fact))
-    });
-    let of_step = |of: &Instance, step: usize, phase, error: &Failure| {
-        let name = of.steps.get(step).map_or("?", |state| &state.name);
-        let undo = if phase == Phase::Compensation { "undo " } else { "" };
-        // The saga of an item is named after the step that it is for.
-        let below = of.saga.strip_prefix(&instance.saga).and_then(|below| below.strip_prefix('.'));
-        let path = below.map(|below| format!("{}/", below.replace('.', "/"))).unwrap_or_default();
-        format!("{undo}{path}{name}: {}", error.message)
-    };
-    let obstacle = |(of, fact): (&Instance, &Fact)| match fact {
-        Fact::NotSent { step, phase, error } => Some(of_step(of, *step, *phase, error)),
-        Fact::GivenUp { step, error } if error.code == "BAD_OUTPUT" => {
-            Some(of_step(of, *step, Phase::Action, error))
-        }
-        Fact::NoticeDropped { notice, reason } => {
-            let status = instance.notices.get(*notice).map_or("an end", |notice| notice.status.as_str());
-            Some(format!("the event that tells of {status} cannot be made: {reason}"))
-        }
-        _ => None,
-    };
-    let mut found: Vec<_> = facts.filter_map(obstacle).collect();
-    found.dedup();
-    found
 }
