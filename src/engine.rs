@@ -428,7 +428,7 @@ impl Engine {
             if cached.marks.is_empty() {
                 self.marked.push_back((now, id));
             }
-            cached.marks.extend(decision.facts);
+            cached.marks = joined(std::mem::take(&mut cached.marks), decision.facts);
             return;
         }
         for outgoing in decision.outgoing.iter().filter(|outgoing| outgoing.wants_reply) {
@@ -437,8 +437,7 @@ impl Engine {
             }
         }
         self.gathering.release.outgoing.extend(decision.outgoing);
-        let mut facts = std::mem::take(&mut cached.marks);
-        facts.extend(decision.facts);
+        let facts = joined(std::mem::take(&mut cached.marks), decision.facts);
         self.append(id, facts, causation_id);
     }
 
@@ -474,6 +473,15 @@ impl Engine {
         cached.changed_in = self.taken + 1;
         self.gathering.touched.push(id);
     }
+}
+
+/// Facts, and those that follow them. Most often there is nothing before.
+fn joined(mut before: Vec<Recorded>, mut after: Vec<Recorded>) -> Vec<Recorded> {
+    if before.is_empty() {
+        return after;
+    }
+    before.append(&mut after);
+    before
 }
 
 /// Whether a fact only says that a message is out.

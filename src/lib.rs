@@ -3,6 +3,7 @@
 //! The crate is made for its one binary; the library exists for tests and tools. The modules stand in
 //! reading order, and ARCHITECTURE.md follows a delivery through them.
 
+mod json;
 pub mod saga;
 
 pub mod store;

@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use sagamq::config::{BrokerConfig, QueueType, Secret, TopologyMode};
 use sagamq::delivery::{Delivery, Queue, Report, Settlement, Verdict};
 use sagamq::health::Health;
 use sagamq::saga::id::{InstanceId, MessageId, Phase};
-use sagamq::saga::message::{Message, Origin, Outgoing, Part};
+use sagamq::saga::message::{Header, Headers, Message, Origin, Outgoing, Part};
 use sagamq::saga::plan::Subscription;
 use sagamq::saga::time::Timestamp;
 use sagamq::throwaway::Node;
@@ -124,6 +124,12 @@ async fn connect(url: &str) -> (Connection, Channel) {
     (connection, channel)
 }
 
+fn attempt_header(attempt: u32) -> Headers {
+    let mut headers = Headers::default();
+    headers.put("x-saga-attempt", Header::Number(attempt));
+    headers
+}
+
 fn message(exchange: &str, key: &str, n: u32) -> Outgoing {
     let instance = InstanceId::new("order", "A-1");
     Outgoing {
@@ -133,7 +139,7 @@ fn message(exchange: &str, key: &str, n: u32) -> Outgoing {
         message_id: MessageId::attempt(instance, "step", Phase::Action, n),
         wants_reply: true,
         timestamp: Timestamp(1_767_323_045_000),
-        headers: BTreeMap::from([("x-saga-attempt", n.to_string())]),
+        headers: attempt_header(n),
         body: json!({"n": n}).to_string().into_bytes(),
         repeated: false,
     }

@@ -211,7 +211,7 @@ impl Run {
     }
 
     fn keys(&self) -> Vec<&str> {
-        self.sent.iter().map(|outgoing| outgoing.key.as_str()).collect()
+        self.sent.iter().map(|outgoing| &*outgoing.key).collect()
     }
 
     fn has(&self, wanted: impl Fn(&Fact) -> bool) -> bool {
@@ -242,7 +242,7 @@ fn a_command_carries_what_the_contract_says() {
     assert_eq!(command.message_id, id);
     let body: Value = serde_json::from_slice(&command.body).unwrap();
     assert_eq!(body, json!({"order": "A-1", "items": [1, 2]}));
-    let header = |name: &str| command.headers[name].as_str();
+    let header = |name: &str| command.headers.get(name).unwrap();
     assert_eq!(header("x-saga-id"), run.instance.id.to_string());
     assert_eq!(header("x-saga-name"), "order");
     assert_eq!(header("x-saga-version"), "1");
@@ -257,12 +257,12 @@ fn a_command_carries_what_the_contract_says() {
 fn the_command_id_stays_over_attempts_and_a_compensation_names_what_it_undoes() {
     let mut run = Run::new();
     run.wait().wait().succeed(RESERVE).refuse(CHARGE);
-    let headers = |nth: usize| &run.sent[nth].headers;
+    let header = |nth: usize, name: &str| run.sent[nth].headers.get(name).unwrap();
     assert_eq!(run.keys(), ["stock.reserve", "stock.reserve", "payment.charge", "stock.release"]);
     assert_ne!(run.sent[0].message_id, run.sent[1].message_id);
-    assert_eq!(headers(0)["x-saga-command-id"], headers(1)["x-saga-command-id"]);
-    assert_eq!(headers(3)["x-saga-compensates"], headers(0)["x-saga-command-id"]);
-    assert_eq!(headers(3)["x-saga-phase"], "compensation");
+    assert_eq!(header(0, "x-saga-command-id"), header(1, "x-saga-command-id"));
+    assert_eq!(header(3, "x-saga-compensates"), header(0, "x-saga-command-id"));
+    assert_eq!(header(3, "x-saga-phase"), "compensation");
 }
 
 #[test]
@@ -622,7 +622,7 @@ fn a_parked_step_is_tried_once_more_under_the_same_command_id() {
     let mut run = parked_at_the_pivot();
     run.order(Verb::Retry, None, Value::Null).unwrap();
     let [.., last] = &run.sent[..] else { panic!("nothing was sent") };
-    assert_eq!((last.key.as_str(), &last.headers["x-saga-attempt"][..]), ("shipment.create", "4"));
+    assert_eq!((&*last.key, last.headers.get("x-saga-attempt").as_deref()), ("shipment.create", Some("4")));
     assert_eq!(run.instance.status, Status::Running);
     run.exhaust(SHIP, Phase::Action);
     assert_eq!(run.instance.status, Status::Parked, "one order is one attempt");

@@ -23,6 +23,10 @@ mod definition;
 
 mod saga;
 
+/// Counts what is allocated, too.
+#[global_allocator]
+static ALLOCATOR: divan::AllocProfiler<mimalloc::MiMalloc> = divan::AllocProfiler::new(mimalloc::MiMalloc);
+
 fn main() {
     divan::main();
 }

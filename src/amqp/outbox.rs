@@ -142,7 +142,7 @@ impl Drop for Wave {
 mod tests {
     use super::*;
     use crate::saga::id::{InstanceId, MessageId};
-    use crate::saga::message::{Origin, Part};
+    use crate::saga::message::{Headers, Origin, Part};
     use crate::saga::time::Timestamp;
 
     fn messages(range: std::ops::Range<usize>) -> Vec<Outgoing> {
@@ -150,18 +150,18 @@ mod tests {
         let message = |n| Outgoing {
             origin: Origin { instance, part: Part::Notice(n) },
             exchange: "orders".into(),
-            key: format!("key.{n}"),
+            key: format!("key.{n}").into(),
             message_id: MessageId::notice(instance, n),
             wants_reply: false,
             timestamp: Timestamp(0),
-            headers: BTreeMap::new(),
+            headers: Headers::default(),
             body: Vec::new(),
             repeated: false,
         };
         range.map(message).collect()
     }
 
-    fn keys(wave: &mut Wave) -> Vec<(String, bool)> {
+    fn keys(wave: &mut Wave) -> Vec<(Arc<str>, bool)> {
         wave.entries_mut().iter().map(|entry| (entry.message.key.clone(), entry.message.repeated)).collect()
     }
 
@@ -174,14 +174,14 @@ mod tests {
         for entry in first.entries_mut() {
             entry.attempted = true;
         }
-        first.settle(|message| message.key == "key.0");
+        first.settle(|message| &*message.key == "key.0");
         assert_eq!(outbox.outstanding(), 3);
         drop(untouched);
         drop(first);
 
         let mut rest = outbox.take(10).await;
         let expected = [("key.1", true), ("key.2", false), ("key.3", false)];
-        assert_eq!(keys(&mut rest), expected.map(|(key, repeated)| (key.to_owned(), repeated)));
+        assert_eq!(keys(&mut rest), expected.map(|(key, repeated)| (key.into(), repeated)));
         rest.settle(|_| true);
         outbox.drained().await;
     }

@@ -15,7 +15,7 @@ use backoff::backoff::Backoff;
 use futures_util::future::maybe_done;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::protocol::AMQPSoftError;
-use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use lapin::{Channel, Confirmation, Connection};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -24,7 +24,7 @@ use tracing::warn;
 use super::outbox::{Entry, Outbox, Wave};
 use super::session::{AmqpError, Session, answered, close, delays, open_channel, refusal};
 use super::topology::{self, Topology};
-use super::wire;
+use super::wire::{self, Envelope};
 use crate::config::{BrokerConfig, TopologyMode};
 use crate::delivery::{Report, Verdict};
 use crate::fault::{self, Bug, Point};
@@ -227,7 +227,7 @@ impl Worker {
         }
         let confirming = all_in_order(entries.iter().map(|entry| async {
             match wire::outgoing(&entry.message, &reply_to) {
-                Ok(properties) => publish(channel, &entry.message, properties).await.map(Ok),
+                Ok(envelope) => publish(channel, &entry.message.body, envelope).await.map(Ok),
                 Err(reason) => Ok(Err(reason)),
             }
         }));
@@ -339,12 +339,11 @@ async fn all_in_order<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Out
 /// queue of frames: futures that are polled by one task keep their order.
 async fn publish(
     channel: &Channel,
-    message: &Outgoing,
-    properties: BasicProperties,
+    body: &[u8],
+    Envelope { exchange, key, properties }: Envelope,
 ) -> lapin::Result<Answer> {
     let options = BasicPublishOptions { mandatory: true, immediate: false };
-    let (exchange, key) = (message.exchange.as_str().into(), message.key.as_str().into());
-    let confirm = channel.basic_publish(exchange, key, options, &message.body, properties).await?;
+    let confirm = channel.basic_publish(exchange, key, options, body, properties).await?;
     fault::pass(Point::Published);
     confirm.await.map(Answer::from)
 }

@@ -36,33 +36,47 @@ pub(crate) fn incoming(delivery: lapin::message::Delivery) -> RawMessage {
     }
 }
 
-/// The properties of an outgoing message: persistent, and a function of the message alone.
+/// An outgoing message beside its body.
+pub(crate) struct Envelope {
+    /// Exchange to publish to.
+    pub(crate) exchange: ShortString,
+    /// Routing key.
+    pub(crate) key: ShortString,
+    /// Properties.
+    pub(crate) properties: BasicProperties,
+}
+
+/// The envelope of an outgoing message: persistent, and a function of the message alone.
 ///
 /// # Errors
 /// The reason why AMQP cannot carry it. Sending it would end the connection, again and again.
-pub(crate) fn outgoing(message: &Outgoing, reply_to: &str) -> Result<BasicProperties, String> {
-    let header_bytes: usize = message.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+pub(crate) fn outgoing(message: &Outgoing, reply_to: &str) -> Result<Envelope, String> {
+    let mut headers = FieldTable::default();
+    let mut header_bytes = 0;
+    for (name, value) in message.headers.iter() {
+        let value = value.to_string();
+        header_bytes += name.len() + value.len();
+        headers.insert(short("header name", name)?, AMQPValue::LongString(value.into()));
+    }
     if header_bytes > MAX_HEADER_BYTES {
         return Err(format!("headers of {header_bytes} bytes are over the limit of {MAX_HEADER_BYTES}"));
     }
-    let mut headers = FieldTable::default();
-    for (name, value) in &message.headers {
-        headers.insert(short("header name", name)?, AMQPValue::LongString(value.as_str().into()));
-    }
-    short("exchange name", &message.exchange)?;
+    let exchange = short("exchange name", &message.exchange)?;
+    let key = short("routing key", &message.key)?;
     let message_id = short("message id", &message.message_id.to_string())?;
     let properties = BasicProperties::default()
         .with_content_type("application/json".into())
         .with_delivery_mode(2)
         .with_message_id(message_id.clone())
-        .with_type(short("routing key", &message.key)?)
+        .with_type(key.clone())
         .with_app_id(APP_ID.into())
         .with_timestamp(message.timestamp.as_secs())
         .with_headers(headers);
-    if !message.wants_reply {
-        return Ok(properties);
-    }
-    Ok(properties.with_correlation_id(message_id).with_reply_to(short("reply queue", reply_to)?))
+    let properties = match message.wants_reply {
+        true => properties.with_correlation_id(message_id).with_reply_to(short("reply queue", reply_to)?),
+        false => properties,
+    };
+    Ok(Envelope { exchange, key, properties })
 }
 
 /// A string that AMQP limits to 255 bytes.
@@ -160,7 +174,7 @@ mod tests {
 
     use super::*;
     use crate::saga::id::{InstanceId, MessageId, Phase};
-    use crate::saga::message::{Origin, Part};
+    use crate::saga::message::{Header, Headers, Origin, Part};
     use crate::saga::time::Timestamp;
 
     fn table_of(values: Vec<(&str, AMQPValue)>) -> FieldTable {
@@ -177,7 +191,7 @@ mod tests {
             message_id: MessageId::attempt(instance, "ship", Phase::Action, 1),
             wants_reply: true,
             timestamp: Timestamp(1_767_323_045_678),
-            headers: BTreeMap::from([("x-saga-attempt", "1".into())]),
+            headers: Headers::default(),
             body: b"{}".to_vec(),
             repeated: false,
         }
@@ -220,23 +234,26 @@ mod tests {
 
     #[test]
     fn commands_ask_for_an_answer_and_notices_do_not() {
-        let command = outgoing(&message(), "sagamq.replies").unwrap();
+        let properties = |message| outgoing(&message, "sagamq.replies").map(|sent| sent.properties);
+        let command = properties(message()).unwrap();
         let id = Some(message().message_id.to_string().as_str().into());
         assert_eq!((command.message_id(), command.correlation_id()), (&id, &id));
         assert_eq!(command.reply_to(), &Some("sagamq.replies".into()));
         assert_eq!(command.kind(), &Some("order.ship".into()));
         assert_eq!((command.delivery_mode(), command.timestamp()), (&Some(2), &Some(1_767_323_045)));
-        let notice = outgoing(&Outgoing { wants_reply: false, ..message() }, "sagamq.replies").unwrap();
+        let notice = properties(Outgoing { wants_reply: false, ..message() }).unwrap();
         assert_eq!((notice.correlation_id(), notice.reply_to()), (&None, &None));
     }
 
     #[test]
     fn what_amqp_cannot_carry_is_an_error_and_not_a_broken_connection() {
-        let long_key = Outgoing { key: "k".repeat(256), ..message() };
-        assert!(outgoing(&long_key, "r").unwrap_err().starts_with("routing key is longer"));
-        let long_exchange = Outgoing { exchange: "é".repeat(128), ..message() };
-        assert!(outgoing(&long_exchange, "r").unwrap_err().starts_with("exchange name is longer"));
-        let headers = BTreeMap::from([("traceparent", "x".repeat(MAX_HEADER_BYTES))]);
-        assert!(outgoing(&Outgoing { headers, ..message() }, "r").unwrap_err().starts_with("headers of"));
+        let refused = |message| outgoing(&message, "r").map(|sent| sent.key).unwrap_err();
+        let long_key = Outgoing { key: "k".repeat(256).into(), ..message() };
+        assert!(refused(long_key).starts_with("routing key is longer"));
+        let long_exchange = Outgoing { exchange: "é".repeat(128).into(), ..message() };
+        assert!(refused(long_exchange).starts_with("exchange name is longer"));
+        let mut headers = Headers::default();
+        headers.put("traceparent", Header::Text("x".repeat(MAX_HEADER_BYTES)));
+        assert!(refused(Outgoing { headers, ..message() }).starts_with("headers of"));
     }
 }

@@ -94,7 +94,10 @@ mod tests {
         assert_eq!(steps.iter().map(|(name, _)| *name).collect::<Vec<_>>(), STEPS);
         assert_eq!(plan.saga, SAGA);
         for (name, action) in steps {
-            assert_eq!((&action.exchange, &action.key), (&names.exchange(), &step_key(name)));
+            assert_eq!(
+                (&*action.exchange, &*action.key),
+                (names.exchange().as_str(), step_key(name).as_str())
+            );
         }
         assert_eq!(plan.on_completed.map(|emission| emission.key).as_deref(), Some(COMPLETED_KEY));
         assert!(plan.attributes.is_empty(), "the null orchestrator has none");

@@ -171,10 +171,8 @@ impl Offline {
             self.under_way -= 1;
             return;
         }
-        let texts = [
-            ("x-saga-outcome", "success"),
-            ("x-saga-step", outgoing.headers.get("x-saga-step").map_or("", String::as_str)),
-        ];
+        let step = outgoing.headers.get("x-saga-step").unwrap_or_default();
+        let texts = [("x-saga-outcome", "success"), ("x-saga-step", step.as_str())];
         let headers = texts.map(|(name, text)| (name.to_owned(), Value::from(text)));
         let reply = RawMessage {
             correlation_id: Some(outgoing.message_id.to_string()),

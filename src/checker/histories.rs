@@ -197,8 +197,8 @@ fn it_was_sent_as_decided(case: &Case<'_>, after: &Instance, fact: &Fact) -> Opt
     let part = Part::Attempt { step, phase, attempt };
     let expected = command::render(case.plan?, after, part).ok()??;
     let is_expected = |seen: &&Seen| {
-        seen.exchange == expected.exchange
-            && seen.key == expected.key
+        *seen.exchange == *expected.exchange
+            && *seen.key == *expected.key
             && seen.body.as_bytes() == expected.body
     };
     let other = case.copies(Told::Attempt { step, phase, attempt }).find(|seen| !is_expected(seen))?;

@@ -189,7 +189,7 @@ fn is_untapped(case: &Case<'_>, step: usize, phase: Phase) -> bool {
     let step = case.plan.and_then(|plan| plan.steps.get(step));
     let call = step.and_then(|step| step.call(phase)).map(|call| &call.exchange);
     let event = step.and_then(|step| step.emission()).map(|event| &event.exchange);
-    call.or(event).is_some_and(String::is_empty)
+    call.or(event).is_some_and(|exchange| exchange.is_empty())
 }
 
 /// Whether a notice goes to the default exchange.

@@ -227,7 +227,7 @@ mod tests {
             let mut plan = fixture::parallel();
             plan.start.as_mut().unwrap().on.exchange = text.clone();
             let Work::Command(call) = &mut plan.steps[0].work else { unreachable!() };
-            call.key = text;
+            call.key = text.into();
             assert_well_formed(&picture([&plan]));
         }
     }

@@ -6,17 +6,18 @@
 //! byte for byte the same. A notice is different: the instance may go on while it is unconfirmed, so
 //! its body is in the fact.
 
-use std::collections::BTreeMap;
-
 use super::expression::{ExpressionError, Scope};
 use super::fact::{Tells, Trace};
 use super::id::{MessageId, Phase};
 use super::instance::{Instance, Notice, Status};
-use super::message::{Origin, Outgoing, Part};
+use super::message::{Header, Headers, Origin, Outgoing, Part};
 use super::plan::{Call, Emission, Plan, Step};
 use super::template::to_bytes;
 use super::time::Timestamp;
 use crate::fault::{self, Bug};
+
+/// Headers of one message, at most, as far as they take room at once.
+const MOST_HEADERS: usize = 10;
 
 /// Renders one message of an instance; `None` where the plan has no such message.
 ///
@@ -71,17 +72,13 @@ fn render_attempt(
     };
     let message_id = id_of(phase, attempt);
     let command_id = if attempt == 1 { message_id } else { id_of(phase, 1) };
-    let mut headers = headers(plan, instance, message_id);
-    let mut put = |name, value| headers.insert(name, value);
-    put("x-saga-step", name.clone());
-    put("x-saga-phase", phase.as_str().to_owned());
-    put("x-saga-attempt", attempt.to_string());
-    put("x-saga-command-id", command_id.to_string());
+    let mut headers = headers_of_attempt(plan, instance, message_id, name, phase, attempt);
+    headers.put("x-saga-command-id", Header::Message(command_id));
     if phase == Phase::Compensation {
-        put("x-saga-compensates", id_of(Phase::Action, 1).to_string());
+        headers.put("x-saga-compensates", Header::Message(id_of(Phase::Action, 1)));
     }
     if let Some(deadline) = instance.deadline {
-        put("x-saga-deadline", deadline.to_string());
+        headers.put("x-saga-deadline", Header::Time(deadline));
     }
     Ok(Outgoing {
         origin: Origin { instance: instance.id, part: Part::Attempt { step, phase, attempt } },
@@ -106,10 +103,7 @@ fn render_event(
     let phase = Phase::Action;
     let name = &plan.steps[step].name;
     let message_id = MessageId::attempt(instance.id, name, phase, attempt);
-    let mut headers = headers(plan, instance, message_id);
-    headers.insert("x-saga-step", name.clone());
-    headers.insert("x-saga-phase", phase.as_str().to_owned());
-    headers.insert("x-saga-attempt", attempt.to_string());
+    let headers = headers_of_attempt(plan, instance, message_id, name, phase, attempt);
     Ok(Outgoing {
         origin: Origin { instance: instance.id, part: Part::Attempt { step, phase, attempt } },
         exchange: emission.exchange.clone(),
@@ -144,16 +138,31 @@ fn render_notice(
     }
 }
 
-fn headers(plan: &Plan, instance: &Instance, message_id: MessageId) -> BTreeMap<&'static str, String> {
-    let mut headers = BTreeMap::from([
-        ("x-saga-id", instance.id.to_string()),
-        ("x-saga-name", plan.saga.clone()),
-        ("x-saga-version", plan.version.to_string()),
-    ]);
+fn headers_of_attempt(
+    plan: &Plan,
+    instance: &Instance,
+    message_id: MessageId,
+    step: &str,
+    phase: Phase,
+    attempt: u32,
+) -> Headers {
+    let mut headers = headers(plan, instance, message_id);
+    headers.put("x-saga-step", Header::Text(step.to_owned()));
+    headers.put("x-saga-phase", Header::Phase(phase));
+    headers.put("x-saga-attempt", Header::Number(attempt));
+    headers
+}
+
+/// Those that every message has.
+fn headers(plan: &Plan, instance: &Instance, message_id: MessageId) -> Headers {
+    let mut headers = Headers::with_capacity(MOST_HEADERS);
+    headers.put("x-saga-id", Header::Instance(instance.id));
+    headers.put("x-saga-name", Header::Text(plan.saga.clone()));
+    headers.put("x-saga-version", Header::Number(plan.version));
     if let Some(trace) = &instance.trace {
-        headers.insert("traceparent", child_of(trace, message_id));
+        headers.put("traceparent", Header::Text(child_of(trace, message_id)));
         if let Some(state) = &trace.state {
-            headers.insert("tracestate", state.clone());
+            headers.put("tracestate", Header::Text(state.clone()));
         }
     }
     headers

@@ -177,8 +177,8 @@ impl Compiler<'_> {
 
     fn emission(&mut self, event: &definition::Command, names: &Names<'_>) -> plan::Emission {
         plan::Emission {
-            exchange: event.exchange.value.clone(),
-            key: event.key.value.clone(),
+            exchange: event.exchange.value.as_str().into(),
+            key: event.key.value.as_str().into(),
             body: self.template_or(event.body.as_ref(), "input", names),
         }
     }

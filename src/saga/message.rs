@@ -1,10 +1,11 @@
 //! Messages: what comes in, made uniform, and what goes out.
 
-use std::collections::BTreeMap;
+use std::fmt::{self, Display};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::id::{InstanceId, MessageId};
+use super::id::{InstanceId, MessageId, Phase};
 use super::time::Timestamp;
 
 /// A message as the broker handed it over, before anything is believed of it.
@@ -100,22 +101,84 @@ pub struct Outgoing {
     /// Which message of which instance it is.
     pub origin: Origin,
     /// Exchange to publish to.
-    pub exchange: String,
+    pub exchange: Arc<str>,
     /// Routing key, also the property `type`.
-    pub key: String,
+    pub key: Arc<str>,
     /// Properties `message_id` and, for a command, `correlation_id`.
     pub message_id: MessageId,
     /// Whether an answer is expected: sets `correlation_id` and `reply_to`.
     pub wants_reply: bool,
     /// Property `timestamp`: when the attempt was decided.
     pub timestamp: Timestamp,
-    /// Headers, all of them strings.
-    pub headers: BTreeMap<&'static str, String>,
+    /// Headers, all of them strings on the wire.
+    pub headers: Headers,
     /// JSON.
     pub body: Vec<u8>,
     /// True if a copy may have been published before, by an earlier connection or an earlier
     /// process: a return then does not prove that nobody got it.
     pub repeated: bool,
+}
+
+/// The headers of an outgoing message. They become text where it is published, and not before: most messages
+/// take more memory in headers than in all else.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Headers(Vec<(&'static str, Header)>);
+
+/// The value of a header.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Header {
+    /// An instance.
+    Instance(InstanceId),
+    /// A message.
+    Message(MessageId),
+    /// Doing or undoing.
+    Phase(Phase),
+    /// A number.
+    Number(u32),
+    /// A time.
+    Time(Timestamp),
+    /// Any other text.
+    Text(String),
+}
+
+impl Headers {
+    /// None yet, with room for so many.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self(Vec::with_capacity(capacity))
+    }
+
+    /// Adds one that is not there yet.
+    pub fn put(&mut self, name: &'static str, value: Header) {
+        self.0.push((name, value));
+    }
+
+    /// The text of one.
+    pub fn get(&self, name: &str) -> Option<String> {
+        self.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_string())
+    }
+
+    /// All, in the order in which they were added.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Header)> {
+        self.0.iter().map(|(name, value)| (*name, value))
+    }
+
+    /// All as texts.
+    pub fn texts(&self) -> impl Iterator<Item = (String, String)> {
+        self.iter().map(|(name, value)| (name.to_owned(), value.to_string()))
+    }
+}
+
+impl Display for Header {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Instance(id) => id.fmt(f),
+            Self::Message(id) => id.fmt(f),
+            Self::Phase(phase) => phase.fmt(f),
+            Self::Number(number) => number.fmt(f),
+            Self::Time(at) => at.fmt(f),
+            Self::Text(text) => text.fmt(f),
+        }
+    }
 }
 
 /// Names one outgoing message of an instance.
@@ -135,7 +198,7 @@ pub enum Part {
         /// Index of the step.
         step: usize,
         /// Doing or undoing.
-        phase: super::id::Phase,
+        phase: Phase,
         /// From 1.
         attempt: u32,
     },

@@ -206,9 +206,9 @@ pub enum Kind {
 #[derive(Debug)]
 pub struct Call {
     /// Exchange to publish to.
-    pub exchange: String,
+    pub exchange: Arc<str>,
     /// Routing key.
-    pub key: String,
+    pub key: Arc<str>,
     /// Body.
     pub body: Template,
     /// Rules that read an outcome from a message without an `x-saga-outcome` header; the first
@@ -265,9 +265,9 @@ pub enum OnTimeout {
 #[derive(Debug)]
 pub struct Emission {
     /// Exchange to publish to.
-    pub exchange: String,
+    pub exchange: Arc<str>,
     /// Routing key.
-    pub key: String,
+    pub key: Arc<str>,
     /// Body.
     pub body: Template,
 }
@@ -298,8 +298,8 @@ impl Plan {
         let calls = self.steps.iter().flat_map(|step| Phase::BOTH.map(|phase| step.call(phase)));
         let mut all: Vec<_> = calls
             .flatten()
-            .map(|call| call.exchange.clone())
-            .chain(self.emissions().map(|emission| emission.exchange.clone()))
+            .map(|call| call.exchange.to_string())
+            .chain(self.emissions().map(|emission| emission.exchange.to_string()))
             .chain(self.subscriptions().into_iter().map(|on| on.exchange))
             .chain(self.bodies().flat_map(|body| body.exchanges()))
             .filter(|exchange| !exchange.is_empty())
@@ -395,6 +395,9 @@ impl Subscription {
 
 /// Topic matching without backtracking over words: linear for `*`, quadratic at worst for `#`.
 fn pattern_matches(pattern: &str, key: &str) -> bool {
+    if !pattern.contains(['*', '#']) {
+        return pattern == key;
+    }
     let words = topic_words(key);
     // reachable[i]: the pattern so far can have consumed the first i words.
     let mut reachable = vec![false; words.len() + 1];

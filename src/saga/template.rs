@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::expression::{Expression, ExpressionError, MAX_RESULT, bounded, take_room};
 use super::scope::Scope;
+use crate::json;
 
 /// A JSON value with expressions in it.
 #[derive(Debug)]
@@ -104,7 +105,7 @@ impl Template {
 
 /// JSON text, without spaces and with the fields of objects in order.
 pub(super) fn to_bytes(value: &Value) -> Vec<u8> {
-    serde_json::to_vec(value).expect("a JSON value has string keys only")
+    json::text(value)
 }
 
 impl From<Expression> for Template {

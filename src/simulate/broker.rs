@@ -96,13 +96,9 @@ impl Broker {
     pub(crate) fn route(&mut self, outgoing: &Outgoing, at: Timestamp) {
         self.log.push(Seen {
             message_id: outgoing.message_id.to_string(),
-            exchange: outgoing.exchange.clone(),
-            key: outgoing.key.clone(),
-            headers: outgoing
-                .headers
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), value.clone()))
-                .collect(),
+            exchange: outgoing.exchange.to_string(),
+            key: outgoing.key.to_string(),
+            headers: outgoing.headers.texts().collect(),
             body: String::from_utf8_lossy(&outgoing.body).into_owned(),
             at,
         });

@@ -76,7 +76,7 @@ impl Participants {
     /// The duties: a repeat is answered the same, what was never done can be undone, and what was
     /// undone is refused.
     fn settle(&mut self, command: &Outgoing, at: Timestamp, calm: bool, dice: &mut Dice) -> Answer {
-        let header = |name: &str| command.headers.get(name).cloned();
+        let header = |name: &str| command.headers.get(name);
         let command_id = header("x-saga-command-id").unwrap_or_default();
         if let Some(known) = self.answers.get(&command_id) {
             return *known;
@@ -97,7 +97,7 @@ impl Participants {
             None => (Answer::Success, booked(1)),
         };
         self.answers.insert(command_id.clone(), answer);
-        let participant = command.exchange.clone();
+        let participant = command.exchange.to_string();
         let word = Value::from(answer.as_str());
         self.entries.push(Entry { participant, command_id, compensates, effect, answer: word, at });
         answer

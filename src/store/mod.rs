@@ -39,6 +39,7 @@ mod backlog;
 mod batch;
 mod checkpoint;
 mod compact;
+mod compression;
 mod disk;
 mod error;
 mod folder;

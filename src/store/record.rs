@@ -9,7 +9,8 @@ use serde::de::DeserializeOwned;
 
 use super::disk::{Disk, Writes};
 use super::error::StoreError;
-use super::keys;
+use super::{compression, keys};
+use crate::json;
 
 /// The format of a payload as it is.
 const PLAIN: u8 = 2;
@@ -18,8 +19,6 @@ const PLAIN: u8 = 2;
 const COMPRESSED: u8 = 3;
 /// Bytes from which on a payload is compressed. sled writes each byte several times over.
 const WORTHWHILE: usize = 256;
-/// How much longer a payload can be than its LZ4 block.
-const MAX_RATIO: usize = 255;
 /// Bytes of payload in one value.
 pub(super) const CHUNK: usize = 4 * 1024;
 /// Bytes before the payload: format, checksum of all that follows, number of further chunks.
@@ -32,10 +31,10 @@ const READS: usize = 100;
 ///
 /// Where an earlier value had more of them, its last ones stay behind, unless [`replace`] does it.
 pub(super) fn insert(writes: &mut Writes, key: &[u8], payload: &[u8]) -> u32 {
-    let compressed = (payload.len() >= WORTHWHILE).then(|| lz4_flex::block::compress_prepend_size(payload));
+    let compressed = if payload.len() < WORTHWHILE { None } else { compression::compressed(payload) };
     let (format, stored) = match &compressed {
-        Some(compressed) if compressed.len() < payload.len() => (COMPRESSED, compressed.as_slice()),
-        _ => (PLAIN, payload),
+        Some(compressed) => (COMPRESSED, compressed.as_slice()),
+        None => (PLAIN, payload),
     };
     let (first, rest) = stored.split_at(stored.len().min(CHUNK));
     let chunks = rest.chunks(CHUNK);
@@ -99,7 +98,7 @@ pub(super) fn further_chunks(value: &[u8]) -> u32 {
 
 /// The payload of a record that is kept as JSON.
 pub(super) fn json(record: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(record).expect("records have string keys only, so all of them are JSON")
+    json::text(record)
 }
 
 /// Reads the payload under `key`.
@@ -157,16 +156,10 @@ fn assemble(disk: &Disk, key: &[u8], value: &[u8]) -> Result<Vec<u8>, StoreError
     }
     match format {
         PLAIN => Ok(payload),
-        _ => decompress(&payload).ok_or_else(|| disk.corrupt(key, "it cannot be decompressed")),
+        _ => {
+            compression::decompressed(&payload).ok_or_else(|| disk.corrupt(key, "it cannot be decompressed"))
+        }
     }
-}
-
-/// The payload of which this is the compressed form.
-fn decompress(stored: &[u8]) -> Option<Vec<u8>> {
-    let (length, block) = lz4_flex::block::uncompressed_size(stored).ok()?;
-    // Whatever the length says, no more memory is taken than there can be bytes.
-    (length <= block.len().saturating_mul(MAX_RATIO))
-        .then(|| lz4_flex::block::decompress(block, length).ok())?
 }
 
 /// CRC-32 over the number of further chunks and the whole payload.

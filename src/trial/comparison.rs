@@ -112,8 +112,8 @@ impl Differences {
             }
         }
         let is_it = |(expected, came): (&Emitted, &&Outgoing)| {
-            expected.key == came.key
-                && expected.exchange.as_ref().is_none_or(|exchange| *exchange == came.exchange)
+            *expected.key == *came.key
+                && expected.exchange.as_ref().is_none_or(|exchange| **exchange == *came.exchange)
         };
         if expected.len() != came.len() || !expected.iter().zip(&came).all(is_it) {
             let keys: Vec<_> = expected.iter().map(|expected| expected.key.as_str()).collect();

@@ -15,7 +15,7 @@ pub(super) struct Ledger {
 impl Ledger {
     /// Keeps what a participant does with a command, unless it has done so before.
     pub(super) fn book(&mut self, command: &Outgoing, phase: Phase, books: Books, at: Timestamp) {
-        let header = |name: &str| command.headers.get(name).cloned();
+        let header = |name: &str| command.headers.get(name);
         let command_id = header("x-saga-command-id").unwrap_or_default();
         if self.entries.iter().any(|entry| entry.command_id == command_id) {
             return;
@@ -29,7 +29,7 @@ impl Ledger {
             (Books::Done, Phase::Compensation) => self.entries.iter().any(is_done).then_some(-1),
         };
         self.entries.push(Entry {
-            participant: command.exchange.clone(),
+            participant: command.exchange.to_string(),
             command_id,
             compensates,
             effect: amount.map(|amount| ("work".to_owned(), amount)).into_iter().collect(),

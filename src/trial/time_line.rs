@@ -126,7 +126,7 @@ impl Happened {
 
 /// The name of a command, such as `undo charge`.
 fn name(command: &Outgoing) -> String {
-    let header = |name: &str| command.headers.get(name).map_or("", String::as_str);
+    let header = |name: &str| command.headers.get(name).unwrap_or_default();
     let undo = if header("x-saga-phase") == Phase::Compensation.as_str() { "undo " } else { "" };
     format!("{undo}{}", header("x-saga-step"))
 }

@@ -125,9 +125,9 @@ impl Play {
         let outgoing: Outgoing = command::render(&self.plan, &self.instance, part).unwrap().unwrap();
         self.evidence.messages.push(Seen {
             message_id: outgoing.message_id.to_string(),
-            exchange: outgoing.exchange,
-            key: outgoing.key,
-            headers: outgoing.headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            exchange: outgoing.exchange.to_string(),
+            key: outgoing.key.to_string(),
+            headers: outgoing.headers.texts().collect(),
             body: String::from_utf8(outgoing.body).unwrap(),
             at: self.now,
         });

@@ -232,7 +232,7 @@ fn a_restart_finds_what_is_out_and_who_waits_in_the_same_order() {
     for last in ["A-5", "A-4", "A-1"] {
         let (restarted, recovered) = world.restart_with(&[&limit]);
         world = restarted;
-        assert!(recovered.outgoing.iter().all(|outgoing| outgoing.key == "print"));
+        assert!(recovered.outgoing.iter().all(|outgoing| &*outgoing.key == "print"));
         world.place("A-9");
         assert_eq!(world.sends(), [""; 0], "nothing goes before {last} is answered");
         world.answer(last, PRINT, "success");

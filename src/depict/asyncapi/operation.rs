@@ -127,10 +127,10 @@ fn command(plan: &Plan, step: &Step, phase: Phase, call: &Call, id: &str) -> Ope
     message["correlationId"] = correlation_id();
     Operation {
         id: id.to_owned(),
-        participant: call.exchange.clone(),
+        participant: call.exchange.to_string(),
         action: Action::Receive,
-        exchange: call.exchange.clone(),
-        key: call.key.clone(),
+        exchange: call.exchange.to_string(),
+        key: call.key.to_string(),
         summary,
         message,
         replies: replies(id, call, kept(step, phase)),
@@ -196,7 +196,7 @@ fn answer(plan: &Plan, step: &Step, phase: Phase, on: &Subscription) -> Operatio
     let mut operation = event(on, format!("Answers step {} of {}.", step.name, title(plan)), headers, &read);
     operation.message["description"] = told.into();
     if let Some(call) = call {
-        operation.participant.clone_from(&call.exchange);
+        operation.participant = call.exchange.to_string();
     }
     operation
 }
@@ -265,10 +265,10 @@ fn notices(plan: &Plan) -> impl Iterator<Item = Operation> {
 fn emitted(id: &str, emission: &Emission, summary: String, headers: Value) -> Operation {
     Operation {
         id: id.to_owned(),
-        participant: emission.exchange.clone(),
+        participant: emission.exchange.to_string(),
         action: Action::Receive,
-        exchange: emission.exchange.clone(),
-        key: emission.key.clone(),
+        exchange: emission.exchange.to_string(),
+        key: emission.key.to_string(),
         message: sent(&emission.key, &summary, headers, made(&emission.body)),
         summary,
         replies: Vec::new(),

@@ -176,8 +176,8 @@ impl Compiler<'_> {
 
     fn call(&mut self, parts: &CallParts<'_>, names: &Names<'_>) -> plan::Call {
         plan::Call {
-            exchange: parts.command.exchange.value.clone(),
-            key: parts.command.key.value.clone(),
+            exchange: parts.command.exchange.value.as_str().into(),
+            key: parts.command.key.value.as_str().into(),
             body: self.template_or(parts.command.body.as_ref(), "input", &names.at("the body of a command")),
             replies: parts.replies.iter().map(|rule| self.rule(rule, names)).collect(),
             timeout: parts.timeout.map_or(DEFAULT_TIMEOUT, |timeout| timeout.value.0),
