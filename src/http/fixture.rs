@@ -29,10 +29,7 @@ pub(crate) fn instances() -> Vec<(Instance, Vec<HistoryEntry>)> {
                 step_done(RESERVE, 1, json!({"reservation_id": "R-1"})),
                 step_done(CHARGE, 1, json!({"payment_id": "P-1"})),
                 step_done(SHIP, 1, json!(null)),
-                vec![
-                    Fact::Completed,
-                    Fact::NoticeDue { tells: Tells::Status, body: serde_json::Value::Null },
-                ],
+                vec![Fact::Completed, Fact::NoticeDue { tells: Tells::Status, body: Default::default() }],
                 vec![Fact::NoticePublished { notice: 0 }],
                 vec![ignored(Ignored::DuplicateReply, SHIP)],
             ],
@@ -51,7 +48,7 @@ pub(crate) fn instances() -> Vec<(Instance, Vec<HistoryEntry>)> {
                 vec![
                     Fact::Compensated { step: RESERVE },
                     Fact::AllCompensated,
-                    Fact::NoticeDue { tells: Tells::Status, body: serde_json::Value::Null },
+                    Fact::NoticeDue { tells: Tells::Status, body: Default::default() },
                 ],
             ],
         ),
@@ -91,7 +88,7 @@ pub(crate) fn instances() -> Vec<(Instance, Vec<HistoryEntry>)> {
                 vec![
                     unanswered(SHIP),
                     Fact::Parked { error: silent() },
-                    Fact::NoticeDue { tells: Tells::Status, body: serde_json::Value::Null },
+                    Fact::NoticeDue { tells: Tells::Status, body: Default::default() },
                 ],
             ],
         ),
@@ -142,7 +139,7 @@ fn saga(business_key: &str, entries: Vec<Vec<Fact>>) -> (Instance, Vec<HistoryEn
         definition: "d".repeat(64),
         business_key: business_key.to_owned(),
         steps: ["reserve_stock", "charge_payment", "ship"].map(str::to_owned).to_vec(),
-        input: json!({"order_id": business_key}),
+        input: json!({"order_id": business_key}).into(),
         attributes: [("customer".to_owned(), "C-1".to_owned())].into(),
         deadline: Some(at(1_800_000)),
         event_id: Some("event-1".to_owned()),
@@ -167,7 +164,7 @@ fn sent(step: usize, phase: Phase, attempt: u32) -> Vec<Fact> {
 
 fn step_done(step: usize, attempt: u32, output: serde_json::Value) -> Vec<Fact> {
     let mut facts = sent(step, Phase::Action, attempt);
-    facts.push(Fact::Succeeded { step, output });
+    facts.push(Fact::succeeded(step, output));
     facts
 }
 

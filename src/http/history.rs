@@ -183,7 +183,7 @@ fn fact_view(instance: &Instance, recorded: &Recorded) -> FactView {
             FactView { due: Some(Time(*at)), ..of_phase("retry_scheduled", *step, *phase) }
         }
         Fact::Succeeded { step, output } => FactView {
-            output: Some(output.clone()).filter(|output| !output.is_null()),
+            output: Some(Value::clone(output)).filter(|output| !output.is_null()),
             ..of_step("succeeded", *step)
         },
         Fact::Failed { step, error } => FactView { error: Some(error.into()), ..of_step("failed", *step) },

@@ -236,7 +236,7 @@ impl Details {
     pub fn new(instance: &Instance, history: &[HistoryEntry]) -> Self {
         let known = history.iter().take_while(|entry| entry.revision <= instance.revision);
         let input = history.iter().flat_map(|entry| &entry.facts).find_map(|recorded| match &recorded.fact {
-            Fact::Started(started) => Some(started.input.clone()),
+            Fact::Started(started) => Some(Value::clone(&started.input)),
             _ => None,
         });
         Self {
@@ -284,7 +284,7 @@ impl From<&StepState> for StepView {
             name: step.name.clone(),
             status: step.status.to_string(),
             attempts: step.action.attempt,
-            output: step.output.clone().filter(|output| !output.is_null()),
+            output: step.output.as_deref().cloned().filter(|output| !output.is_null()),
             error: step.error.as_ref().map(Reason::from),
             items: items(&step.items),
             action: begun(&step.action),

@@ -11,6 +11,8 @@
 //! compensating: backwards over the graph -----------> compensated
 //! ```
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::command;
@@ -94,7 +96,7 @@ impl Transition<'_> {
             Work::Wait(wait) => {
                 self.record(Fact::Awaited { step, due: self.now + wait.timeout });
                 match self.instance.steps[step].early.clone() {
-                    Some(Early::Success(output)) => self.record(Fact::Succeeded { step, output }),
+                    Some(Early::Success(output)) => self.record(Fact::succeeded(step, output)),
                     Some(Early::Failure(error)) => self.refuse(step, error),
                     None => {}
                 }
@@ -103,7 +105,7 @@ impl Transition<'_> {
                 Ok(until) => {
                     self.record(Fact::Delayed { step, until });
                     if until <= self.now {
-                        self.record(Fact::Succeeded { step, output: Value::Null });
+                        self.record(Fact::succeeded(step, Value::Null));
                     }
                 }
                 Err(message) => {
@@ -248,7 +250,7 @@ impl Transition<'_> {
             Ok(body) => (body, Ok(())),
             Err(error) => (Value::Null, Err(error)),
         };
-        self.record(Fact::NoticeDue { tells, body });
+        self.record(Fact::NoticeDue { tells, body: Arc::new(body) });
         match failed.and_then(|()| command::render(self.plan, self.instance, Part::Notice(notice))) {
             Ok(outgoing) => self.decision.outgoing.extend(outgoing),
             Err(error) => self.record(Fact::NoticeDropped { notice, reason: error.to_string() }),

@@ -51,7 +51,7 @@ impl Transition<'_> {
                 if self.is_unsettled(step) =>
             {
                 self.resume_from(step, Phase::Action);
-                self.record(Fact::Succeeded { step, output });
+                self.record(Fact::succeeded(step, output));
             }
             (StepStatus::Unknown, Outcome::Failure(error)) if self.is_unsettled(step) => {
                 self.resume_from(step, Phase::Action);
@@ -107,7 +107,7 @@ impl Transition<'_> {
 
     pub(super) fn succeed(&mut self, step: usize, output: Result<serde_json::Value, Failure>) {
         match output {
-            Ok(output) => self.record(Fact::Succeeded { step, output }),
+            Ok(output) => self.record(Fact::succeeded(step, output)),
             Err(error) => {
                 self.record(Fact::GivenUp { step, error: error.clone() });
                 self.stop_or_park(step, error);

@@ -6,6 +6,8 @@
 //! byte for byte the same. A notice is different: the instance may go on while it is unconfirmed, so
 //! its body is in the fact.
 
+use serde_json::Value;
+
 use super::expression::{ExpressionError, Scope};
 use super::fact::{Tells, Trace};
 use super::id::{MessageId, Phase};
@@ -133,7 +135,7 @@ fn render_notice(
         wants_reply: false,
         timestamp: notice.at,
         headers: headers(plan, instance, message_id),
-        body: to_bytes(&notice.body),
+        body: to_bytes(notice.body.as_deref().unwrap_or(&Value::Null)),
         repeated: false,
     }
 }

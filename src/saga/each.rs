@@ -146,7 +146,7 @@ impl Transition<'_> {
             return self.stop_or_park(step, error);
         }
         let output = Value::Array(items.iter().map(|item| item.output.clone()).collect());
-        self.record(Fact::Succeeded { step, output });
+        self.record(Fact::succeeded(step, output));
     }
 
     fn call_items(&mut self, step: usize, each: &Each) {

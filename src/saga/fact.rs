@@ -5,6 +5,7 @@
 //! the fact, so a replay decides nothing anew.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -256,7 +257,7 @@ pub enum Fact {
         /// Index of the step.
         step: usize,
         /// What the step keeps of its reply.
-        output: Value,
+        output: Arc<Value>,
     },
     /// The step was definitely not done.
     Failed {
@@ -316,8 +317,8 @@ pub enum Fact {
         #[serde(default, skip_serializing_if = "Tells::is_status")]
         tells: Tells,
         /// Its body, which could not be made again later: the instance may have gone on by then.
-        #[serde(default, skip_serializing_if = "Value::is_null")]
-        body: Value,
+        #[serde(default, skip_serializing_if = "is_null")]
+        body: Arc<Value>,
     },
     /// The broker confirmed a notice.
     NoticePublished {
@@ -343,6 +344,17 @@ pub enum Fact {
     },
 }
 
+fn is_null(value: &Arc<Value>) -> bool {
+    value.is_null()
+}
+
+impl Fact {
+    /// That a step is done, and what it keeps of its reply.
+    pub fn succeeded(step: usize, output: Value) -> Self {
+        Self::Succeeded { step, output: Arc::new(output) }
+    }
+}
+
 /// All that an instance takes from its start.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Started {
@@ -357,7 +369,7 @@ pub struct Started {
     /// Names of the steps, in the plan's order.
     pub steps: Vec<String>,
     /// What the saga keeps of the event.
-    pub input: Value,
+    pub input: Arc<Value>,
     /// Searchable values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,

@@ -106,7 +106,7 @@ pub struct StepState {
     pub status: StepStatus,
     /// What it keeps of its reply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub output: Option<Value>,
+    pub output: Option<Arc<Value>>,
     /// Why it failed or was given up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
@@ -236,8 +236,8 @@ pub struct Notice {
     /// Since when.
     pub at: Timestamp,
     /// What is to be published, as long as it is to be published.
-    #[serde(default, skip_serializing_if = "Value::is_null")]
-    pub body: Value,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<Arc<Value>>,
     /// Whether it still has to be published.
     pub pending: bool,
 }
@@ -255,7 +255,7 @@ impl Instance {
             version: started.version,
             definition: started.definition.clone(),
             business_key: started.business_key.clone(),
-            input: Arc::new(started.input.clone()),
+            input: Arc::clone(&started.input),
             attributes: started.attributes.clone(),
             status: Status::Running,
             started_at: at,

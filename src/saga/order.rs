@@ -101,9 +101,7 @@ impl Transition<'_> {
             _ => match order.verb {
                 Verb::Retry => self.retry(&order),
                 Verb::Skip => self.settle_as(&order, |step, output| Fact::Skipped { step, output }),
-                Verb::ResolveSucceeded => {
-                    self.settle_as(&order, |step, output| Fact::Succeeded { step, output })
-                }
+                Verb::ResolveSucceeded => self.settle_as(&order, Fact::succeeded),
                 Verb::ResolveFailed => self.resolve_failed(&order),
                 Verb::Compensate | Verb::Cancel => self.turn_back(&order),
             },

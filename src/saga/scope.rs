@@ -117,7 +117,7 @@ fn whole_step(step: &StepState) -> Value {
 
 fn step_field(step: &StepState, name: &str) -> Option<Value> {
     Some(match name {
-        "output" => step.output.clone().unwrap_or(Value::Null),
+        "output" => step.output.as_deref().cloned().unwrap_or(Value::Null),
         "status" => Value::from(step.status.as_str()),
         "error" => failure(step.error.as_ref()),
         _ => return None,
@@ -229,7 +229,7 @@ mod tests {
             definition: String::new(),
             business_key: "A-1".to_owned(),
             steps: vec!["reserve".to_owned(), "ship".to_owned()],
-            input: json!({"total": 5}),
+            input: json!({"total": 5}).into(),
             attributes: Default::default(),
             deadline: None,
             event_id: None,
@@ -239,7 +239,7 @@ mod tests {
         let mut instance = Instance::begin(InstanceId::new("order", "A-1"), &started, Timestamp(0));
         instance.status = Status::Compensating;
         instance.error = Some(Failure { step: None, code: "LATE".to_owned(), message: "m".to_owned() });
-        instance.steps[0].output = Some(json!({"id": 7}));
+        instance.steps[0].output = Some(json!({"id": 7}).into());
         instance.steps[1].status = StepStatus::Unknown;
         instance
     }

@@ -9,6 +9,7 @@
 //! illegal events, only ones that change nothing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -163,7 +164,7 @@ fn started(plan: &Plan, business_key: String, input: Value, now: Timestamp) -> S
         caller: None,
         trace: None,
         business_key,
-        input,
+        input: Arc::new(input),
     }
 }
 
@@ -259,7 +260,7 @@ impl Transition<'_> {
                 self.record(Fact::Published { step, phase, attempt, due });
                 if call.is_none() {
                     // Nobody answers an event.
-                    self.record(Fact::Succeeded { step, output: Value::Null });
+                    self.record(Fact::succeeded(step, Value::Null));
                 }
             }
             Part::Notice(notice) => {
@@ -278,7 +279,7 @@ impl Transition<'_> {
                     self.record(Fact::Unroutable { step, phase, attempt, maybe_delivered, reason });
                     if command::call(self.plan, step, phase).is_none() {
                         // That nobody listens to an event is on record, and no failure.
-                        return self.record(Fact::Succeeded { step, output: Value::Null });
+                        return self.record(Fact::succeeded(step, Value::Null));
                     }
                     self.attempt_failed(step, phase, self.failure(step, "UNROUTABLE", message), None);
                 }
@@ -311,7 +312,7 @@ impl Transition<'_> {
                         self.timed_out(step, phase);
                     }
                     Awaiting::Time(until) if until <= self.now => {
-                        self.record(Fact::Succeeded { step, output: Value::Null });
+                        self.record(Fact::succeeded(step, Value::Null));
                     }
                     Awaiting::Retry(at) if at <= self.now => {
                         let attempt = self.instance.steps[step].progress(phase).attempt.saturating_add(1);

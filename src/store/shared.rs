@@ -78,7 +78,7 @@ impl Shared {
         self.steadily(|| {
             let Some((mut instance, stored)) = self.found(id)? else { return Ok(None) };
             if let Stored::Blocks = stored {
-                instance.input = table::input(&self.disk, id)?.into();
+                instance.input = table::input(&self.disk, id)?;
             }
             Ok(Some(instance))
         })

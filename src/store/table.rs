@@ -14,6 +14,7 @@ use super::waiting::Waiting;
 use crate::saga::fact::{Fact, HistoryEntry};
 use crate::saga::id::InstanceId;
 use crate::saga::instance::{Instance, Status};
+use std::sync::Arc;
 
 /// First byte of a value that is a whole history, an entry a line.
 const WHOLE: u8 = b'w';
@@ -170,7 +171,7 @@ pub(super) fn history(disk: &Disk, id: InstanceId, stored: Stored) -> Result<Vec
 ///
 /// # Errors
 /// As [`Tables::read`].
-pub(super) fn input(disk: &Disk, id: InstanceId) -> Result<serde_json::Value, StoreError> {
+pub(super) fn input(disk: &Disk, id: InstanceId) -> Result<Arc<serde_json::Value>, StoreError> {
     let key = keys::block(id, 1);
     let lines = record::read(disk, &key)?.ok_or_else(|| disk.corrupt(&key, "it is missing"))?;
     let first = lines.split(|byte| *byte == b'\n').next().unwrap_or_default();

@@ -105,7 +105,7 @@ impl Casting<'_> {
                 }
                 Work::Each(each) => {
                     let outputs = self.add_items(&place, &sample, step, each, given, depth);
-                    sample.instance.steps[step].output = Some(Value::Array(outputs));
+                    sample.instance.steps[step].output = Some(Arc::new(Value::Array(outputs)));
                 }
                 _ => {}
             }

@@ -5,6 +5,7 @@
 //! they compare with, a number, true, a list, an object.
 
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 use super::draft::{Draft, Given, Place, Role, by_header, drafts, key, put, raw, rule, value_at};
 use super::path::Target;
@@ -280,7 +281,7 @@ impl<'a> Workshop<'a> {
             definition: plan.hash.clone(),
             business_key,
             steps: plan.steps.iter().map(|step| step.name.clone()).collect(),
-            input,
+            input: Arc::new(input),
             attributes: Default::default(),
             deadline: None,
             event_id: event.id.clone(),
@@ -304,7 +305,7 @@ impl<'a> Workshop<'a> {
                 }
                 _ => continue,
             };
-            instance.steps[step].output = output;
+            instance.steps[step].output = output.map(Arc::new);
             instance.steps[step].status = StepStatus::Succeeded;
         }
         instance

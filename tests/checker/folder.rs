@@ -171,7 +171,7 @@ fn replay_names_a_snapshot_that_is_not_the_fold_of_its_history() {
     let mut run = right();
     let Fact::Started(started) = &mut run.instances[0].history[0].facts[0].fact else { panic!("no start") };
     // Too much for a history that needs no snapshot.
-    started.input = json!("x".repeat(5000));
+    started.input = json!("x".repeat(5000)).into();
     let id = run.instances[0].instance.id;
     let folder = written(&run);
     open(&folder.path().join("store")).checkpoint().unwrap();

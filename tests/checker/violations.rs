@@ -76,7 +76,7 @@ const WRONGS: [Wrong; 34] = [
     (I6, "a step is undone after the pivot", |run| {
         let step = SHIP;
         let output = serde_json::Value::Null;
-        before(run, "undone", CHARGE, Fact::Succeeded { step, output });
+        before(run, "undone", CHARGE, Fact::succeeded(step, output));
     }),
     (I7, "a command id that is not its own", |run| {
         let wrong = attempt("done", SHIP, Action, 1);

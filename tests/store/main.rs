@@ -70,7 +70,7 @@ fn start(saga: &str, business_key: &str, at: i64, input: Value) -> (Instance, Hi
         definition: "hash".to_owned(),
         business_key: business_key.to_owned(),
         steps: vec!["ship".to_owned()],
-        input,
+        input: input.into(),
         attributes: BTreeMap::from([(
             "parity".to_owned(),
             if at % 2 == 0 { "even" } else { "odd" }.to_owned(),
@@ -214,7 +214,7 @@ fn large_values_never_leave_the_log() {
     for length in [3_800, 20_000, 3_600] {
         for instance in &mut instances {
             let output = json!(noise(length));
-            store.commit(moved(instance, Fact::Succeeded { step: 0, output })).unwrap();
+            store.commit(moved(instance, Fact::succeeded(0, output))).unwrap();
         }
         store.checkpoint().unwrap();
     }

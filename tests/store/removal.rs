@@ -157,7 +157,7 @@ fn a_snapshot_that_gets_shorter_leaves_no_chunks_behind() {
     let mut chunks = Vec::new();
     for length in [20_000, 0] {
         let output = json!(noise(length));
-        store.commit(moved(&mut instance, Fact::Succeeded { step: 0, output })).unwrap();
+        store.commit(moved(&mut instance, Fact::succeeded(0, output))).unwrap();
         store.checkpoint().unwrap();
         drop(store);
         chunks.push(folder.with_sled(|sled| sled.scan_prefix(b"ks").count()));
@@ -216,7 +216,7 @@ fn play(steps: &[(usize, Step)], open: impl Fn() -> Store) -> (Store, Model) {
                 batch.correlate(message, correlation);
             }
             Step::Output(length) => {
-                go_on(&mut batch, &mut model, who, Fact::Succeeded { step: 0, output: json!(noise(length)) });
+                go_on(&mut batch, &mut model, who, Fact::succeeded(0, json!(noise(length))));
             }
             Step::Complete => go_on(&mut batch, &mut model, who, Fact::Completed),
         }

@@ -27,7 +27,11 @@ fn views_follow_the_status() {
         (Fact::DeadlinePassed, Status::Running, true),
         (Fact::CompensationStarted, Status::Compensating, true),
         (Fact::AllCompensated, Status::Compensated, false),
-        (Fact::NoticeDue { tells: Tells::Status, body: json!({"order": "A-1"}) }, Status::Compensated, true),
+        (
+            Fact::NoticeDue { tells: Tells::Status, body: json!({"order": "A-1"}).into() },
+            Status::Compensated,
+            true,
+        ),
         (Fact::NoticePublished { notice: 0 }, Status::Compensated, false),
     ] {
         store.commit(moved(&mut instance, fact)).unwrap();

@@ -127,7 +127,7 @@ fn a_called_saga_begins_with_its_input_and_answers_with_its_output() {
     world.there(|run| {
         run.reply(0, Phase::Action, Outcome::Success(Ok(json!({"room": 7}))));
     });
-    assert_eq!(world.caller.instance.steps[CALL].output, Some(json!({"room": 7})));
+    assert_eq!(world.caller.instance.steps[CALL].output.as_deref(), Some(&json!({"room": 7})));
     assert_eq!(world.caller.keys(), ["pay"]);
 }
 

@@ -64,7 +64,7 @@ fn a_wait_is_over_when_its_event_comes_and_keeps_what_it_is_told_to() {
     assert_eq!(run.step(APPROVAL), StepStatus::Dispatched);
     assert_eq!(run.instance.next_due(), Some(run.now + Duration::from_secs(600)));
     run.hear(&approved());
-    assert_eq!(run.instance.steps[APPROVAL].output, Some(json!({"by": "ann"})));
+    assert_eq!(run.instance.steps[APPROVAL].output.as_deref(), Some(&json!({"by": "ann"})));
     assert_eq!(run.keys(), ["reserve", "order.approved"]);
 }
 

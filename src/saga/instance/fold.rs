@@ -1,5 +1,7 @@
 //! The fold: what each fact adds to an instance.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::super::fact::{Fact, Failure, HistoryEntry, Recorded};
@@ -32,7 +34,9 @@ impl Instance {
         self.updated_at = self.updated_at.max(at);
         match &recorded.fact {
             Fact::Started(_) | Fact::Ordered { .. } => {}
-            Fact::Skipped { step, output } => self.settle_with(*step, StepStatus::Skipped, output),
+            Fact::Skipped { step, output } => {
+                self.settle_with(*step, StepStatus::Skipped, &Arc::new(output.clone()))
+            }
             Fact::Awaited { step, due } => self.begin_to_wait(*step, at, Awaiting::Event(*due)),
             Fact::Delayed { step, until } => self.begin_to_wait(*step, at, Awaiting::Time(*until)),
             Fact::CameEarly { step, says } => {
@@ -155,13 +159,14 @@ impl Instance {
                 self.parked = None;
             }
             Fact::NoticeDue { tells, body } => {
-                let (tells, status, body) = (*tells, self.status, body.clone());
+                let (tells, status) = (*tells, self.status);
+                let body = (!body.is_null()).then(|| Arc::clone(body));
                 self.notices.push(Notice { tells, status, at, body, pending: true });
             }
             Fact::NoticePublished { notice } | Fact::NoticeDropped { notice, .. } => {
                 if let Some(notice) = self.notices.get_mut(*notice) {
                     notice.pending = false;
-                    notice.body = Value::Null;
+                    notice.body = None;
                 }
             }
             Fact::Ignored { .. } => self.ignored = self.ignored.saturating_add(1),
@@ -178,10 +183,10 @@ impl Instance {
         }
     }
 
-    fn settle_with(&mut self, step: usize, status: StepStatus, output: &Value) {
+    fn settle_with(&mut self, step: usize, status: StepStatus, output: &Arc<Value>) {
         self.settle(step, status, None);
         if let Some(state) = self.steps.get_mut(step) {
-            state.output = Some(output.clone()).filter(|output| !output.is_null());
+            state.output = (!output.is_null()).then(|| Arc::clone(output));
         }
     }
 
