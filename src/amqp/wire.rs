@@ -182,6 +182,17 @@ mod tests {
         entries.into()
     }
 
+    fn every_header(instance: InstanceId) -> Headers {
+        let mut headers = Headers::default();
+        headers.put("x-saga-id", Header::Instance(instance));
+        headers.put("x-saga-command-id", Header::Message(MessageId::notice(instance, 0)));
+        headers.put("x-saga-phase", Header::Phase(Phase::Compensation));
+        headers.put("x-saga-attempt", Header::Number(7));
+        headers.put("x-saga-deadline", Header::Time(Timestamp(0)));
+        headers.put("x-saga-name", Header::Text("order".to_owned()));
+        headers
+    }
+
     fn message() -> Outgoing {
         let instance = InstanceId::new("order", "A-1");
         Outgoing {
@@ -191,7 +202,7 @@ mod tests {
             message_id: MessageId::attempt(instance, "ship", Phase::Action, 1),
             wants_reply: true,
             timestamp: Timestamp(1_767_323_045_678),
-            headers: Headers::default(),
+            headers: every_header(instance),
             body: b"{}".to_vec(),
             repeated: false,
         }
@@ -243,6 +254,23 @@ mod tests {
         assert_eq!((command.delivery_mode(), command.timestamp()), (&Some(2), &Some(1_767_323_045)));
         let notice = properties(Outgoing { wants_reply: false, ..message() }).unwrap();
         assert_eq!((notice.correlation_id(), notice.reply_to()), (&None, &None));
+    }
+
+    #[test]
+    fn every_header_is_a_text_on_the_wire() {
+        let Outgoing { headers: typed, origin, .. } = message();
+        let sent = outgoing(&message(), "r").unwrap().properties;
+        let (texts, excess) = headers(sent.headers().as_ref().unwrap());
+        let expected = json!({
+            "x-saga-id": origin.instance.to_string(),
+            "x-saga-command-id": MessageId::notice(origin.instance, 0).to_string(),
+            "x-saga-phase": "compensation",
+            "x-saga-attempt": "7",
+            "x-saga-deadline": "1970-01-01T00:00:00.000Z",
+            "x-saga-name": "order",
+        });
+        assert_eq!((Value::Object(texts), excess), (expected, None));
+        assert!(typed.iter().all(|(name, value)| typed.get(name) == Some(value.to_string())));
     }
 
     #[test]

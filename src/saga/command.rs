@@ -18,8 +18,8 @@ use super::template::to_bytes;
 use super::time::Timestamp;
 use crate::fault::{self, Bug};
 
-/// Headers of one message, at most, as far as they take room at once.
-const MOST_HEADERS: usize = 10;
+/// Room for the headers of a message, taken at once: few have more.
+const ROOM_FOR_HEADERS: usize = 8;
 
 /// Renders one message of an instance; `None` where the plan has no such message.
 ///
@@ -157,7 +157,7 @@ fn headers_of_attempt(
 
 /// Those that every message has.
 fn headers(plan: &Plan, instance: &Instance, message_id: MessageId) -> Headers {
-    let mut headers = Headers::with_capacity(MOST_HEADERS);
+    let mut headers = Headers::with_capacity(ROOM_FOR_HEADERS);
     headers.put("x-saga-id", Header::Instance(instance.id));
     headers.put("x-saga-name", Header::Text(plan.saga.clone()));
     headers.put("x-saga-version", Header::Number(plan.version));

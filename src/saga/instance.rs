@@ -235,7 +235,7 @@ pub struct Notice {
     pub status: Status,
     /// Since when.
     pub at: Timestamp,
-    /// What is to be published, as long as it is to be published.
+    /// What is to be published, as long as it is to be published; nothing stands for `null`, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<Arc<Value>>,
     /// Whether it still has to be published.

@@ -149,6 +149,7 @@ impl Headers {
 
     /// Adds one that is not there yet.
     pub fn put(&mut self, name: &'static str, value: Header) {
+        debug_assert!(self.iter().all(|(known, _)| known != name), "{name} is there already");
         self.0.push((name, value));
     }
 

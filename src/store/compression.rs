@@ -22,16 +22,18 @@ thread_local! {
 
 /// The compressed form of a payload, if it is shorter.
 pub(super) fn compressed(payload: &[u8]) -> Option<Vec<u8>> {
-    WORKSPACE.with_borrow_mut(|Workspace { table, block }| {
+    let length = u32::try_from(payload.len()).ok()?;
+    WORKSPACE.with_borrow_mut(|workspace| {
+        let Workspace { table, block } = workspace;
         let room = block::get_maximum_output_size(payload.len());
         if block.len() < room {
             block.resize(room, 0);
         }
-        let length = u32::try_from(payload.len()).ok()?;
         let written = block::compress_into_with_table(payload, block, table).ok()?;
         let stored = [&length.to_le_bytes(), &block[..written]].concat();
-        if block.len() > KEPT {
-            *block = Vec::new();
+        if block.capacity() > KEPT {
+            // The table is a larger one after a large payload, and slower for small ones.
+            *workspace = Workspace::default();
         }
         (stored.len() < payload.len()).then_some(stored)
     })
@@ -59,6 +61,10 @@ mod tests {
                 continue;
             };
             assert!(decompressed(&stored).unwrap() == payload, "length {length}");
+            assert!(
+                stored == block::compress_prepend_size(&payload),
+                "length {length}: by itself, it is the same"
+            );
         }
         let noise: Vec<_> = (0..1000).map(|_| dice.u8(..)).collect();
         assert_eq!(compressed(&noise), None, "it would be longer");

@@ -4,6 +4,8 @@
 //! and lies beside it in blocks, so that what is appended and what is listed costs the same however
 //! long it grows.
 
+use std::sync::Arc;
+
 use super::batch::{Head, Removal};
 use super::disk::{Disk, Writes};
 use super::error::StoreError;
@@ -14,7 +16,6 @@ use super::waiting::Waiting;
 use crate::saga::fact::{Fact, HistoryEntry};
 use crate::saga::id::InstanceId;
 use crate::saga::instance::{Instance, Status};
-use std::sync::Arc;
 
 /// First byte of a value that is a whole history, an entry a line.
 const WHOLE: u8 = b'w';

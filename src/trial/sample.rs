@@ -4,8 +4,9 @@
 //! Everything that they name and nobody has given gets a value with which they work: a text, else what
 //! they compare with, a number, true, a list, an object.
 
-use serde_json::{Value, json};
 use std::sync::Arc;
+
+use serde_json::{Value, json};
 
 use super::draft::{Draft, Given, Place, Role, by_header, drafts, key, put, raw, rule, value_at};
 use super::path::Target;
