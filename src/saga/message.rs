@@ -119,8 +119,8 @@ pub struct Outgoing {
     pub repeated: bool,
 }
 
-/// The headers of an outgoing message. They become text where it is published, and not before: most messages
-/// take more memory in headers than in all else.
+/// The headers of an outgoing message. They become text where it is published, and not before: a message waits
+/// for a commit first, and a text for each header is a block of memory for each.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Headers(Vec<(&'static str, Header)>);
 
