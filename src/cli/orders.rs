@@ -1,5 +1,7 @@
 //! `sagamq retry`, `skip`, `resolve`, `compensate` and `cancel`: what people ask of instances.
 
+use std::fs;
+
 use serde_json::Value;
 
 use super::args::{FilterArgs, OrderArgs};
@@ -13,6 +15,9 @@ use crate::saga::order::{Order, Verb};
 
 /// Instances that are asked for at a time.
 const PAGE: &str = "500";
+
+/// Where the system lists its users.
+const USERS: &str = "/etc/passwd";
 
 /// Gives an order to each instance that is meant, and tells a line of each.
 ///
@@ -75,8 +80,34 @@ fn meant(client: &Client, args: &OrderArgs) -> Result<Vec<Summary>, CliError> {
     }
 }
 
-/// Who runs this, as the system knows them.
+/// Who runs this, as the system knows them. Cron, systemd and containers set no variables, and a container
+/// may have a user without a name.
 fn user() -> String {
-    let names = ["USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok());
-    names.into_iter().find(|name| !name.trim().is_empty()).unwrap_or_else(|| "unknown".to_owned())
+    let said = ["USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok());
+    said.into_iter().find(|name| !name.trim().is_empty()).unwrap_or_else(|| {
+        let uid = rustix::process::getuid().as_raw();
+        let users = fs::read(USERS).unwrap_or_default();
+        name_of(uid, &String::from_utf8_lossy(&users)).unwrap_or_else(|| format!("uid {uid}"))
+    })
+}
+
+/// The name of a user, where the system's list of users has it.
+fn name_of(uid: u32, users: &str) -> Option<String> {
+    let is_meant = |line: &&str| line.split(':').nth(2).and_then(|id| id.parse().ok()) == Some(uid);
+    let (name, _) = users.lines().find(is_meant)?.split_once(':')?;
+    (!name.trim().is_empty()).then(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_known_by_the_list_of_the_system() {
+        let users =
+            "root:x:0:0:root:/root:/bin/sh\n# nobody\n:x:7::\nann:x:1000:1000:Ann,,,:/home/ann:/bin/sh\n";
+        assert_eq!(name_of(0, users).as_deref(), Some("root"));
+        assert_eq!(name_of(1000, users).as_deref(), Some("ann"));
+        assert_eq!([name_of(7, users), name_of(1001, users), name_of(0, "")], [None, None, None]);
+    }
 }
