@@ -61,9 +61,14 @@ impl Parameters {
     }
 
     fn time(&mut self, name: &str) -> Result<Option<Timestamp>, ApiError> {
-        let problem = "must be a time such as 2026-01-31T12:00:00Z (write + as %2B)";
-        let parse =
-            |text: String| Timestamp::parse(&text).ok_or_else(|| ApiError::bad_parameter(name, problem));
+        let problem = |text: &str| match Timestamp::parse(&text.replace(' ', "+")) {
+            // A raw + in a query is a space.
+            Some(_) => "has a space where its + should be: in a URL, + is written as %2B",
+            None => "must be a time such as 2026-01-31T12:00:00Z or 2026-01-31T13:00:00+01:00",
+        };
+        let parse = |text: String| {
+            Timestamp::parse(&text).ok_or_else(|| ApiError::bad_parameter(name, problem(&text)))
+        };
         self.take(name)?.map(parse).transpose()
     }
 
@@ -137,7 +142,9 @@ mod tests {
             (("state", "running"), "\"state\" is not known here"),
             (("status", "running,done"), "\"status\" holds \"done\""),
             (("attribute", "customer"), "\"attribute\" must be name:value"),
-            (("after", "yesterday"), "\"after\" must be a time"),
+            (("after", "yesterday"), "\"after\" must be a time such as"),
+            (("after", "2026-01-31T13:00:00%2B01:00"), "\"after\" must be a time such as"),
+            (("before", "2026-01-31T13:00:00 01:00"), "in a URL, + is written as %2B"),
             (("limit", "0"), "\"limit\" must be a number from 1 to 500"),
             (("limit", "501"), "\"limit\" must be a number from 1 to 500"),
         ];
