@@ -83,6 +83,12 @@ pub enum CliError {
         "filters choose among all instances: name instances, or give --all with filters (--saga goes with both)"
     )]
     FilterWithoutAll,
+    /// All instances of all sagas.
+    #[error(
+        "--all without a filter would be every instance of every saga: choose by --saga, --status, \
+         --business-key, --attribute, --after or --before, such as --status parked"
+    )]
+    AllWithoutFilter,
     /// What was asked for is not there.
     #[error("{0}")]
     NotFound(String),
@@ -180,6 +186,7 @@ impl CliError {
             | CliError::Address { .. }
             | CliError::UnusedAddress
             | CliError::FilterWithoutAll
+            | CliError::AllWithoutFilter
             | CliError::Refused(_) => Exit::Usage,
             CliError::Unreachable { .. }
             | CliError::Foreign { .. }

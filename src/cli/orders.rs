@@ -55,7 +55,8 @@ pub fn give(
     Ok(exit)
 }
 
-/// The instances that are named, or that the filters match.
+/// The instances that are named, or that the filters match. All of them without a filter would be every instance
+/// there is, which nobody means.
 fn meant(client: &Client, args: &OrderArgs) -> Result<Vec<Summary>, CliError> {
     if !args.all {
         if !list::filters(&FilterArgs { saga: None, ..args.filter.clone() }).is_empty() {
@@ -64,10 +65,15 @@ fn meant(client: &Client, args: &OrderArgs) -> Result<Vec<Summary>, CliError> {
         let named = args.keys.iter().map(|key| show::details(client, key, args.filter.saga.as_deref()));
         return named.map(|details| Ok(details?.summary)).collect();
     }
+    let filters = list::filters(&args.filter);
+    // One without a value, such as a variable of a script that was not set, filters nothing.
+    if filters.iter().all(|(_, value)| value.is_empty()) {
+        return Err(CliError::AllWithoutFilter);
+    }
     let mut items = Vec::new();
     let mut cursor = None;
     loop {
-        let mut parameters = list::filters(&args.filter);
+        let mut parameters = filters.clone();
         parameters.push(("limit", PAGE.to_owned()));
         parameters.extend(cursor.map(|cursor| ("cursor", cursor)));
         let pairs: Vec<_> = parameters.iter().map(|(name, value)| (*name, value.as_str())).collect();

@@ -34,6 +34,11 @@ fn people_take_parked_instances_on_one_by_one_and_all_at_once() {
     site.call(&["skip", "P-1"]).assert_refused(2, &["--reason"]);
     site.call(&["skip", "P-9", "--reason", "lost"]).assert_refused(1, &["no saga with id or business key"]);
     site.call(&["skip", "P-1", "--status", "parked", "--reason", "x"]).assert_refused(2, &["give --all"]);
+    for filter in [&[][..], &["--saga", ""]] {
+        let all = [&["skip", "--all", "--reason", "x"][..], filter].concat();
+        site.call(&all).assert_refused(2, &["every instance of every saga", "--saga", "--status parked"]);
+    }
+    assert_eq!(parked(), 3);
     let refused = |arguments: &[&str], reason: &str| {
         let ended = site.call(arguments);
         assert_eq!(ended.code, Some(1));

@@ -12,7 +12,7 @@ pub struct OrderArgs {
     /// Ids or business keys
     #[arg(value_name = "ID or BUSINESS_KEY", required_unless_present = "all", conflicts_with = "all")]
     pub keys: Vec<String>,
-    /// All instances that the filters match
+    /// All instances that the filters match; there must be at least one filter
     #[arg(long)]
     pub all: bool,
     /// Why: it is kept in the history
