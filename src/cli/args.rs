@@ -60,7 +60,7 @@ pub enum Command {
     Resolve(ResolveArgs),
     /// Undo what an instance has done
     Compensate(OrderArgs),
-    /// Cancel an instance, as its cancelling event would
+    /// Cancel an instance, as its cancelling event would, also where it is parked
     Cancel(OrderArgs),
     /// List messages that could not be used
     DeadLetters(DeadLettersArgs),

@@ -45,7 +45,7 @@ pub enum Verb {
     ResolveFailed,
     /// Undo what was done.
     Compensate,
-    /// Undo what was done, as a cancelling event would.
+    /// Undo what was done, as a cancelling event would; also where the instance is parked, which refuses the event.
     Cancel,
 }
 
