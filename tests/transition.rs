@@ -635,9 +635,9 @@ fn a_parked_step_is_tried_once_more_under_the_same_command_id() {
 fn a_step_that_waits_for_its_next_attempt_is_tried_at_once() {
     let mut run = Run::new();
     run.reply(RESERVE, Phase::Action, Outcome::Retry(failure("BUSY"), None));
-    run.order(Verb::Retry, None, Value::Null).unwrap();
+    run.order(Verb::Retry, Some("reserve"), Value::Null).unwrap();
     assert_eq!(run.keys(), ["stock.reserve", "stock.reserve"]);
-    let refused = run.order(Verb::Retry, None, Value::Null).unwrap_err();
+    let refused = run.order(Verb::Retry, Some("reserve"), Value::Null).unwrap_err();
     assert!(refused.contains("may still be answered"), "{refused}");
 }
 
@@ -738,6 +738,34 @@ fn an_order_to_a_step_that_is_not_there_or_not_due_is_refused() {
     assert_eq!(unknown, "there is no step \"chip\", only reserve, charge, ship, invoice");
     let early = run.order(Verb::Skip, Some("ship"), Value::Null).unwrap_err();
     assert_eq!(early, "step ship is pending, and not what the instance waits for");
+}
+
+#[test]
+fn an_order_that_is_given_twice_settles_no_second_step() {
+    for verb in [Verb::Skip, Verb::ResolveSucceeded] {
+        let mut run = Run::new();
+        run.succeed(RESERVE);
+        let refused = run.order(verb, None, Value::Null).unwrap_err();
+        assert!(refused.ends_with("name the one that is meant: --step charge"), "{refused}");
+        run.order(verb, Some("charge"), Value::Null).unwrap();
+        let refused = run.order(verb, Some("charge"), Value::Null).unwrap_err();
+        assert!(refused.contains("not what the instance waits for"), "{refused}");
+        assert_eq!(run.step(SHIP), StepStatus::Dispatched);
+    }
+    let mut run = parked_at_the_pivot();
+    run.order(Verb::Skip, None, Value::Null).unwrap();
+    let refused = run.order(Verb::Skip, None, Value::Null).unwrap_err();
+    assert!(refused.ends_with("--step invoice"), "{refused}");
+    assert_eq!(run.step(INVOICE), StepStatus::Dispatched);
+}
+
+#[test]
+fn where_several_steps_are_under_way_all_are_named_to_choose_from() {
+    let mut run = diamond();
+    for verb in [Verb::Retry, Verb::Skip, Verb::ResolveFailed] {
+        let refused = run.order(verb, None, Value::Null).unwrap_err();
+        assert!(refused.ends_with("--step charge or --step charge2"), "{refused}");
+    }
 }
 
 #[derive(Clone, Debug)]

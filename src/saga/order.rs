@@ -19,7 +19,7 @@ use super::transition::Transition;
 pub struct Order {
     /// What is to be done.
     pub verb: Verb,
-    /// Name of the step; `None` for the one that the instance is parked for, or the only one under way.
+    /// Name of the step; `None` for the one that the instance is parked for.
     #[serde(default)]
     pub step: Option<String>,
     /// What the step is to keep, where it is skipped or counts as succeeded.
@@ -262,28 +262,30 @@ impl Transition<'_> {
     fn named(&self, order: &Order) -> Result<Target, Refusal> {
         let steps = &self.instance.steps;
         let parked_for = self.instance.parked.as_ref().and_then(|parked| parked.step.clone());
-        let step = match order.step.clone().or(parked_for) {
-            Some(name) => steps.iter().position(|state| state.name == name).ok_or_else(|| {
-                let names: Vec<_> = steps.iter().map(|state| state.name.as_str()).collect();
-                format!("there is no step {name:?}, only {}", names.join(", "))
-            })?,
-            None => {
-                let is_under_way = |state: &&StepState| {
-                    matches!(state.status, StepStatus::Dispatched | StepStatus::Compensating)
-                };
-                let names: Vec<_> =
-                    steps.iter().filter(is_under_way).map(|state| state.name.as_str()).collect();
-                match names[..] {
-                    [] => return Err("no step of it is under way".to_owned()),
-                    [name] => steps.iter().position(|state| state.name == name).unwrap_or_default(),
-                    _ => return Err(format!("several steps are under way, name one: {}", names.join(", "))),
-                }
-            }
-        };
+        let name = order.step.clone().or(parked_for).ok_or_else(|| self.unnamed())?;
+        let step = steps.iter().position(|state| state.name == name).ok_or_else(|| {
+            let names: Vec<_> = steps.iter().map(|state| state.name.as_str()).collect();
+            format!("there is no step {name:?}, only {}", names.join(", "))
+        })?;
         let state = &steps[step];
         let phase =
             if state.status == StepStatus::Compensating { Phase::Compensation } else { Phase::Action };
         Ok(Target { step, phase, status: state.status, awaiting: state.progress(phase).awaiting })
+    }
+
+    /// Why a step has to be named. One that happens to be the only one under way may be another by the time that
+    /// the order is given once more because its answer got lost.
+    fn unnamed(&self) -> Refusal {
+        let is_under_way =
+            |state: &&StepState| matches!(state.status, StepStatus::Dispatched | StepStatus::Compensating);
+        let under_way = self.instance.steps.iter().filter(is_under_way);
+        let steps: Vec<_> = under_way.map(|state| format!("--step {}", state.name)).collect();
+        match steps.is_empty() {
+            true => "no step of it is under way".to_owned(),
+            false => {
+                format!("it is not parked for a step, so name the one that is meant: {}", steps.join(" or "))
+            }
+        }
     }
 
     fn record_order(&mut self, order: &Order, step: Option<usize>) {

@@ -50,6 +50,8 @@ fn people_take_parked_instances_on_one_by_one_and_all_at_once() {
     let label = ["--output", r#"{"label": "by hand"}"#, "--reason", "packed by hand", "--actor", "ann"];
     let told = site.printed(&[&["resolve", "P-1", "--to", "succeeded"], &label[..]].concat());
     assert_eq!(told, "parcel P-1: resolve_succeeded, it is running\n");
+    let again = ["resolve", "P-1", "--to", "succeeded", "--reason", "was that heard?"];
+    refused(&again, "it is not parked for a step, so name the one that is meant: --step ship");
     eventually("it is shipped", || {
         peer.drain("ordered.tap").iter().any(|command| command.data == br#"{"label":"by hand"}"#)
     });

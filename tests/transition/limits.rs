@@ -112,9 +112,9 @@ fn an_answer_counts_from_the_first_attempt_on() {
 #[test]
 fn a_person_may_settle_what_awaits_its_turn_but_not_send_it() {
     let mut run = run();
-    let refused = run.order(Verb::Retry, None, Value::Null).unwrap_err();
+    let refused = run.order(Verb::Retry, Some("print"), Value::Null).unwrap_err();
     assert_eq!(refused, "it awaits its turn: step print is limited over all instances");
-    run.order(Verb::Skip, None, json!({"page": 1})).unwrap();
+    run.order(Verb::Skip, Some("print"), json!({"page": 1})).unwrap();
     assert_eq!((run.step(PRINT), is_queued(&run, STAMP)), (StepStatus::Skipped, true));
     run.order(Verb::ResolveFailed, Some("stamp"), Value::Null).unwrap();
     assert_eq!((run.step(STAMP), run.instance.status), (StepStatus::Failed, Status::Compensating));

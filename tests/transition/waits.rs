@@ -142,9 +142,9 @@ fn the_event_takes_an_instance_on_that_was_parked_for_it() {
 fn a_person_may_answer_for_an_event_or_a_delay() {
     let mut run = run("compensate");
     run.succeed(RESERVE);
-    let refused = run.order(Verb::Retry, None, Value::Null).unwrap_err();
+    let refused = run.order(Verb::Retry, Some("approval"), Value::Null).unwrap_err();
     assert!(refused.contains("skip it, or resolve it"), "{refused}");
-    run.order(Verb::ResolveSucceeded, None, json!({"by": "phone"})).unwrap();
+    run.order(Verb::ResolveSucceeded, Some("approval"), json!({"by": "phone"})).unwrap();
     run.publish();
     assert_eq!(run.sent[1].body, br#"{"by":"phone"}"#);
     run.order(Verb::Skip, Some("rest"), Value::Null).unwrap();

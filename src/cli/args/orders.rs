@@ -29,7 +29,7 @@ pub struct OrderArgs {
 /// Arguments of `retry`.
 #[derive(Debug, Args)]
 pub struct RetryArgs {
-    /// Which step, if not the one that the instance is parked for or the only one under way
+    /// Which step, if not the one that the instance is parked for
     #[arg(long, value_name = "NAME")]
     pub step: Option<String>,
     /// Of which instances.
@@ -40,7 +40,7 @@ pub struct RetryArgs {
 /// Arguments of `skip`, and of `resolve`.
 #[derive(Debug, Args)]
 pub struct SettleArgs {
-    /// Which step, if not the one that the instance is parked for or the only one under way
+    /// Which step, if not the one that the instance is parked for
     #[arg(long, value_name = "NAME")]
     pub step: Option<String>,
     /// What the step is to keep, as JSON
