@@ -540,8 +540,77 @@ fn a_pivot_that_succeeds_overrules_a_cancellation() {
     run.event(Event::Cancel { event_id: None });
     run.succeed(SHIP).succeed(INVOICE);
     assert_eq!(run.instance.status, Status::Completed);
+    assert!(!run.has(|fact| matches!(fact, Fact::Ignored { what: Ignored::RefusedCancel, .. })));
     run.event(Event::Cancel { event_id: None });
     assert!(run.has(|fact| matches!(fact, Fact::Ignored { what: Ignored::RefusedCancel, .. })));
+}
+
+/// The order saga, which also tells that a cancellation is refused; the pivot is in flight.
+fn at_the_pivot() -> Run {
+    let told =
+        "on_cancel_refused: {emit: {exchange: orders, key: not_cancelled, body: {is: =saga.status}}}\n";
+    let mut run = Run::of(load("order.yaml", &format!("{DEFINITION}{told}")).unwrap());
+    run.succeed(RESERVE).succeed(CHARGE);
+    run
+}
+
+#[test]
+fn a_cancellation_that_the_pivot_overrules_is_told_once() {
+    let cancels: [fn(&mut Run); 3] = [
+        |run| _ = run.event(Event::Cancel { event_id: None }),
+        |run| (0..3).for_each(|_| _ = run.event(Event::Cancel { event_id: None })),
+        |run| run.order(Verb::Cancel, None, Value::Null).unwrap(),
+    ];
+    for cancel in cancels {
+        let mut run = at_the_pivot();
+        cancel(&mut run);
+        assert!(!run.keys().contains(&"not_cancelled"), "the pivot may still fail");
+        run.succeed(SHIP);
+        let told: Vec<_> = run.sent.iter().filter(|sent| &*sent.key == "not_cancelled").collect();
+        assert_eq!(told.len(), 1);
+        assert_eq!(told[0].body, br#"{"is":"running"}"#);
+        run.succeed(INVOICE);
+        assert_eq!(run.instance.status, Status::Completed);
+        assert_eq!(run.keys().iter().filter(|key| **key == "not_cancelled").count(), 1);
+        check(&run);
+    }
+}
+
+#[test]
+fn a_cancellation_that_an_answer_after_parking_overrules_is_told_once() {
+    let mut run = at_the_pivot();
+    run.event(Event::Cancel { event_id: None });
+    run.exhaust(SHIP, Phase::Action);
+    run.event(Event::Cancel { event_id: None });
+    assert_eq!(run.instance.status, Status::Parked);
+    run.succeed(SHIP).succeed(INVOICE);
+    assert_eq!(run.instance.status, Status::Completed);
+    assert_eq!(run.keys().iter().filter(|key| **key == "not_cancelled").count(), 1);
+    check(&run);
+}
+
+#[test]
+fn a_cancellation_that_counts_and_a_stop_of_another_kind_are_not_told_as_refused() {
+    let mut cancelled = at_the_pivot();
+    cancelled.event(Event::Cancel { event_id: None });
+    cancelled.refuse(SHIP).undo(CHARGE).undo(RESERVE);
+    let mut late = at_the_pivot();
+    late.publish();
+    late.now = late.now + Duration::from_secs(3600);
+    late.event(Event::Tick);
+    late.succeed(SHIP).succeed(INVOICE);
+    let mut ordered = at_the_pivot();
+    ordered.order(Verb::Compensate, None, Value::Null).unwrap();
+    ordered.succeed(SHIP).succeed(INVOICE);
+    for (run, status, overruled) in [
+        (cancelled, Status::Compensated, false),
+        (late, Status::Completed, true),
+        (ordered, Status::Completed, true),
+    ] {
+        assert_eq!(run.instance.status, status);
+        assert_eq!(run.has(|fact| *fact == Fact::StopOverruled), overruled);
+        assert!(!run.keys().contains(&"not_cancelled"), "{:?}", run.keys());
+    }
 }
 
 /// The order saga; the same steps as a diamond: charge and a second charge after reserve, then ship; and

@@ -292,9 +292,12 @@ fn of_instance(moment: &Moment<'_>) -> Option<&'static str> {
                     moment.previous,
                     Some(Fact::Completed | Fact::AllCompensated | Fact::Parked { .. })
                 ),
-                Tells::RefusedCancel => {
-                    matches!(moment.previous, Some(Fact::Ignored { what: Ignored::RefusedCancel, .. }))
-                }
+                // By a pivot that got through, or where it came in. Histories of earlier versions do not tell the
+                // former, so none has to.
+                Tells::RefusedCancel => matches!(
+                    moment.previous,
+                    Some(Fact::StopOverruled | Fact::Ignored { what: Ignored::RefusedCancel, .. })
+                ),
             },
             "an end is told when it comes, and a refusal when it is given",
         ),

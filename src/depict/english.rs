@@ -353,12 +353,15 @@ fn cancellation(plan: &Plan) -> Vec<String> {
     let pivot = if has_pivot(plan) { "has passed the point of no return, " } else { "" };
     let and_emits = plan.on_cancel_refused.as_ref();
     let and_emits = and_emits.map(|event| format!(", and emits {}", emitted(event))).unwrap_or_default();
-    vec![
+    let overruled = (has_pivot(plan) && plan.on_cancel_refused.is_some())
+        .then(|| "It emits the same if the pivot is in flight meanwhile, and succeeds.".to_owned());
+    let sentences = [
         format!("An event {on} makes the instance that {key} names turn back (CANCELLED)."),
         format!(
             "One that {pivot}turns back already, is parked or has ended only records it as refused{and_emits}."
         ),
-    ]
+    ];
+    sentences.into_iter().chain(overruled).collect()
 }
 
 fn ends(plan: &Plan) -> Vec<String> {

@@ -190,8 +190,20 @@ impl Transition<'_> {
         }
         let in_flight = self.instance.steps.iter().any(|state| state.status == StepStatus::Dispatched);
         if self.instance.is_stopping() && !in_flight {
-            let fact = if self.pivot_passed() { Fact::StopOverruled } else { Fact::CompensationStarted };
-            self.record(fact);
+            match self.pivot_passed() {
+                true => self.overrule_stop(),
+                false => self.record(Fact::CompensationStarted),
+            }
+        }
+    }
+
+    /// Goes on forward, because the pivot got through meanwhile. A cancellation that counted until now is refused
+    /// by that, and nobody else would tell whoever asked for it.
+    fn overrule_stop(&mut self) {
+        let was_cancelled = self.instance.is_cancelled();
+        self.record(Fact::StopOverruled);
+        if was_cancelled {
+            self.tell(Tells::RefusedCancel);
         }
     }
 

@@ -291,7 +291,8 @@ pub enum Fact {
         /// Why.
         error: Failure,
     },
-    /// The pivot succeeded while the instance was stopping: it goes on forward.
+    /// The pivot succeeded while the instance was stopping: it goes on forward. Where it was cancelled, the
+    /// cancellation is refused by this.
     StopOverruled,
     /// Every step in flight has settled; steps are undone from here on.
     CompensationStarted,

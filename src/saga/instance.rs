@@ -298,6 +298,11 @@ impl Instance {
         self.status == Status::Running && self.error.is_some()
     }
 
+    /// Whether it is stopping, turning back or undone because it was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.error.as_ref().is_some_and(Failure::is_cancellation)
+    }
+
     /// Whether every step is settled and the caller has still to decide.
     pub fn is_held(&self) -> bool {
         self.held && self.status == Status::Running && self.error.is_none()

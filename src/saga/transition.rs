@@ -375,9 +375,9 @@ impl Transition<'_> {
             let message = "the instance was cancelled by an event".to_owned();
             self.stop(Failure { step: None, code: CANCELLED.to_owned(), message });
         } else {
-            // What is cancelled already, and asked once more, is not refused to anybody.
-            let is_cancelled = self.instance.error.as_ref().is_some_and(Failure::is_cancellation);
-            let is_told = self.instance.ignored < IGNORED_RECORDED && !is_cancelled;
+            // What is cancelled already, and asked once more, is not refused to anybody; nor yet where the pivot
+            // may still get through, which then is told for all that asked.
+            let is_told = self.instance.ignored < IGNORED_RECORDED && !self.instance.is_cancelled();
             self.ignore(Ignored::RefusedCancel, event_id, None);
             if is_told {
                 self.tell(Tells::RefusedCancel);
