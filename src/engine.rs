@@ -235,7 +235,8 @@ impl Engine {
     /// Says whether both queues are consumed.
     ///
     /// While nothing can be heard, nobody is silent: timers fire only while listening, and a moment
-    /// after it began, so that answers which came in meanwhile are taken first.
+    /// after it began, so that answers which came in meanwhile are taken first. Turns of limited steps
+    /// wait for the listening alone.
     pub fn listen(&mut self, listening: bool, now: Timestamp) {
         if listening == self.listening {
             return;
@@ -263,10 +264,11 @@ impl Engine {
         while !self.is_full() && self.marked.front().is_some_and(|(since, _)| *since + MARK_DELAY <= now) {
             self.store_oldest_marks();
         }
-        if !self.listening || now < self.held_until {
+        if !self.listening {
             return Ok(());
         }
-        while !self.is_full()
+        while now >= self.held_until
+            && !self.is_full()
             && let Some(id) = self.timers.pop_due(now)
         {
             fault::pass(Point::Timer);
@@ -297,9 +299,10 @@ impl Engine {
     /// When [`tick`](Self::tick) has something to do next.
     pub fn next_due(&self) -> Option<Timestamp> {
         let marks = self.marked.front().map(|(since, _)| *since + MARK_DELAY);
-        let timers = self.timers.next_due().into_iter().chain(self.limits.next_due()).min();
-        let timers = timers.filter(|_| self.listening);
-        timers.map(|due| due.max(self.held_until)).into_iter().chain(marks).min()
+        let timers = self.timers.next_due().map(|due| due.max(self.held_until));
+        // A turn says of nobody that it is silent, so it is not held.
+        let dues = timers.into_iter().chain(self.limits.next_due()).filter(|_| self.listening);
+        dues.chain(marks).min()
     }
 
     /// Whether a batch has gathered that should be committed before more is handled.

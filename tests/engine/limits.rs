@@ -291,6 +291,32 @@ fn a_restart_does_not_shorten_the_way_to_the_next_turn() {
 }
 
 #[test]
+fn turns_by_rate_go_on_while_timers_wait_for_what_came_in_meanwhile() {
+    let mut world = world("{per_second: 4}");
+    for order in ["A-1", "A-2", "A-3"] {
+        world.place(order);
+        world.now = world.now + Duration::from_millis(1);
+    }
+    assert_eq!(world.sends(), ["print A-1"]);
+    world.confirm("A-1", PRINT);
+    world.engine.store_marks();
+    world.commit();
+    world.engine.listen(false, world.now);
+    world.pass(Duration::from_secs(20));
+    assert_eq!(world.sends(), [""; 0], "while nothing can be heard, nobody has a turn");
+    let (mut world, _) = world.restart_with(&[&definition("{per_second: 4}")]);
+    world.engine.listen(true, world.now);
+    world.pass(Duration::ZERO);
+    assert_eq!(world.sends(), ["print A-2"]);
+    world.pass(Duration::from_millis(250));
+    assert_eq!(world.sends(), ["print A-3"]);
+    assert!(matches!(world.instance("A-1").steps[PRINT].action.awaiting, Awaiting::Reply(_)));
+    world.pass(Duration::from_secs(5));
+    world.commit();
+    assert!(matches!(world.instance("A-1").steps[PRINT].action.awaiting, Awaiting::Retry(_)), "timed out");
+}
+
+#[test]
 fn a_rate_of_next_to_nothing_lets_one_go_also_over_a_restart() {
     let limit = definition("{per_second: 1e-30}");
     let mut world = world("{per_second: 1e-30}");
