@@ -108,8 +108,10 @@ fn tell(outcome: &Result<Change, ReloadError>) {
         Ok(changed) => info!(%changed, "definitions reloaded"),
         Err(ReloadError::Definitions(DefinitionsError(problems))) => {
             for problem in problems {
-                let (code, file, line, column) =
-                    (problem.code.as_str(), &problem.file, problem.line, problem.column);
+                let (code, file) = (problem.code.as_str(), &problem.file);
+                // What is wrong with a file as a whole has no place in it.
+                let in_file = problem.line > 0;
+                let (line, column) = (in_file.then_some(problem.line), in_file.then_some(problem.column));
                 let (reason, hint) = (&problem.message, &problem.hint);
                 error!(code, file, line, column, reason, hint, "definition refused");
             }

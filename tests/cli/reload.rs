@@ -192,6 +192,8 @@ fn a_folder_with_a_mistake_changes_nothing_and_every_mistake_is_told() {
     refused(1, &["error[S0101]: cannot be read"]);
     fs::create_dir(scene.site.path("sagas")).unwrap();
     refused(1, &["error[S0102]: there is no saga definition"]);
+    // A folder has no lines.
+    scene.says("definition refused code=\"S0102\" file=\"./sagas\" reason=", 1);
 
     // What the broker refuses is refused too, and what it took by then is taken back.
     let other = fine.replace("PREFIX.work, key: pack", "amq.direct, key: pack");
