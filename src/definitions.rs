@@ -263,12 +263,11 @@ fn is_scenario(name: &str) -> bool {
 fn read(file: &Path) -> io::Result<String> {
     let mut source = Vec::new();
     File::open(file)?.take(MAX_SOURCE as u64 + 1).read_to_end(&mut source)?;
-    let too_large = source.len() > MAX_SOURCE;
-    match String::from_utf8(source) {
-        Ok(source) => Ok(source),
-        Err(_) if too_large => Err(io::Error::other(format!("it is over the limit of {MAX_SOURCE} bytes"))),
-        Err(_) => Err(io::Error::other("it is not text in UTF-8")),
+    // What is too large is refused for that, even if it is cut off in the middle of a character.
+    if source.len() > MAX_SOURCE {
+        return Ok(String::from_utf8_lossy(&source).into_owned());
     }
+    String::from_utf8(source).map_err(|_| io::Error::other("it is not text in UTF-8"))
 }
 
 /// A version of a saga stands in one file only.
@@ -323,6 +322,19 @@ mod tests {
             assert!(problems.iter().any(|problem| problem.file == file), "{name}: {problems:?}");
         }
         assert!(problems.iter().all(|problem| !Path::new(&problem.file).is_dir()), "{problems:?}");
+    }
+
+    #[test]
+    fn what_is_too_large_is_told_as_that_wherever_it_is_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.yaml");
+        // Of the second one, the limit cuts a character of two bytes in half.
+        for character in ["#", "é"] {
+            fs::write(&file, character.repeat(3_000_003)).unwrap();
+            let (_, problems) = load_paths(std::slice::from_ref(&file));
+            let told: Vec<_> = problems.iter().map(|problem| problem.message.as_str()).collect();
+            assert_eq!(told, ["the definition has more than 1048576 bytes"]);
+        }
     }
 
     /// A definition, and which saga its only step calls.
