@@ -133,7 +133,7 @@ pub fn load_paths(paths: &[PathBuf]) -> (Vec<Loaded>, Vec<Problem>) {
     for file in once_each(files) {
         let name = file.to_string_lossy().into_owned();
         match read(&file) {
-            Err(error) => problems.push(unreadable(&file, &error)),
+            Err(problem) => problems.push(*problem),
             Ok(source) => match compile::load(&name, &source) {
                 Ok(plan) => loaded.push(Loaded { file: name, source, plan: Arc::new(plan) }),
                 Err(found) => problems.extend(found),
@@ -194,7 +194,7 @@ pub fn tests(paths: &[PathBuf]) -> Result<Tests, Vec<Problem>> {
     for file in once_each(files) {
         match read(&file) {
             Ok(source) => tests.scenarios.push((file.to_string_lossy().into_owned(), source)),
-            Err(error) => problems.push(unreadable(&file, &error)),
+            Err(problem) => problems.push(*problem),
         }
     }
     if problems.is_empty() { Ok(tests) } else { Err(problems) }
@@ -260,14 +260,16 @@ fn is_scenario(name: &str) -> bool {
 }
 
 /// Reads a file, a little beyond the limit at most: the reader of definitions refuses the rest.
-fn read(file: &Path) -> io::Result<String> {
+fn read(file: &Path) -> Result<String, Box<Problem>> {
     let mut source = Vec::new();
-    File::open(file)?.take(MAX_SOURCE as u64 + 1).read_to_end(&mut source)?;
+    File::open(file)
+        .and_then(|file| file.take(MAX_SOURCE as u64 + 1).read_to_end(&mut source))
+        .map_err(|error| unreadable(file, &error))?;
     // What is too large is refused for that, even if it is cut off in the middle of a character.
     if source.len() > MAX_SOURCE {
         return Ok(String::from_utf8_lossy(&source).into_owned());
     }
-    String::from_utf8(source).map_err(|_| io::Error::other("it is not text in UTF-8"))
+    String::from_utf8(source).map_err(|error| not_text(file, error.utf8_error().valid_up_to()).into())
 }
 
 /// A version of a saga stands in one file only.
@@ -289,6 +291,12 @@ fn no_definition(scenarios: &Path) -> Problem {
     let hint =
         format!("`sagamq test {file}` plays them; name the definition that they are about, or its folder");
     Problem::of_file(Code::NoDefinition, &file, "this file holds scenarios, and no definition", Some(hint))
+}
+
+fn not_text(file: &Path, valid_bytes: usize) -> Problem {
+    let message = format!("cannot be read: it is not text in UTF-8 (byte {})", valid_bytes + 1);
+    let hint = "save the file as UTF-8".to_owned();
+    Problem::of_file(Code::Unreadable, &file.to_string_lossy(), &message, Some(hint))
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Problem {
@@ -335,6 +343,17 @@ mod tests {
             let told: Vec<_> = problems.iter().map(|problem| problem.message.as_str()).collect();
             assert_eq!(told, ["the definition has more than 1048576 bytes"]);
         }
+    }
+
+    #[test]
+    fn a_file_that_is_not_in_utf_8_is_told_how_to_be_saved_and_where_it_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.yaml");
+        fs::write(&file, b"saga: caf\xe9\n").unwrap();
+        let (_, problems) = load_paths(std::slice::from_ref(&file));
+        assert_eq!(told(&problems, folder.path()), ["a.yaml S0101"]);
+        assert_eq!(problems[0].message, "cannot be read: it is not text in UTF-8 (byte 10)");
+        assert_eq!(problems[0].hint.as_deref(), Some("save the file as UTF-8"));
     }
 
     /// A definition, and which saga its only step calls.
