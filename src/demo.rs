@@ -121,6 +121,7 @@ pub enum DemoError {
 /// Something could not be started. That orders end otherwise than expected is no error but part of the
 /// [`Outcome`].
 pub fn play(options: &Options) -> Result<Outcome, DemoError> {
+    stage::look(options)?;
     let screen = Screen::new();
     let begin = Instant::now();
     screen.say("starting a broker");

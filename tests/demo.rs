@@ -2,9 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::fs;
 use std::sync::Arc;
 
-use sagamq::demo::{Fault, Options, Outcome, play};
+use sagamq::demo::{DemoError, Fault, Options, Outcome, play};
 
 fn play_with(orders: usize, fault: Fault) -> Outcome {
     let options = Options {
@@ -15,6 +16,27 @@ fn play_with(orders: usize, fault: Fault) -> Outcome {
         interrupted: Arc::default(),
     };
     play(&options).unwrap()
+}
+
+#[test]
+fn a_program_that_is_not_built_is_missed_before_anything_is_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("examples")).unwrap();
+    let services =
+        ["inventory", "payment", "shipping", "email", "analytics"].map(|name| format!("examples/{name}"));
+    for name in services.iter().map(String::as_str).chain(["sagamq"]) {
+        fs::write(at(name), "").unwrap();
+    }
+    let options = Options {
+        orders: 1,
+        fault: Fault::None,
+        definitions: "sagas".into(),
+        binary: at("sagamq"),
+        interrupted: Arc::default(),
+    };
+    let error = play(&options).unwrap_err();
+    assert!(matches!(&error, DemoError::NotBuilt(missing) if *missing == at("examples/order")), "{error}");
 }
 
 #[test]

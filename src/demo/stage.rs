@@ -24,6 +24,8 @@ pub(super) const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const END_TIMEOUT: Duration = Duration::from_secs(20);
 /// The sample services that run all the time.
 const SERVICES: [&str; 5] = ["inventory", "payment", "shipping", "email", "analytics"];
+/// The one that places orders, and ends.
+const ORDER: &str = "order";
 /// The orchestrator's name among the processes, and of its log.
 const ORCHESTRATOR: &str = "orchestrator";
 /// Sagas asked for at once; as many as the API gives.
@@ -39,15 +41,18 @@ pub(super) struct Stage {
     port: u16,
 }
 
+/// Looks for everything that is to run.
+pub(super) fn look(options: &Options) -> Result<(), DemoError> {
+    let services = SERVICES.into_iter().chain([ORDER]).map(|name| service(options, name));
+    match [options.binary.clone()].into_iter().chain(services).find(|program| !program.exists()) {
+        Some(missing) => Err(DemoError::NotBuilt(missing)),
+        None => Ok(()),
+    }
+}
+
 impl Stage {
     /// Finds or starts the broker.
     pub(super) fn set(options: &Options) -> Result<Self, DemoError> {
-        for program in [options.binary.clone()].into_iter().chain(SERVICES.map(|name| service(options, name)))
-        {
-            if !program.exists() {
-                return Err(DemoError::NotBuilt(program));
-            }
-        }
         let broker = throwaway::find().start()?;
         if options.fault == Fault::Broker && !matches!(broker, Broker::Node(_)) {
             return Err(DemoError::ForeignBroker);
@@ -101,11 +106,11 @@ impl Stage {
         }
         lines.push_str("--garbage\n");
         let failed = |text: String| DemoError::NotPlaced(text);
-        let mut command = Command::new(service(&self.options, "order"));
+        let mut command = Command::new(service(&self.options, ORDER));
         command.arg("--stdin").env("AMQP_URL", self.broker.url());
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child =
-            command.spawn().map_err(|source| DemoError::Spawn { program: "order".to_owned(), source })?;
+            command.spawn().map_err(|source| DemoError::Spawn { program: ORDER.to_owned(), source })?;
         if let Some(mut stdin) = child.stdin.take() {
             stdin.write_all(lines.as_bytes()).map_err(|error| failed(error.to_string()))?;
         }
