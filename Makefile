@@ -10,7 +10,7 @@ folder = $(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16 | sed 's/^/make /'
 
-demo: ## run order sagas of every fate over a RabbitMQ and show them live
+demo: ## run order sagas of eight fates over a RabbitMQ and show them live
 	@scripts/setup demo
 	$(CARGO) build --profile $(PROFILE) --locked --bin sagamq --examples
 	target/$(folder)/sagamq demo

@@ -145,6 +145,7 @@ pub fn play(options: &Options) -> Result<Outcome, DemoError> {
     }
     stage.place(&orders)?;
     let mut under_way_at_fault = None;
+    let mut explained = false;
     let mut statuses = stage.statuses().unwrap_or_default();
     while started.elapsed() < PATIENCE {
         check_interrupt(options)?;
@@ -154,15 +155,18 @@ pub fn play(options: &Options) -> Result<Outcome, DemoError> {
             statuses = seen;
         }
         screen.draw(started.elapsed(), &orders, &statuses);
-        let ended = orders.iter().filter(|order| order.has_ended(&statuses)).count();
+        let left: Vec<_> = orders.iter().filter(|order| !order.has_ended(&statuses)).collect();
         if under_way_at_fault.is_none() && options.fault != Fault::None && statuses.len() == orders.len() {
-            let under_way = orders.len() - ended;
-            under_way_at_fault = Some(under_way);
-            screen.say(&format!("SIGKILL: {:?}, with {under_way} orders under way", options.fault));
+            under_way_at_fault = Some(left.len());
+            screen.say(&format!("SIGKILL: {:?}, with {} orders under way", options.fault, left.len()));
             stage.inject(options.fault)?;
             stage.release_payment();
         }
-        if ended == orders.len() && stage.dead_letters() >= orders::POISON {
+        if !explained && !left.is_empty() && left.iter().all(|order| order.fate == Fate::Silent) {
+            explained = true;
+            screen.say("to the orders that are left, payment never answers: each attempt has to time out");
+        }
+        if left.is_empty() && stage.dead_letters() >= orders::POISON {
             break;
         }
         sleep(POLL);
