@@ -22,7 +22,9 @@ pub(super) fn explain(file: &str, source: &str, error: &Yaml) -> Problem {
         other => other,
     };
     let at = error.location().filter(|location| location.line() > 0).map(Place::from);
-    let (message, hint) = told(cause, &at.map(|at| Written::at(source, at)).unwrap_or_default());
+    let written = at.map(|at| Written::at(source, at)).unwrap_or_default();
+    let (message, hint) = told(cause, &written);
+    let hint = hint.or_else(|| written.is_left_out.then(|| LEFT_OUT.to_owned()));
     let code = code(cause);
     match at {
         Some(at) => Problem::at(file, source, Finding { code, at, message, hint }),
@@ -99,6 +101,9 @@ fn told(cause: &Yaml, written: &Written) -> (String, Option<String>) {
 /// How to write an expression of which YAML takes a part for something else.
 pub(in crate::saga) const QUOTE: &str = "put the expression into quotes that it has none of, such as \
     '=event.data[\"x\"]': YAML reads `: `, ` #` and quotes for itself, and within brackets `,`, `[` and `{` too";
+
+/// What to do about an example that was copied as it is printed.
+const LEFT_OUT: &str = "`...` stands for what was left out: write it there, or remove the line";
 
 /// What to do about too many aliases.
 const WITHOUT_ALIASES: &str = "write out what the aliases stand for";
@@ -200,6 +205,8 @@ struct Written {
     value: String,
     /// Whether it is in an expression, or just behind one, that YAML did not take as a whole.
     is_in_expression: bool,
+    /// Whether `...` stands in its place.
+    is_left_out: bool,
 }
 
 impl Written {
@@ -219,7 +226,12 @@ impl Written {
             () => before,
         };
         let through = line.get(..byte_of(at.column)).unwrap_or_default();
-        Self { field: field_of(before), value: found(value, at.width), is_in_expression: is_cut(through) }
+        Self {
+            field: field_of(before),
+            value: found(value, at.width),
+            is_in_expression: is_cut(through),
+            is_left_out: value.starts_with("..."),
+        }
     }
 
     fn must_be(&self, what: &str) -> String {
@@ -364,6 +376,19 @@ steps:
         {
             let problem = refused(field);
             assert_eq!((problem.code, problem.hint), (Code::NotYaml, None), "{field}");
+        }
+    }
+
+    #[test]
+    fn three_dots_are_told_to_stand_for_what_was_left_out() {
+        for (field, code) in [
+            ("...", Code::NotYaml),
+            ("timeout: 5s\n    ...", Code::NotYaml),
+            ("replies: [...]", Code::WrongForm),
+            ("compensate:\n      ...", Code::WrongForm),
+        ] {
+            let problem = refused(field);
+            assert_eq!((problem.code, problem.hint.as_deref()), (code, Some(LEFT_OUT)), "{field}");
         }
     }
 }
