@@ -7,7 +7,8 @@ mod language;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs;
+use std::path::Path;
+use std::{env, fs, process};
 
 use clap::{CommandFactory, Parser};
 use sagamq::catalog::{Catalog, CatalogError};
@@ -90,6 +91,26 @@ fn the_scenarios_on_the_page_come_true() {
     let outcome = trial::run(&loaded, &files, selection, &|_, _, _| {}).unwrap();
     assert!(outcome.passed(), "{outcome:#?}");
     assert!(outcome.scenarios.len() >= 6 && outcome.paths() > 30);
+}
+
+#[test]
+fn every_command_line_on_the_page_about_tests_plays_something_that_holds() {
+    // All pairs of all sagas take long, so there is only one.
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("sagas")).unwrap();
+    for name in ["sagas/order.yaml", "sagas/order.test.yaml"] {
+        fs::copy(name, folder.path().join(name)).unwrap();
+    }
+    let programs = Path::new(env!("CARGO_BIN_EXE_sagamq")).parent().unwrap().to_owned();
+    let inherited = env::var_os("PATH").unwrap_or_default();
+    let path = env::join_paths([programs].into_iter().chain(env::split_paths(&inherited))).unwrap();
+    let lines = blocks(TESTING, "sh")[0].lines();
+    for line in lines {
+        let mut shell = process::Command::new("sh");
+        let output = shell.args(["-c", line]).current_dir(&folder).env("PATH", &path).output().unwrap();
+        let said = [output.stderr, output.stdout].concat();
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&said));
+    }
 }
 
 #[test]
