@@ -112,6 +112,23 @@ fn wrong_settings_are_refused_with_their_place_and_what_they_must_be() {
 }
 
 #[test]
+fn an_unknown_setting_is_refused_by_all_that_reads_settings_and_by_nothing_else() {
+    let mut site = site();
+    site.set("BROKER__URLL", "x");
+    let reading = ["check", "test", "graph", "explain", "asyncapi", "list", "versions", "ready"];
+    for command in reading.into_iter().chain(["run", "topology", "replay", "compact", "demo", "bench"]) {
+        site.call(&[command]).assert_refused(2, &["unknown setting broker.urll"]);
+    }
+    site.printed(&["test", "sagas", "--no-pairs"]);
+    for command in ["check", "graph", "explain", "asyncapi"] {
+        site.printed(&[command, "sagas"]);
+    }
+    site.printed(&["schema"]);
+    let url = format!("http://127.0.0.1:{}", site.port);
+    site.call(&["list", "--url", &url]).assert_refused(3, &[&url]);
+}
+
+#[test]
 fn wrong_arguments_are_refused() {
     let site = site();
     let url = format!("amqp://app:{CANARY}@mq");
