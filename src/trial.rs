@@ -33,6 +33,8 @@ mod comparison;
 mod draft;
 mod explore;
 mod explored;
+#[cfg(test)]
+mod fixture;
 mod form;
 mod judgement;
 mod ledger;

@@ -160,6 +160,15 @@ pub(super) fn line_of(source: &str, number: usize) -> String {
     source.split(['\n', '\r']).nth(number.saturating_sub(1)).unwrap_or_default().to_owned()
 }
 
+/// Line and column at which a part of a source stands first, as problems have them; for tests.
+#[cfg(test)]
+pub(crate) fn place_of(part: &str, source: &str) -> (u32, u32) {
+    let (before, _) = source.split_once(part).unwrap();
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+    (u32::try_from(line).unwrap(), u32::try_from(column).unwrap())
+}
+
 /// Control characters could move the marks, or do worse to a terminal.
 fn plain(c: char) -> char {
     if c.is_control() { ' ' } else { c }

@@ -207,6 +207,7 @@ impl<'de> Deserialize<'de> for Compensate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::saga::problem::place_of;
 
     const ORDER: &str = include_str!("../../sagas/order.yaml");
 
@@ -326,10 +327,7 @@ mod tests {
             let problem = parse("f.yaml", &source).expect_err(to);
             assert!(problem.message.contains(message), "{problem}");
             assert!(problem.hint.as_deref().unwrap_or_default().contains(hint), "{problem}");
-            let before = &source[..source.find(place).unwrap()];
-            let line = before.matches('\n').count() + 1;
-            let column = before.len() - before.rfind('\n').map_or(0, |end| end + 1) + 1;
-            assert_eq!((problem.line as usize, problem.column as usize), (line, column), "{problem}");
+            assert_eq!((problem.line, problem.column), place_of(place, &source), "{problem}");
         }
     }
 

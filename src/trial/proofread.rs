@@ -222,31 +222,9 @@ fn problem(file: &ScenarioFile, code: Code, at: Place, message: String, hint: Op
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::saga::compile;
-
-    const FILE: &str = "\
-saga: order
-version: 1
-start: {data: {order_id: A-1}}
-replies:
-  reserve_stock: [silence, {outcome: retry, retry_after: 2s}, {data: {reservation_id: R-1}}]
-scenarios:
-  - scenario: all is well
-    compensations: {charge_payment: unroutable}
-    events: [{exchange: orders, key: order.cancelled, during: ship, after: 1s}]
-    commands: [reserve_stock, {step: ship, attempts: 2, body: {order_id: A-1}}, {compensate: reserve_stock}]
-    outputs: {ship: {carrier: dhl}}
-    end: completed
-";
-
-    fn order() -> Loaded {
-        let source = include_str!("../../sagas/order.yaml").to_owned();
-        let plan = Arc::new(compile::load("order.yaml", &source).unwrap());
-        Loaded { file: "order.yaml".to_owned(), source, plan }
-    }
+    use crate::saga::problem::place_of;
+    use crate::trial::fixture::{FILE, order};
 
     #[test]
     fn what_is_wrong_is_told_with_its_place() {
@@ -348,10 +326,7 @@ scenarios:
             };
             assert!(problem.message.contains(message), "{problem}");
             assert!(problem.hint.as_deref().unwrap_or_default().contains(hint), "{problem}");
-            let before = &source[..source.find(place).unwrap()];
-            let line = before.matches('\n').count() + 1;
-            let column = before.len() - before.rfind('\n').map_or(0, |end| end + 1) + 1;
-            assert_eq!((problem.line as usize, problem.column as usize), (line, column), "{problem}");
+            assert_eq!((problem.line, problem.column), place_of(place, &source), "{problem}");
         }
     }
 }

@@ -273,33 +273,11 @@ impl End {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use proptest::prelude::*;
 
     use super::*;
-    use crate::saga::compile;
+    use crate::trial::fixture::{FILE, order};
     use crate::trial::proofread::problems;
-
-    const FILE: &str = "\
-saga: order
-start: {data: {order_id: A-1}}
-replies:
-  reserve_stock: [silence, {outcome: retry, retry_after: 2s}, {data: {reservation_id: R-1}}]
-scenarios:
-  - scenario: all is well
-    compensations: {charge_payment: unroutable}
-    events: [{exchange: orders, key: order.cancelled, during: ship, after: 1s}]
-    commands: [reserve_stock, {step: ship, attempts: 2, body: {order_id: A-1}}, {compensate: reserve_stock}]
-    outputs: {ship: {carrier: dhl}}
-    end: completed
-";
-
-    fn order() -> Loaded {
-        let source = include_str!("../../sagas/order.yaml").to_owned();
-        let plan = Arc::new(compile::load("order.yaml", &source).unwrap());
-        Loaded { file: "order.yaml".to_owned(), source, plan }
-    }
 
     #[test]
     fn every_form_is_read() {
