@@ -6,6 +6,8 @@
 #[path = "support/storm.rs"]
 mod storm;
 
+use std::process::Command;
+
 use fail::FailScenario;
 use sagamq::checker::{Invariant, check};
 use sagamq::definitions;
@@ -106,4 +108,32 @@ fn trials_of_sagas_find_them_as_well() {
         assert!(found.iter().any(|what| what.starts_with(invariant)), "{bug:?}: only {found:?}");
     }
     scenario.teardown();
+}
+
+/// And this is what they read then.
+#[test]
+fn a_path_that_fails_is_told_with_what_does_not_hold_and_with_its_time_line() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sagamq"));
+    command.env("FAILPOINTS", format!("{}=return", Bug::UnknownNotUndone.name()));
+    command.args(["test", "sagas/order.yaml", "--no-pairs", "--filter", "charge_payment: silence"]);
+    let output = command.output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let (_, failed) = text.split_once("\n  FAILED  ").unwrap();
+    assert!(failed.starts_with("charge_payment: silence: compensated\n"), "{text}");
+    let told = [
+        "\n    I12, a late success is compensated or taken in, never swallowed: step charge_payment: ",
+        " +0.000s  <- event order.placed on orders: {",
+        " +0.010s  -> charge_payment: payment.charge on payments {",
+        " +5.010s     charge_payment: no reply in time\n",
+        "s     charge_payment: given up, perhaps done: ",
+        "s  -> undo reserve_stock: stock.release on inventory {",
+        "s     everything is undone\n",
+        "\nNOT PASSED: 2 paths in ",
+    ];
+    let mut rest = failed;
+    for part in told {
+        (_, rest) = rest.split_once(part).unwrap_or_else(|| panic!("{part:?} does not follow in {text}"));
+    }
+    assert!(rest.ends_with(", 1 of them failed\n"), "{text}");
 }
