@@ -7,7 +7,7 @@
 
 mod load;
 mod null;
-mod participant;
+mod participants;
 mod relay;
 mod watch;
 mod wire;
@@ -40,11 +40,8 @@ const TELL: Duration = Duration::from_millis(200);
 pub enum Role {
     /// What sagamq is measured against.
     NullOrchestrator,
-    /// Answers the commands of one step.
-    Participant {
-        /// Name of the step.
-        step: String,
-    },
+    /// Answers the commands of all steps.
+    Participants,
     /// Starts sagas and awaits their ends.
     Load {
         /// How many.
@@ -139,7 +136,7 @@ pub fn act(role: &Role, prefix: &str, config: &Config) -> Result<(), BenchError>
             let held = runtime.block_on(watch::watch(broker, &mut orders()))?;
             Ok(tell(&Word::Held(held))?)
         }
-        Role::NullOrchestrator | Role::Participant { .. } | Role::Load { .. } => {
+        Role::NullOrchestrator | Role::Participants | Role::Load { .. } => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(speak(role, &Names { prefix: prefix.to_owned() }, &config.broker))
         }
@@ -156,8 +153,8 @@ async fn speak(role: &Role, names: &Names, broker: &BrokerConfig) -> Result<(), 
             never = null::orchestrate(&link, names, broker, &counts) => match never? {},
             () = end_of(&mut orders) => tell(&Word::Counts(counts.get()))?,
         },
-        Role::Participant { step } => tokio::select! {
-            never = participant::serve(&link, names, step, &counts) => match never? {},
+        Role::Participants => tokio::select! {
+            never = participants::serve(&link, names, &counts) => match never? {},
             () = end_of(&mut orders) => tell(&Word::Counts(counts.get()))?,
         },
         Role::Load { sagas, first, pace } => {

@@ -1,4 +1,4 @@
-//! One run: fresh queues, a fresh store, one orchestrator, three participants, one load.
+//! One run: fresh queues, a fresh store, one orchestrator, its participants, one load.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ground::Ground;
 use super::latency::Latency;
-use super::names::{Names, STEPS};
+use super::names::Names;
 use super::peer::{Counts, GO, Loaded, Pace, Word};
 use super::process::Process;
 use super::usage::Usage;
@@ -99,7 +99,7 @@ pub(super) struct Place<'a> {
 /// Everything that runs. It is dropped from top to bottom: processes first, then the queues.
 struct Cast {
     load: Process,
-    participants: Vec<Process>,
+    participants: Process,
     orchestrator: Process,
     /// Between orchestrator and broker.
     watch: Option<Process>,
@@ -193,8 +193,7 @@ impl Place<'_> {
             command.args(role).args(["--prefix", &names.prefix]);
             Process::peer(name, command, folder)
         };
-        let participant = |step: &str| peer("participant", &["participant", "--step", step]);
-        let participants = STEPS.into_iter().map(participant).collect::<Result<Vec<_>, _>>()?;
+        let participants = peer("participants", &["participants"])?;
         let (watch, url) = match (task.pace, broker_url::split(self.url)) {
             (Pace::PerSecond(_), Some(url)) => {
                 let mut watch = peer("watch", &["watch", "--broker", url.address()])?;
@@ -255,7 +254,7 @@ impl Place<'_> {
 
     fn await_ready(&self, cast: &mut Cast) -> Result<(), BenchError> {
         let deadline = Instant::now() + READY_TIMEOUT;
-        for process in cast.participants.iter_mut().chain([&mut cast.orchestrator, &mut cast.load]) {
+        for process in [&mut cast.participants, &mut cast.orchestrator, &mut cast.load] {
             self.await_one(process, deadline, LOOK)?;
         }
         Ok(())
@@ -286,7 +285,7 @@ impl Place<'_> {
         let (mut heard, mut ended) = (Instant::now(), 0);
         loop {
             check_interrupt(self.options)?;
-            for process in cast.participants.iter_mut().chain([&mut cast.orchestrator]) {
+            for process in [&mut cast.participants, &mut cast.orchestrator] {
                 process.check_alive()?;
             }
             beside(&cast.orchestrator, ended)?;
@@ -313,18 +312,12 @@ impl Cast {
 
     /// Ends the participants, and returns what they received and sent.
     fn finish(&mut self) -> Result<Counts, BenchError> {
-        let mut counts = Counts::default();
-        for participant in &mut self.participants {
-            if let Word::Counts(Counts { received, sent }) = participant.finish()? {
-                counts.received += received;
-                counts.sent += sent;
-            }
+        match self.participants.finish()? {
+            Word::Counts(counts) => Ok(counts),
+            _ => Err(BenchError::Word { name: "participants" }),
         }
-        Ok(counts)
     }
-}
 
-impl Cast {
     /// Ends the watch, and returns what it saw.
     fn held(&mut self) -> Result<Option<Latency>, BenchError> {
         let Some(watch) = &mut self.watch else { return Ok(None) };

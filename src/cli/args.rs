@@ -387,15 +387,12 @@ pub enum PeerArgs {
         #[arg(long)]
         prefix: String,
     },
-    /// Answer the commands of one step
+    /// Answer the commands of all steps
     #[command(hide = true)]
-    Participant {
+    Participants {
         /// First part of the names of the run's queues
         #[arg(long)]
         prefix: String,
-        /// Name of the step
-        #[arg(long)]
-        step: String,
     },
     /// Start sagas and await their ends
     #[command(hide = true)]

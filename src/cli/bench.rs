@@ -54,7 +54,7 @@ pub fn bench(args: BenchArgs, config: Config, settings: Option<&Path>) -> Result
 fn role(peer: PeerArgs) -> (String, Role) {
     match peer {
         PeerArgs::NullOrchestrator { prefix } => (prefix, Role::NullOrchestrator),
-        PeerArgs::Participant { prefix, step } => (prefix, Role::Participant { step }),
+        PeerArgs::Participants { prefix } => (prefix, Role::Participants),
         PeerArgs::Watch { prefix, broker } => (prefix, Role::Watch { broker }),
         PeerArgs::Fill { prefix, sagas, first, unanswered } => {
             let until = if unanswered { Until::Unanswered } else { Until::Completed };

@@ -1,34 +1,39 @@
-//! An echo: it answers each command of its step with success and the command's body.
+//! Echoes: each answers the commands of its step with success and the command's body.
 //!
-//! It keeps no ledger, unlike a participant that is worth its name: what it costs would count for both
-//! orchestrators alike.
+//! They keep no ledger, unlike participants that are worth their name: what they cost would count for both
+//! orchestrators alike. For the same reason all are one process: each further one has to be woken for each
+//! message, on a machine that the orchestrator needs as well.
 
 use std::cell::Cell;
 use std::convert::Infallible;
 
+use futures_util::future::select_all;
 use lapin::message::Delivery;
 
 use super::relay::relay;
 use super::wire::{Link, Message, header, headers, properties};
 use super::{Counts, Word, tell};
 use crate::bench::BenchError;
-use crate::bench::names::Names;
+use crate::bench::names::{Names, STEPS};
 
-/// Commands that are out at a time.
+/// Commands of a step that are out at a time.
 const PREFETCH: u16 = 1000;
 
 /// Answers for ever.
 pub(super) async fn serve(
     link: &Link,
     names: &Names,
-    step: &str,
     counts: &Cell<Counts>,
 ) -> Result<Infallible, BenchError> {
-    let queue = names.step_queue(step);
     let publishing = link.publishing().await?;
-    let inflow = link.consume(&queue, PREFETCH).await?;
+    let mut relays = Vec::new();
+    for queue in STEPS.map(|step| names.step_queue(step)) {
+        let inflow = link.consume(&queue, PREFETCH).await?;
+        let publishing = &publishing;
+        relays.push(Box::pin(async move { relay(&queue, inflow, publishing, counts, answer).await }));
+    }
     tell(&Word::Ready)?;
-    Err(relay(&queue, inflow, &publishing, counts, answer).await)
+    Err(select_all(relays).await.0)
 }
 
 fn answer(command: Delivery) -> Result<Message, &'static str> {
