@@ -291,6 +291,8 @@ impl Node {
             ("RABBITMQ_CONF_ENV_FILE", file("env.conf")),
             ("RABBITMQ_ENABLED_PLUGINS_FILE", file("plugins")),
             ("RABBITMQ_GENERATED_CONFIG_DIR", file("config")),
+            // Schedulers that are bound to cores cannot make way for the programs that share these.
+            ("RABBITMQ_SCHEDULER_BIND_TYPE", "u".into()),
             ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", format!("+S 2:2 {loopback}").into()),
             ("RABBITMQ_CTL_ERL_ARGS", loopback.into()),
         ]);
