@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lapin::BasicProperties;
+use lapin::message::BasicGetMessage;
 use lapin::types::AMQPValue;
 use serde_json::{Value, json};
 
@@ -61,6 +62,8 @@ struct Scene {
     peer: Peer,
     orchestrator: Option<Running>,
     refuses: BTreeSet<&'static str>,
+    /// Commands that are not answered yet.
+    left: Vec<BasicGetMessage>,
     /// The keys of the commands that were answered, by command id.
     done: BTreeMap<String, String>,
     /// Bodies of events, by key.
@@ -75,7 +78,8 @@ impl Scene {
         site.write("sagas/stay.yaml", STAY.replace("PREFIX", prefix));
         let orchestrator = Some(site.run_until_ready());
         let refuses = refuses.iter().copied().collect();
-        Self { prefix, site, peer, orchestrator, refuses, done: BTreeMap::new(), events: BTreeMap::new() }
+        let (left, done, events) = Default::default();
+        Self { prefix, site, peer, orchestrator, refuses, left, done, events }
     }
 
     fn tell(&self, key: &str, body: &Value) {
@@ -85,7 +89,14 @@ impl Scene {
 
     /// Answers all commands that are out, and takes in the events.
     fn work(&mut self) {
-        for message in self.peer.drain(&format!("{}.tap", self.prefix)) {
+        self.work_up_to("");
+    }
+
+    /// Answers all commands that are out, but none for this step, and takes in the events.
+    fn work_up_to(&mut self, step: &str) {
+        let mut messages = std::mem::take(&mut self.left);
+        messages.append(&mut self.peer.drain(&format!("{}.tap", self.prefix)));
+        for message in messages {
             let key = message.routing_key.to_string();
             let headers = message.properties.headers().clone().unwrap_or_default();
             let Some(AMQPValue::LongString(id)) = headers.inner().get("x-saga-command-id") else {
@@ -93,6 +104,10 @@ impl Scene {
                 self.events.entry(key).or_default().push(body);
                 continue;
             };
+            if key == step {
+                self.left.push(message);
+                continue;
+            }
             let outcome = if self.refuses.contains(key.as_str()) { "failure" } else { "success" };
             let body = json!({"key": key}).to_string();
             self.peer.answer(&message, outcome, body.as_bytes());
@@ -118,10 +133,10 @@ impl Scene {
         self.work();
     }
 
-    /// Waits until a step of the party is under way.
+    /// Waits until a step of the party is under way; its command is not answered.
     fn comes_to(&mut self, step: &str) {
         eventually(step, || {
-            self.work();
+            self.work_up_to(step);
             self.instance("party")["current"] == json!([step])
         });
     }
