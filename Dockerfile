@@ -8,9 +8,10 @@ COPY sagas sagas
 COPY examples examples
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bin sagamq --examples \
+    cargo build --profile dist --locked --bin sagamq \
+    && cargo build --release --locked --examples \
     && mkdir /out \
-    && cp target/release/sagamq /out/ \
+    && cp target/dist/sagamq /out/ \
     && for service in order inventory payment shipping email analytics; do \
          cp "target/release/examples/$service" /out/ || exit 1; \
        done
