@@ -69,7 +69,8 @@ fn a_participant_never_has_more_commands_unanswered_than_the_limit_lets_also_ove
     let queued_and_dispatched = |parcel: &String| {
         let history = site.json(&["show", parcel, "--json"])["history"].take();
         ["queued", "dispatched"].map(|kind| {
-            let facts = history.as_array().unwrap().iter().flat_map(|entry| entry["facts"].as_array().unwrap());
+            let facts =
+                history.as_array().unwrap().iter().flat_map(|entry| entry["facts"].as_array().unwrap());
             facts.clone().find(|fact| fact["fact"] == kind).unwrap()["at"].to_string()
         })
     };
