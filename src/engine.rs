@@ -39,8 +39,10 @@ pub use recovery::Recovered;
 
 use limits::Limits;
 
-/// How long a "published" mark may wait for another fact to ride with.
+/// How long a "published" mark waits for another fact of its instance to ride with, before any commit takes it along.
 const MARK_DELAY: Duration = Duration::from_secs(1);
+/// How long it waits at most, before there is a commit for its sake.
+const MARK_PATIENCE: Duration = Duration::from_secs(2);
 /// Inputs gathered at most for one commit.
 const BATCH_INPUTS: usize = 1024;
 /// Bytes from which on nothing more is gathered for a commit, so that none takes long.
@@ -261,8 +263,8 @@ impl Engine {
     /// # Errors
     /// The store cannot be read.
     pub fn tick(&mut self, now: Timestamp) -> Result<(), EngineError> {
-        while !self.is_full() && self.marked.front().is_some_and(|(since, _)| *since + MARK_DELAY <= now) {
-            self.store_oldest_marks();
+        if self.marked.front().is_some_and(|(since, _)| *since + MARK_PATIENCE <= now) {
+            self.store_marks_of(now - MARK_DELAY);
         }
         if !self.listening {
             return Ok(());
@@ -289,16 +291,21 @@ impl Engine {
         self.pass_on(now)
     }
 
+    /// Gathers marks that have waited for long, if there is something to commit anyway.
+    pub fn take_along(&mut self, now: Timestamp) {
+        if !self.gathering.batch.is_empty() {
+            self.store_marks_of(now - MARK_DELAY);
+        }
+    }
+
     /// Gathers marks that are not stored yet, as far as one batch holds them: for a stop.
     pub fn store_marks(&mut self) {
-        while !self.is_full() && !self.marked.is_empty() {
-            self.store_oldest_marks();
-        }
+        self.store_marks_of(Timestamp(i64::MAX));
     }
 
     /// When [`tick`](Self::tick) has something to do next.
     pub fn next_due(&self) -> Option<Timestamp> {
-        let marks = self.marked.front().map(|(since, _)| *since + MARK_DELAY);
+        let marks = self.marked.front().map(|(since, _)| *since + MARK_PATIENCE);
         let timers = self.timers.next_due().map(|due| due.max(self.held_until));
         // A turn says of nobody that it is silent, so it is not held.
         let dues = timers.into_iter().chain(self.limits.next_due()).filter(|_| self.listening);
@@ -444,12 +451,17 @@ impl Engine {
         self.append(id, facts, causation_id);
     }
 
-    fn store_oldest_marks(&mut self) {
-        let Some((_, id)) = self.marked.pop_front() else { return };
-        let Some(cached) = self.cache.get_mut(id) else { return };
-        let facts = std::mem::take(&mut cached.marks);
-        if !facts.is_empty() {
-            self.append(id, facts, None);
+    /// Gathers marks that have waited since then or longer, as far as one batch holds them.
+    fn store_marks_of(&mut self, latest: Timestamp) {
+        while !self.is_full()
+            && let Some((_, id)) = self.marked.front().copied().filter(|(since, _)| *since <= latest)
+        {
+            self.marked.pop_front();
+            let Some(cached) = self.cache.get_mut(id) else { continue };
+            let facts = std::mem::take(&mut cached.marks);
+            if !facts.is_empty() {
+                self.append(id, facts, None);
+            }
         }
     }
 

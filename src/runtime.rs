@@ -206,6 +206,7 @@ impl Runtime {
                 engine.tick(now)?;
             }
             if let Some(store) = idle.take() {
+                engine.take_along(now);
                 match engine.take() {
                     None if stopping => {
                         *idle = Some(store);

@@ -196,7 +196,7 @@ fn an_unconfirmed_command_goes_out_again_byte_for_byte_after_a_restart() {
 }
 
 #[test]
-fn a_confirmed_mark_rides_with_the_next_entry_and_alone_after_a_second() {
+fn a_confirmed_mark_rides_with_the_next_entry_of_its_instance() {
     let mut world = World::new();
     world.place("A-1");
     let sent = world.commit().outgoing;
@@ -206,16 +206,38 @@ fn a_confirmed_mark_rides_with_the_next_entry_and_alone_after_a_second() {
     world.reply(&sent[0], "success");
     world.commit();
     assert_eq!(world.instance("A-1").revision, 2);
+}
 
-    world.place("A-2");
-    let sent = world.commit().outgoing;
-    world.published(&sent[0]);
-    world.now = world.now + Duration::from_secs(1);
-    world.engine.tick(world.now).unwrap();
-    world.commit();
-    let (_, recovered) = world.restart();
-    let unconfirmed: Vec<_> = recovered.outgoing.iter().map(|outgoing| &*outgoing.key).collect();
-    assert_eq!(unconfirmed, ["payment.charge"], "only A-1's charge is still unconfirmed");
+#[test]
+fn a_confirmed_mark_goes_with_any_commit_after_a_second_and_has_one_of_its_own_after_two() {
+    let unconfirmed = |world: World| {
+        let (_, recovered) = world.restart();
+        recovered.outgoing.len()
+    };
+    let marked = || {
+        let mut world = World::new();
+        world.place("A-1");
+        let sent = world.commit().outgoing;
+        world.published(&sent[0]);
+        world
+    };
+    for (age_ms, left) in [(999, 2), (1000, 1)] {
+        let mut world = marked();
+        world.now = world.now + Duration::from_millis(age_ms);
+        world.place("A-2");
+        world.engine.take_along(world.now);
+        world.commit();
+        assert_eq!(unconfirmed(world), left, "after {age_ms} ms, beside another instance");
+    }
+    for (age_ms, left) in [(1999, 1), (2000, 0)] {
+        let mut world = marked();
+        world.now = world.now + Duration::from_millis(age_ms);
+        assert_eq!(world.engine.next_due().is_some_and(|due| due <= world.now), left == 0);
+        world.engine.take_along(world.now);
+        world.engine.tick(world.now).unwrap();
+        world.commit();
+        assert_eq!(unconfirmed(world), left, "after {age_ms} ms, alone");
+    }
 }
 
 #[test]

@@ -104,6 +104,7 @@ impl Process {
         if due && !self.engine.is_full() {
             self.engine.tick(now)?;
         }
+        self.engine.take_along(now);
         Ok(())
     }
 }

@@ -26,9 +26,9 @@ const ENOUGH: usize = 4 << 20;
 const LONG_ENOUGH: Duration = Duration::from_secs(1);
 /// Bytes beyond which commits wait for sled.
 const TOO_MUCH: usize = 16 << 20;
-/// Bytes in one batch of sled. It keeps readers waiting meanwhile; and with eight log buffers of 512 KiB in
-/// flight, sled 0.34 can lock up for good while it shrinks its file.
-const BATCH: usize = 128 << 10;
+/// Bytes that sled takes between two syncs: with eight log buffers of 512 KiB in flight, sled 0.34 can lock up for
+/// good while it shrinks its file.
+const STRETCH: usize = 128 << 10;
 /// About how many bytes a removal takes there: sled writes what is left of the node.
 const REMOVAL: usize = 2 << 10;
 
@@ -287,44 +287,45 @@ impl Shared {
 /// Writes to sled what the log has up to a commit, and makes it durable there. It says so last, so a crash
 /// leaves some of it at most, which is written once more then.
 ///
-/// Each batch is synced before the next begins. A header in sled's log says up to where the log is stable, which
+/// Each stretch is synced before the next begins. A header in sled's log says up to where the log is stable, which
 /// sled believes after a flush: what a power cut took from before it, sled would pass over without a word.
+///
+/// One key after the other, not in batches: nothing has to be atomic here, and a batch of sled keeps all readers of
+/// the process waiting, the commits among them.
 pub(super) fn settle(
     sled: &sled::Db,
     database: &File,
     writes: &Writes,
     commit: u64,
 ) -> Result<(), sled::Error> {
-    let (mut batch, mut bytes) = (sled::Batch::default(), 0);
+    let mut bytes = 0;
     for (key, value) in writes.iter().filter(|(key, _)| key.as_slice() != keys::META) {
-        put(&mut batch, key, value.as_deref());
+        put(sled, key, value.as_deref())?;
         bytes += bytes_of(key, value.as_ref());
         if value.is_none() {
             bytes += REMOVAL;
         }
-        if bytes >= BATCH {
-            sled.apply_batch(std::mem::take(&mut batch))?;
+        if bytes >= STRETCH {
             sled.flush()?;
             database.sync_data()?;
             bytes = 0;
         }
     }
     if let Some(meta) = writes.get(keys::META) {
-        put(&mut batch, keys::META, meta.as_deref());
+        put(sled, keys::META, meta.as_deref())?;
     }
-    batch.insert(keys::SETTLED, &commit.to_be_bytes());
-    sled.apply_batch(batch)?;
+    put(sled, keys::SETTLED, Some(&commit.to_be_bytes()))?;
     sled.flush()?;
     fault::pass(Point::Settling);
-    database.sync_data()?;
-    Ok(())
+    Ok(database.sync_data()?)
 }
 
-fn put(batch: &mut sled::Batch, key: &[u8], value: Option<&[u8]>) {
+fn put(sled: &sled::Db, key: &[u8], value: Option<&[u8]>) -> Result<(), sled::Error> {
     match value {
-        Some(value) => batch.insert(key, value),
-        None => batch.remove(key),
+        Some(value) => sled.insert(key, value),
+        None => sled.remove(key),
     }
+    .map(drop)
 }
 
 fn bytes_of(key: &[u8], value: Option<&Vec<u8>>) -> usize {
