@@ -12,6 +12,7 @@
 //! fresh queues and a fresh store.
 
 mod broker_url;
+mod disk;
 mod error;
 mod ground;
 mod latency;

@@ -124,6 +124,7 @@ fn a_small_bench_tells_every_figure_counts_eight_messages_a_saga_and_leaves_noth
     let held = half_load.held.unwrap();
     assert!(held.null.p50_ms > 0.0 && held.sagamq.p50_ms > 0.0, "{held:?}");
     assert!(held.sagamq.max_ms < half_load.whole.sagamq.max_ms, "{held:?}");
+    assert!(half_load.disk.null.p50_ms > 0.0 && half_load.disk.sagamq.p50_ms > 0.0, "{:?}", half_load.disk);
     let figures: Value = serde_json::from_slice(&figures).unwrap();
     assert!(figures["half_load"]["whole"]["added"]["p999_ms"].is_number(), "{figures}");
 
@@ -241,7 +242,7 @@ fn a_store_that_has_grown_is_compared_taken_up_and_asked() {
     let answered = |asked: &Asked| asked.idle.p50_ms > 0.0 && asked.half_load.p50_ms > 0.0;
     assert!(asked.len() == 6 && asked.iter().all(answered), "{asked:?}");
     // At half load over a broker whose traffic can be read, which tells what the questions cost the sagas.
-    assert!(beside.sagas == 40 && beside.held.is_some(), "{beside:?}");
+    assert!(beside.sagas == 40 && beside.held.is_some() && beside.disk.is_some(), "{beside:?}");
 }
 
 #[test]

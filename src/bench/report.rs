@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Options;
-use super::latency::Percentiles;
+use super::latency::{Latency, Percentiles};
 use super::names::{BODY_BYTES, MESSAGES};
 use super::run::Run;
 use crate::config::QueueType;
@@ -108,6 +108,9 @@ pub struct HalfLoad {
     /// Of that, the time that a saga was with the orchestrator itself; `None` where the broker's traffic
     /// cannot be read.
     pub held: Option<Sides>,
+    /// What the disk took by itself, beside either: small writes, each made durable. What it takes at its
+    /// slowest, no orchestrator can be faster than that keeps anything.
+    pub disk: Sides,
     /// In the order in which they were run.
     pub pairs: Vec<Pair>,
 }
@@ -204,14 +207,15 @@ impl HalfLoad {
     pub(super) fn of(sagas_per_s: f64, pairs: Vec<Pair>) -> Self {
         let whole = Sides::of(&pairs, |run| run.latency.percentiles);
         let is_held = pairs.iter().all(|pair| pair.null.held.is_some() && pair.sagamq.held.is_some());
-        let of_held = |run: &Run| run.held.as_ref().map(|held| held.percentiles).unwrap_or_default();
-        let held = is_held.then(|| Sides::of(&pairs, of_held));
-        Self { sagas_per_s, whole, held, pairs }
+        let of = |latency: &Option<Latency>| latency.as_ref().map(|it| it.percentiles).unwrap_or_default();
+        let held = is_held.then(|| Sides::of(&pairs, |run| of(&run.held)));
+        let disk = Sides::of(&pairs, |run| of(&run.disk));
+        Self { sagas_per_s, whole, held, disk, pairs }
     }
 }
 
 impl Sides {
-    fn of(pairs: &[Pair], latency: fn(&Run) -> Percentiles) -> Self {
+    fn of(pairs: &[Pair], latency: impl Fn(&Run) -> Percentiles) -> Self {
         let median = |of: &dyn Fn(&Pair) -> f64| Spread::of(pairs.iter().map(of)).median;
         let null = |pair: &Pair| latency(&pair.null);
         let sagamq = |pair: &Pair| latency(&pair.sagamq);

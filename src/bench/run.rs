@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::disk::DiskWatch;
 use super::ground::Ground;
 use super::latency::Latency;
 use super::names::Names;
@@ -49,6 +50,8 @@ pub struct Run {
     /// Of that, the time that a saga was with the orchestrator, from each message to it until the one that
     /// followed. Taken at half load only, over a broker whose traffic can be read.
     pub held: Option<Latency>,
+    /// How long the disk took meanwhile for small writes, each made durable. Taken at half load only.
+    pub disk: Option<Latency>,
     /// Messages that participants and load generator sent and received.
     pub messages_per_saga: f64,
     /// Time on a CPU that the orchestrator's process took for a saga, in microseconds.
@@ -124,10 +127,15 @@ impl Place<'_> {
     ) -> Result<Run, BenchError> {
         let folder = self.room(number)?;
         let mut cast = self.assemble(task, number, &folder)?;
+        let disk = match task.pace {
+            Pace::PerSecond(_) => Some(DiskWatch::start(&folder)?),
+            Pace::InFlight(_) => None,
+        };
         let before = cast.measure()?;
         cast.load.say(GO);
         let loaded = self.await_load(&mut cast, &mut beside)?;
         let after = cast.measure()?;
+        let disk = disk.map(DiskWatch::finish).transpose()?;
         let counts = cast.finish()?;
         let held = cast.held()?;
         if task.kept.is_some() {
@@ -137,7 +145,7 @@ impl Place<'_> {
         drop(cast);
         // Stores of earlier runs would only take room.
         fs::remove_dir_all(&folder).map_err(|source| BenchError::File { path: folder, source })?;
-        Ok(Run { held, ..Run::of(task.sagas, &loaded, counts, before, after) })
+        Ok(Run { held, disk, ..Run::of(task.sagas, &loaded, counts, before, after) })
     }
 
     /// Starts sagamq over a store and nothing else; tells how long it was until it was ready.
@@ -345,6 +353,7 @@ impl Run {
             sagas_per_s: sagas as f64 / loaded.secs,
             latency: loaded.latency.clone(),
             held: None,
+            disk: None,
             messages_per_saga: per_saga(messages as f64),
             cpu_us_per_saga: per_saga((after.cpu_secs - before.cpu_secs) * 1e6),
             resident_kib: after.resident_kib,
