@@ -189,40 +189,65 @@ fn read_journal(disk: &Disk, span: (u64, u64), index: Index) -> Result<Memtable,
     let records = read_records(disk, span)?;
     let moves = records.iter().flat_map(|record| record.changes.moved.iter().map(|id| (*id, record.commit)));
     let moved: HashMap<InstanceId, u64> = moves.collect();
-    // Each instance of the journal, as far as it is read.
-    let mut instances: HashMap<InstanceId, Instance> = HashMap::new();
+    let stays = |id, commit| moved.get(&id).is_none_or(|at| *at <= commit);
+    let heads = heads(disk, &memtable.index, &records, stays)?;
     for Record { commit, bytes, further_chunks, changes } in records {
         memtable.begin_segment(commit, bytes, further_chunks);
         for (id, revision, entry) in changes.entries {
-            if moved.get(&id).is_some_and(|at| *at > commit) {
-                continue;
+            if let Some(head) = heads.get(&id).filter(|_| stays(id, commit)) {
+                memtable.append(id, revision, entry, head.clone());
             }
-            let parsed = [parse(disk, id, &entry)?];
-            let known = match instances.remove(&id) {
-                None if revision > 1 => {
-                    let tables = Tables { disk, index: &memtable.index };
-                    tables.read(id)?.map(|(instance, _)| instance)
-                }
-                known => known,
-            };
-            let instance = match known {
-                Some(mut instance) => {
-                    let follows = instance.revision + 1 == revision;
-                    instance.go_on(&parsed);
-                    Some(instance).filter(|_| follows)
-                }
-                None => Instance::replay(id, &parsed),
-            };
-            let missing =
-                || disk.corrupt(&keys::journal(commit), format!("it does not go on where instance {id} is"));
-            let instance = instance.filter(|instance| instance.revision == revision).ok_or_else(missing)?;
-            memtable.append(id, revision, entry, Head::of(&instance, revision == 1));
-            // Nothing of what follows asks for it, and it may be large.
-            instances.insert(id, Instance { input: Arc::default(), ..instance });
         }
         memtable.correlate(changes.correlations);
     }
     Ok(memtable)
+}
+
+/// An entry of the journal, with its commit and revision.
+type Entry<'a> = (u64, u64, &'a [u8]);
+
+/// What is to be known of each instance of which an entry stays. They are read one after the other: all of them
+/// take several times the room of their entries.
+fn heads(
+    disk: &Disk,
+    index: &Index,
+    records: &[Record],
+    stays: impl Fn(InstanceId, u64) -> bool,
+) -> Result<HashMap<InstanceId, Head>, StoreError> {
+    let mut entries: HashMap<InstanceId, Vec<Entry>> = HashMap::new();
+    for Record { commit, changes, .. } in records {
+        for (id, revision, entry) in changes.entries.iter().filter(|(id, ..)| stays(*id, *commit)) {
+            entries.entry(*id).or_default().push((*commit, *revision, entry));
+        }
+    }
+    let mut heads = HashMap::with_capacity(entries.len());
+    for (id, entries) in entries {
+        heads.extend(head(disk, index, id, &entries)?.map(|head| (id, head)));
+    }
+    Ok(heads)
+}
+
+/// What is to be known of an instance after the last of these entries, the first of which is its start or goes
+/// on from what the tables have.
+fn head(disk: &Disk, index: &Index, id: InstanceId, entries: &[Entry]) -> Result<Option<Head>, StoreError> {
+    let is_new = entries.first().is_some_and(|(_, revision, _)| *revision == 1);
+    let mut instance =
+        if is_new { None } else { Tables { disk, index }.read(id)?.map(|(instance, _)| instance) };
+    for (commit, revision, entry) in entries {
+        let parsed = [parse(disk, id, entry)?];
+        let after = match instance {
+            Some(mut instance) => {
+                let follows = instance.revision + 1 == *revision;
+                instance.go_on(&parsed);
+                Some(instance).filter(|_| follows)
+            }
+            None => Instance::replay(id, &parsed),
+        };
+        let missing =
+            || disk.corrupt(&keys::journal(*commit), format!("it does not go on where instance {id} is"));
+        instance = Some(after.filter(|after| after.revision == *revision).ok_or_else(missing)?);
+    }
+    Ok(instance.map(|instance| Head::of(&instance, is_new)))
 }
 
 /// A record of the journal.
