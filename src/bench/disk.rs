@@ -1,7 +1,7 @@
-//! What the disk does by itself meanwhile: small writes at even distances, each made durable.
+//! What the disk does meanwhile: small writes at even distances, each made durable.
 //!
-//! A disk that is shared stands still now and then, and all that is to be durable waits. No orchestrator can be
-//! faster than that, so the bench tells it.
+//! A disk that is shared stands still now and then, and all that is to be durable waits. These writes tell when;
+//! whether the load itself has slowed the disk, they cannot tell.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -16,6 +16,8 @@ use super::latency::Latency;
 
 /// From one write to the next: seldom enough to be no load.
 const EVERY: Duration = Duration::from_millis(10);
+/// The same in words.
+pub(super) const IN_WORDS: &str = "a write of 4 KiB with fdatasync each 10 ms";
 /// Bytes of one.
 const BYTES: usize = 4 << 10;
 /// Writes after which the file is written from its beginning, as a log is.

@@ -108,8 +108,7 @@ pub struct HalfLoad {
     /// Of that, the time that a saga was with the orchestrator itself; `None` where the broker's traffic
     /// cannot be read.
     pub held: Option<Sides>,
-    /// What the disk took by itself, beside either: small writes, each made durable. What it takes at its
-    /// slowest, no orchestrator can be faster than that keeps anything.
+    /// What the disk took beside either for small writes, each made durable.
     pub disk: Sides,
     /// In the order in which they were run.
     pub pairs: Vec<Pair>,

@@ -2,14 +2,13 @@
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
+use super::disk;
 use super::latency::Percentiles;
 use super::report::{Report, Setting, Sides, Spread, Summary};
 use super::scale_report::{Asked, Finished, InFlight, Questioned, ScaleReport};
 
 /// KiB.
 const MIB: f64 = 1024.0;
-/// How the disk is looked at.
-const DISK_WRITES: &str = "a write of 4 KiB with fdatasync each 10 ms";
 
 /// The report for people.
 pub fn table(report: &Report) -> String {
@@ -30,8 +29,8 @@ pub fn table(report: &Report) -> String {
         if let Some(held) = &half_load.held {
             text += &format!("\nof that, with the orchestrator itself:\n\n{}\n", latencies(held));
         }
-        let disk = latencies(&half_load.disk);
-        text += &format!("\nthe disk by itself meanwhile, {DISK_WRITES}:\n\n{disk}\n");
+        let written = latencies(&half_load.disk);
+        text += &format!("\nthe disk meanwhile, {}:\n\n{written}\n", disk::IN_WORDS);
     }
     for warning in warnings(setting) {
         text += &format!("\nNOTE: {warning}\n");
@@ -67,8 +66,9 @@ pub fn scale_table(report: &ScaleReport) -> String {
         beside.disk.as_ref().map(|disk| disk.percentiles)
     {
         text += &format!(
-            "\nthe disk by itself at half load, {DISK_WRITES}: p50 {p50_ms:.1} ms, p99 {p99_ms:.1} ms, longest \
-             {max_ms:.1} ms\n"
+            "\nthe disk at half load, {}: p50 {p50_ms:.1} ms, p99 {p99_ms:.1} ms, longest \
+             {max_ms:.1} ms\n",
+            disk::IN_WORDS
         );
     }
     for warning in warnings(setting) {
