@@ -1,6 +1,7 @@
 //! What one commit holds: the changes of any number of instances, and what came with them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -56,7 +57,7 @@ pub struct Removal {
 /// What is to be known of an instance without reading its history.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Head {
-    pub(super) saga: String,
+    pub(super) saga: Arc<str>,
     pub(super) version: u32,
     pub(super) status: Status,
     pub(super) started_at: Timestamp,
@@ -66,29 +67,43 @@ pub(super) struct Head {
     pub(super) due: Option<Timestamp>,
     /// Whether the broker has yet to confirm a message of it.
     pub(super) unconfirmed: bool,
-    /// Searchable values, where the tables do not have them yet.
-    pub(super) attributes: BTreeMap<String, String>,
+    /// Searchable values by name, where the tables do not have them yet.
+    pub(super) attributes: Box<[(String, String)]>,
 }
 
 impl Head {
     /// The head of an instance, which the tables do not have yet if it is `new`.
     pub(super) fn of(instance: &Instance, new: bool) -> Self {
-        let attributes = if new { instance.attributes.clone() } else { BTreeMap::new() };
+        let attributes = if new { Vec::from_iter(instance.attributes.clone()) } else { Vec::new() };
         Self {
-            saga: instance.saga.clone(),
+            saga: instance.saga.as_str().into(),
             version: instance.version,
             status: instance.status,
             started_at: instance.started_at,
             open: instance.is_open(),
             due: instance.next_due(),
             unconfirmed: instance.unconfirmed().next().is_some(),
-            attributes,
+            attributes: attributes.into(),
+        }
+    }
+
+    /// What is known before anything is read or decided.
+    pub(super) fn unknown() -> Self {
+        Self {
+            saga: Arc::default(),
+            version: 0,
+            status: Status::Running,
+            started_at: Timestamp::default(),
+            open: true,
+            due: None,
+            unconfirmed: false,
+            attributes: Box::default(),
         }
     }
 
     /// Where the tables are to have it.
     pub(super) fn place(&self) -> Place {
-        Place { saga: self.saga.clone(), started_at: self.started_at }
+        Place { saga: Arc::clone(&self.saga), started_at: self.started_at }
     }
 
     /// Whether nothing but repeated messages can come for it any more.

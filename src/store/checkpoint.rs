@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
-use super::batch::Removal;
+use super::batch::{Batch, Removal};
 use super::disk::{Disk, Writes};
 use super::error::StoreError;
 use super::index::{Index, Indexer, State};
@@ -20,9 +20,9 @@ use crate::saga::id::InstanceId;
 const TOGETHER: usize = 256;
 /// Entries of the index that are merged for each instance that may move.
 const MERGED: usize = 4;
-/// Bytes that move in a commit at most, but for the last instance.
+/// Bytes that move in a commit at most, but for the last instance, beside as many as come where the journal is too
+/// long.
 const BYTES: usize = 512 * 1024;
-
 /// Changes of one commit for which a checkpoint goes on in it, at most.
 const MOST_CHANGES: usize = 1024;
 
@@ -46,13 +46,26 @@ impl Limits {
     /// To move everything.
     pub(super) const NONE: Self = Self { ended: 1, bytes: 0, pace: TOGETHER };
 
-    /// How many instances move in a commit with so many changes: hardly more than end meanwhile, since an
-    /// instance has two changes at least, so that commits cost about the same. Where the journal is too long,
-    /// more than can have come to it. After a commit of very many changes, the next ones go on.
-    pub(super) fn pace(&self, changes: usize, journal_bytes: usize) -> usize {
-        let changes = changes.min(MOST_CHANGES);
-        self.pace + if journal_bytes > self.bytes { 2 * changes } else { changes / 2 }
+    /// How much moves in the commit of a batch: hardly more instances than end meanwhile, since one has two
+    /// changes at least, so that commits cost about the same. Where the journal is too long, more than the batch
+    /// adds to it. After a commit of very many changes, the next ones go on.
+    pub(super) fn pace(&self, batch: &Batch, journal_bytes: usize) -> Pace {
+        let changes = batch.changes.len().min(MOST_CHANGES);
+        if journal_bytes > self.bytes {
+            Pace { instances: self.pace + 2 * changes, bytes: BYTES + batch.bytes() }
+        } else {
+            Pace { instances: self.pace + changes / 2, bytes: BYTES }
+        }
     }
+}
+
+/// How much moves in a commit at most.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// Instances, and as many of the records of the journal are removed.
+    instances: usize,
+    /// Bytes of them, but for the last one.
+    bytes: usize,
 }
 
 /// The instances that move next, and what finds those that have.
@@ -92,13 +105,13 @@ impl Checkpoints {
     }
 
     /// The instances that a checkpoint is to begin with, if it is time for one.
-    pub(super) fn choose(&self, memtable: &mut Memtable, limits: Limits) -> Vec<InstanceId> {
+    pub(super) fn choose(&self, memtable: &mut Memtable, limits: Limits, pace: Pace) -> Vec<InstanceId> {
         if !self.due.is_empty() {
             Vec::new()
         } else if memtable.ended() >= limits.ended {
             memtable.take_ended(TOGETHER)
         } else if memtable.journal_bytes() > limits.bytes {
-            memtable.oldest(TOGETHER)
+            memtable.oldest(TOGETHER.max(pace.instances))
         } else {
             Vec::new()
         }
@@ -116,10 +129,10 @@ impl Checkpoints {
         memtable: &Memtable,
         removals: &[Removal],
         chosen: Vec<InstanceId>,
-        pace: usize,
+        pace: Pace,
     ) -> Result<Moved, StoreError> {
         let tables = Tables { disk, index: &memtable.index };
-        self.indexer.go_on(writes, disk, MERGED * pace)?;
+        self.indexer.go_on(writes, disk, MERGED * pace.instances)?;
         self.remove(writes, tables, removals)?;
         let mut moved =
             Moved { instances: removals.iter().map(Removal::instance).collect(), segments: 0, index: None };
@@ -127,22 +140,22 @@ impl Checkpoints {
         self.due.retain(|due| !moved.instances.contains(&due.id));
         let chosen = chosen.into_iter().filter(|id| !moved.instances.contains(id));
         self.begin(writes, memtable, chosen);
-        let (mut bytes, room) = (0, moved.instances.len() + pace);
+        let (mut bytes, room) = (0, moved.instances.len() + pace.instances);
         while moved.instances.len() < room
-            && bytes < BYTES
+            && bytes < pace.bytes
             && let Some(Due { id, in_run }) = self.due.pop_front()
         {
             let Some(recent) = memtable.get(id).filter(|_| !moved.instances.contains(&id)) else { continue };
-            tables.put(writes, id, &recent.head, recent.first, &recent.entries)?;
+            tables.put(writes, id, &recent.head, &recent.entries)?;
             if !in_run {
                 for (message, correlation) in memtable.correlations_of(recent) {
                     record::insert(writes, &keys::correlation(message), &correlation.to_bytes());
                 }
             }
             moved.instances.insert(id);
-            bytes += recent.bytes();
+            bytes += recent.entries.lines.len();
         }
-        for segment in memtable.superfluous(&moved.instances).take(pace) {
+        for segment in memtable.superfluous(&moved.instances).take(pace.instances) {
             record::remove_known(writes, &keys::journal(segment.commit), segment.further_chunks);
             moved.segments += 1;
         }
@@ -173,7 +186,7 @@ impl Checkpoints {
         let (mut places, mut ended, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
         for id in chosen {
             let Some(recent) = memtable.get(id).filter(|_| seen.insert(id)) else { continue };
-            if recent.first == 1 {
+            if recent.entries.first == 1 {
                 places.push((id, Some(recent.head.place())));
             }
             let in_run = recent.head.has_ended();

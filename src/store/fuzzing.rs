@@ -111,7 +111,7 @@ fn indexed(id: InstanceId, message: MessageId) -> Writes {
     let index = Index::open(&empty, (0, 0)).expect("an empty disk can be read");
     let mut indexer = Indexer::over(&empty, &index, (0, 0)).expect("an empty disk can be read");
     let mut writes = Writes::default();
-    let place = Place { saga: "fuzz".to_owned(), started_at: Timestamp(0) };
+    let place = Place { saga: "fuzz".into(), started_at: Timestamp(0) };
     indexer.place(&mut writes, vec![(id, Some(place))]);
     let attempt = Correlation { instance: id, step: 0, phase: Phase::Action, attempt: 1 };
     indexer.correlate(&mut writes, vec![(message, attempt)]);

@@ -40,7 +40,7 @@ pub(super) struct Indexer {
 /// Where the tables have an instance: all that never changes of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    pub(super) saga: String,
+    pub(super) saga: Arc<str>,
     pub(super) started_at: Timestamp,
 }
 
@@ -147,7 +147,7 @@ impl Place {
     /// Reads [`Place::to_bytes`] back.
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (at, saga) = bytes.split_first_chunk()?;
-        let saga = std::str::from_utf8(saga).ok()?.to_owned();
+        let saga = std::str::from_utf8(saga).ok()?.into();
         Some(Self { saga, started_at: Timestamp(i64::from_be_bytes(*at)) })
     }
 

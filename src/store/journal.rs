@@ -18,13 +18,13 @@ use crate::saga::id::{InstanceId, MessageId};
 
 /// What one commit changed.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Changes {
+pub(super) struct Changes<'a> {
     /// The commit of the record before it: so that a missing one is found.
     pub(super) previous: u64,
     /// Instances that the tables have up to the records before it, or that were removed.
     pub(super) moved: Vec<InstanceId>,
     /// Entries of histories, each with its instance and its revision.
-    pub(super) entries: Vec<(InstanceId, u64, Vec<u8>)>,
+    pub(super) entries: Vec<(InstanceId, u64, &'a [u8])>,
     /// What replies are matched by.
     pub(super) correlations: Vec<(MessageId, Correlation)>,
 }
@@ -50,7 +50,7 @@ pub(super) fn encode(batch: &Batch, previous: u64, moved: &[InstanceId]) -> Vec<
 }
 
 /// Reads a record back; `None` where it is none.
-pub(super) fn decode(bytes: &[u8]) -> Option<Changes> {
+pub(super) fn decode(bytes: &[u8]) -> Option<Changes<'_>> {
     let mut rest = bytes;
     let mut changes = Changes { previous: u64::from_be_bytes(*take(&mut rest)?), ..Changes::default() };
     for _ in 0..length(&mut rest)? {
@@ -62,7 +62,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Changes> {
         let length = length(&mut rest)?;
         let entry;
         (entry, rest) = rest.split_at_checked(length)?;
-        changes.entries.push((id, revision, entry.to_vec()));
+        changes.entries.push((id, revision, entry));
     }
     while !rest.is_empty() {
         let message = MessageId::from_bytes(*take(&mut rest)?);
@@ -112,7 +112,7 @@ mod tests {
         let bytes = encode(&batch, 7, &[instance.id]);
         let changes = decode(&bytes).unwrap();
         let entries: Vec<_> =
-            batch.changes.into_iter().map(|change| (change.id, change.revision, change.entry)).collect();
+            batch.changes.iter().map(|change| (change.id, change.revision, &*change.entry)).collect();
         assert_eq!(
             changes,
             Changes { previous: 7, moved: vec![instance.id], entries, correlations: batch.correlations }

@@ -1,5 +1,6 @@
 //! The memtable: what the journal holds and the tables do not have yet, in memory.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -11,6 +12,8 @@ use crate::saga::id::{InstanceId, MessageId};
 #[derive(Debug)]
 pub(super) struct Memtable {
     instances: HashMap<InstanceId, Recent>,
+    /// Names of the sagas that they are of, or have been.
+    sagas: BTreeSet<Arc<str>>,
     correlations: HashMap<MessageId, Correlation>,
     /// The journal's records, the oldest first.
     segments: VecDeque<Segment>,
@@ -26,14 +29,22 @@ pub(super) struct Memtable {
 #[derive(Debug)]
 pub(super) struct Recent {
     pub(super) head: Head,
-    /// Revision of the first entry.
-    pub(super) first: u64,
-    /// Entries as JSON, without a gap.
-    pub(super) entries: Vec<Vec<u8>>,
+    pub(super) entries: Entries,
     /// The commands that were sent in these entries.
-    pub(super) messages: Vec<MessageId>,
+    messages: Vec<MessageId>,
     /// The commit of the first entry.
-    since: u64,
+    pub(super) since: u64,
+}
+
+/// Entries of a history that follow on each other; at least one.
+#[derive(Clone, Debug)]
+pub(super) struct Entries {
+    /// Revision of the first.
+    pub(super) first: u64,
+    /// Revision of the last.
+    pub(super) last: u64,
+    /// As JSON, one a line.
+    pub(super) lines: Vec<u8>,
 }
 
 /// A record of the journal.
@@ -48,15 +59,18 @@ pub(super) struct Segment {
     firsts: Vec<InstanceId>,
 }
 
-impl Recent {
-    /// Revision of the last entry.
-    pub(super) fn revision(&self) -> u64 {
-        self.first + self.entries.len() as u64 - 1
-    }
+impl Entries {
+    /// Bytes of lines from which on there is room for more than the next one.
+    const LONG: usize = 4096;
 
-    /// Bytes in its entries.
-    pub(super) fn bytes(&self) -> usize {
-        self.entries.iter().map(Vec::len).sum()
+    fn push(&mut self, entry: &[u8]) {
+        if self.lines.len() < Self::LONG {
+            // Most are few and short, and wait for long: what there is of 100,000 instances is to be small.
+            self.lines.reserve_exact(entry.len() + 1);
+        }
+        self.lines.push(b'\n');
+        self.lines.extend_from_slice(entry);
+        self.last += 1;
     }
 }
 
@@ -65,6 +79,7 @@ impl Memtable {
     pub(super) fn new(index: Arc<Index>) -> Self {
         Self {
             instances: HashMap::new(),
+            sagas: BTreeSet::new(),
             correlations: HashMap::new(),
             segments: VecDeque::new(),
             ended: VecDeque::new(),
@@ -79,6 +94,11 @@ impl Memtable {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (InstanceId, &Recent)> {
         self.instances.iter().map(|(id, recent)| (*id, recent))
+    }
+
+    /// Names of all sagas that instances in it are of, and maybe of further ones.
+    pub(super) fn sagas(&self) -> impl Iterator<Item = &str> {
+        self.sagas.iter().map(|saga| &**saga)
     }
 
     pub(super) fn correlation(&self, message: MessageId) -> Option<Correlation> {
@@ -119,7 +139,8 @@ impl Memtable {
     pub(super) fn apply(&mut self, commit: u64, batch: Batch, bytes: usize, further_chunks: u32) {
         self.begin_segment(commit, bytes, further_chunks);
         for change in batch.changes {
-            self.append(change.id, change.revision, change.entry, change.head);
+            self.append(change.id, change.revision, &change.entry);
+            self.know(change.id, change.head);
         }
         self.correlate(batch.correlations);
     }
@@ -130,33 +151,44 @@ impl Memtable {
         self.segments.push_back(Segment { commit, further_chunks, bytes, firsts: Vec::new() });
     }
 
-    /// Takes in an entry of the last record.
-    pub(super) fn append(&mut self, id: InstanceId, revision: u64, entry: Vec<u8>, head: Head) {
+    /// Takes in an entry of the last record. Where it is the first of its instance, what is [known](Self::know) of
+    /// that is still to be said.
+    pub(super) fn append(&mut self, id: InstanceId, revision: u64, entry: &[u8]) {
         let segment = self.segments.back_mut().expect("a segment was begun before");
-        let ended = head.has_ended();
-        let recent = self.instances.entry(id).or_insert_with(|| {
-            segment.firsts.push(id);
-            Recent {
-                head: head.clone(),
-                first: revision,
-                entries: Vec::new(),
-                messages: Vec::new(),
-                since: segment.commit,
+        match self.instances.entry(id) {
+            Entry::Occupied(mut known) => known.get_mut().entries.push(entry),
+            Entry::Vacant(vacant) => {
+                segment.firsts.push(id);
+                let entries = Entries { first: revision, last: revision, lines: entry.to_vec() };
+                let (head, since) = (Head::unknown(), segment.commit);
+                vacant.insert(Recent { head, entries, messages: Vec::new(), since });
             }
-        });
-        let had_ended = !recent.entries.is_empty() && recent.head.has_ended();
-        recent.entries.push(entry);
+        }
+    }
+
+    /// Takes in what is to be known of an instance after its last entry.
+    pub(super) fn know(&mut self, id: InstanceId, mut head: Head) {
+        let Some(recent) = self.instances.get_mut(&id) else { return };
+        // Searchable values come with the first of all entries alone.
         let attributes = std::mem::take(&mut recent.head.attributes);
-        recent.head = Head { attributes, ..head };
-        if ended && !had_ended {
+        if head.attributes.is_empty() {
+            head.attributes = attributes;
+        }
+        match self.sagas.get(&head.saga) {
+            Some(name) => head.saga = Arc::clone(name),
+            None => drop(self.sagas.insert(Arc::clone(&head.saga))),
+        }
+        if head.has_ended() && !recent.head.has_ended() {
             self.ended.push_back(id);
         }
+        recent.head = head;
     }
 
     /// Takes in what replies are matched by.
     pub(super) fn correlate(&mut self, correlations: Vec<(MessageId, Correlation)>) {
         for (message, correlation) in correlations {
             if let Some(recent) = self.instances.get_mut(&correlation.instance) {
+                recent.messages.reserve_exact(1);
                 recent.messages.push(message);
                 self.correlations.insert(message, correlation);
             }

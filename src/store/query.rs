@@ -2,6 +2,9 @@
 //!
 //! These only propose instances; whether one matches is decided by the instance.
 
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
+
 use super::disk::{Disk, Keys};
 use super::error::StoreError;
 use super::keys::{self, Position};
@@ -10,7 +13,6 @@ use super::shared::Shared;
 use crate::saga::id::InstanceId;
 use crate::saga::instance::{Instance, Status};
 use crate::saga::time::Timestamp;
-use std::collections::BTreeSet;
 
 /// Items on a page at most.
 pub(super) const MAX_LIMIT: usize = 1_000;
@@ -71,9 +73,9 @@ impl Query {
     /// Whether it may match, as far as is known without reading its history.
     fn may_match(&self, recent: &Recent) -> bool {
         let head = &recent.head;
-        self.saga.as_ref().is_none_or(|saga| *saga == head.saga)
+        self.saga.as_ref().is_none_or(|saga| **saga == *head.saga)
             && (self.statuses.is_empty() || self.statuses.contains(&head.status))
-            && self.attribute.as_ref().is_none_or(|(name, value)| head.attributes.get(name) == Some(value))
+            && self.attribute.as_ref().is_none_or(|attribute| head.attributes.contains(attribute))
     }
 
     fn matches(&self, instance: &Instance) -> bool {
@@ -182,11 +184,10 @@ fn prefixes(query: &Query, sagas: &[String]) -> Vec<Vec<u8>> {
     sagas.iter().flat_map(|saga| statuses.iter().map(|status| keys::by_status(saga, *status))).collect()
 }
 
-/// Every saga that has instances; in the view they are found by leaping from one to the next.
+/// Every saga that has instances, or had some; in the view they are found by leaping from one to the next.
 pub(super) fn sagas(shared: &Shared) -> Result<Vec<String>, StoreError> {
     let disk = &shared.disk;
-    let mut sagas: BTreeSet<String> =
-        shared.memtable().iter().map(|(_, recent)| recent.head.saga.clone()).collect();
+    let mut sagas: BTreeSet<String> = shared.memtable().sagas().map(str::to_owned).collect();
     let mut start = vec![keys::BY_STATUS];
     while let Some(found) = disk.keys(start..vec![keys::BY_STATUS + 1]).next() {
         let key = found?;
@@ -231,12 +232,15 @@ impl<'a> Proposals<'a> {
         let positions = proposed.map(|(id, recent)| Position::of(recent.head.started_at, id));
         let is_asked_for =
             |at: &Position| from.is_none_or(|from| *at >= from) && to.is_none_or(|to| *at < to);
-        let mut positions: Vec<_> = positions.filter(is_asked_for).collect();
-        positions.sort_unstable();
-        if query.order == Order::NewestFirst {
-            positions.reverse();
-        }
-        Self { positions: Box::new(positions.into_iter().map(Ok)), head: None }
+        // Of many that are proposed, one page is read: to sort them all would take longer than to find them.
+        let asked_for = positions.filter(is_asked_for);
+        let positions: Box<dyn Iterator<Item = _> + 'a> = match query.order {
+            Order::NewestFirst => Box::new(taken(asked_for.collect::<BinaryHeap<_>>())),
+            Order::OldestFirst => {
+                Box::new(taken(asked_for.map(Reverse).collect::<BinaryHeap<_>>()).map(|Reverse(at)| at))
+            }
+        };
+        Self { positions: Box::new(positions.map(Ok)), head: None }
     }
 
     /// The next position that has not been taken.
@@ -247,6 +251,11 @@ impl<'a> Proposals<'a> {
         }
         Ok(self.head)
     }
+}
+
+/// What is in a heap, the largest first.
+fn taken<T: Ord>(mut heap: BinaryHeap<T>) -> impl Iterator<Item = T> {
+    std::iter::from_fn(move || heap.pop())
 }
 
 /// Takes the next position of all ranges, from each that is there. `None` when all are empty.

@@ -1,6 +1,5 @@
 //! What the writer and its readers share: the disk, and the memtable over it.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::batch::{Correlation, Head};
@@ -8,8 +7,8 @@ use super::checkpoint::Limits;
 use super::disk::Disk;
 use super::error::StoreError;
 use super::index::{Index, State};
-use super::journal::{self, Changes};
-use super::memtable::Memtable;
+use super::journal;
+use super::memtable::{Entries, Memtable, Recent};
 use super::table::{self, Stored, Tables};
 use super::{keys, record};
 use crate::saga::fact::HistoryEntry;
@@ -102,7 +101,7 @@ impl Shared {
             let index = {
                 let memtable = self.memtable();
                 if let Some(recent) = memtable.get(id) {
-                    return Ok(recent.revision());
+                    return Ok(recent.entries.last);
                 }
                 Arc::clone(&memtable.index)
             };
@@ -170,11 +169,10 @@ impl Shared {
     fn recent(&self, id: InstanceId) -> Result<(Vec<HistoryEntry>, Arc<Index>), StoreError> {
         let (entries, index) = {
             let memtable = self.memtable();
-            let entries = memtable.get(id).map(|recent| recent.entries.clone());
-            (entries.unwrap_or_default(), Arc::clone(&memtable.index))
+            (memtable.get(id).map(|recent| recent.entries.clone()), Arc::clone(&memtable.index))
         };
-        let entries: Result<_, _> = entries.iter().map(|entry| parse(&self.disk, id, entry)).collect();
-        Ok((entries?, index))
+        let entries = entries.map(|entries| parse(&self.disk, id, &entries)).transpose()?;
+        Ok((entries.unwrap_or_default(), index))
     }
 }
 
@@ -183,104 +181,68 @@ fn is_whole(recent: &[HistoryEntry]) -> bool {
     recent.first().is_some_and(|entry| entry.revision == 1)
 }
 
-/// What the journal holds and the tables do not have.
-fn read_journal(disk: &Disk, span: (u64, u64), index: Index) -> Result<Memtable, StoreError> {
+/// What the journal holds, from the first commit to the last that are to be there, and the tables do not have.
+///
+/// The records are taken in as they were when they were committed, then the instances are read one after the
+/// other: all of them take several times the room of their entries.
+fn read_journal(disk: &Disk, (first, last): (u64, u64), index: Index) -> Result<Memtable, StoreError> {
     let mut memtable = Memtable::new(Arc::new(index));
-    let records = read_records(disk, span)?;
-    let moves = records.iter().flat_map(|record| record.changes.moved.iter().map(|id| (*id, record.commit)));
-    let moved: HashMap<InstanceId, u64> = moves.collect();
-    let stays = |id, commit| moved.get(&id).is_none_or(|at| *at <= commit);
-    let heads = heads(disk, &memtable.index, &records, stays)?;
-    for Record { commit, bytes, further_chunks, changes } in records {
-        memtable.begin_segment(commit, bytes, further_chunks);
-        for (id, revision, entry) in changes.entries {
-            if let Some(head) = heads.get(&id).filter(|_| stays(id, commit)) {
-                memtable.append(id, revision, entry, head.clone());
-            }
-        }
-        memtable.correlate(changes.correlations);
-    }
-    Ok(memtable)
-}
-
-/// An entry of the journal, with its commit and revision.
-type Entry<'a> = (u64, u64, &'a [u8]);
-
-/// What is to be known of each instance of which an entry stays. They are read one after the other: all of them
-/// take several times the room of their entries.
-fn heads(
-    disk: &Disk,
-    index: &Index,
-    records: &[Record],
-    stays: impl Fn(InstanceId, u64) -> bool,
-) -> Result<HashMap<InstanceId, Head>, StoreError> {
-    let mut entries: HashMap<InstanceId, Vec<Entry>> = HashMap::new();
-    for Record { commit, changes, .. } in records {
-        for (id, revision, entry) in changes.entries.iter().filter(|(id, ..)| stays(*id, *commit)) {
-            entries.entry(*id).or_default().push((*commit, *revision, entry));
-        }
-    }
-    let mut heads = HashMap::with_capacity(entries.len());
-    for (id, entries) in entries {
-        heads.extend(head(disk, index, id, &entries)?.map(|head| (id, head)));
-    }
-    Ok(heads)
-}
-
-/// What is to be known of an instance after the last of these entries, the first of which is its start or goes
-/// on from what the tables have.
-fn head(disk: &Disk, index: &Index, id: InstanceId, entries: &[Entry]) -> Result<Option<Head>, StoreError> {
-    let is_new = entries.first().is_some_and(|(_, revision, _)| *revision == 1);
-    let mut instance =
-        if is_new { None } else { Tables { disk, index }.read(id)?.map(|(instance, _)| instance) };
-    for (commit, revision, entry) in entries {
-        let parsed = [parse(disk, id, entry)?];
-        let after = match instance {
-            Some(mut instance) => {
-                let follows = instance.revision + 1 == *revision;
-                instance.go_on(&parsed);
-                Some(instance).filter(|_| follows)
-            }
-            None => Instance::replay(id, &parsed),
-        };
-        let missing =
-            || disk.corrupt(&keys::journal(*commit), format!("it does not go on where instance {id} is"));
-        instance = Some(after.filter(|after| after.revision == *revision).ok_or_else(missing)?);
-    }
-    Ok(instance.map(|instance| Head::of(&instance, is_new)))
-}
-
-/// A record of the journal.
-struct Record {
-    commit: u64,
-    bytes: usize,
-    further_chunks: u32,
-    changes: Changes,
-}
-
-/// All records, from the first commit to the last that are to be there.
-fn read_records(disk: &Disk, (first, last): (u64, u64)) -> Result<Vec<Record>, StoreError> {
-    let mut records: Vec<Record> = Vec::new();
     for key in disk.keys(keys::under(&[keys::JOURNAL])) {
         let key = key?;
         let further_chunks = disk.get(&key)?.map_or(0, |value| record::further_chunks(&value));
         let payload = record::read(disk, &key)?.ok_or_else(|| disk.corrupt(&key, "it is missing"))?;
         let decoded = keys::number_of(&key).zip(journal::decode(&payload));
         let (commit, changes) = decoded.ok_or_else(|| disk.corrupt(&key, "it is not a journal"))?;
-        let follows = match records.last() {
-            Some(before) => changes.previous == before.commit,
-            None => commit == first,
+        let follows = match memtable.span(0) {
+            (0, _) => commit == first,
+            (_, before) => changes.previous == before,
         };
         if !follows {
             return Err(disk.corrupt(&key, "a record before it is missing"));
         }
-        records.push(Record { commit, bytes: payload.len(), further_chunks, changes });
+        changes.moved.into_iter().for_each(|id| memtable.remove(id));
+        memtable.begin_segment(commit, payload.len(), further_chunks);
+        for (id, revision, entry) in changes.entries {
+            if memtable.get(id).is_some_and(|recent| recent.entries.last + 1 != revision) {
+                return Err(does_not_go_on(disk, commit, id));
+            }
+            memtable.append(id, revision, entry);
+        }
+        memtable.correlate(changes.correlations);
     }
-    if records.last().map_or(0, |record| record.commit) == last {
-        Ok(records)
+    if memtable.span(0).1 != last {
+        return Err(disk.corrupt(&keys::journal(last), "it is missing"));
+    }
+    for id in memtable.oldest(usize::MAX) {
+        let head = memtable.get(id).map(|recent| head(disk, &memtable.index, id, recent)).transpose()?;
+        head.into_iter().for_each(|head| memtable.know(id, head));
+    }
+    Ok(memtable)
+}
+
+/// What is to be known of an instance after its last entry. The first one is its start, or goes on from what the
+/// tables have.
+fn head(disk: &Disk, index: &Index, id: InstanceId, recent: &Recent) -> Result<Head, StoreError> {
+    let Entries { first, last, .. } = recent.entries;
+    let entries = parse(disk, id, &recent.entries)?;
+    let instance = if first == 1 {
+        Instance::replay(id, &entries)
     } else {
-        Err(disk.corrupt(&keys::journal(last), "it is missing"))
-    }
+        let before = Tables { disk, index }.read(id)?.map(|(instance, _)| instance);
+        before.filter(|before| before.revision + 1 == first).map(|mut instance| {
+            instance.go_on(&entries);
+            instance
+        })
+    };
+    let is_whole = entries.iter().map(|entry| entry.revision).eq(first..=last);
+    let instance = instance.filter(|instance| is_whole && instance.revision == last);
+    instance
+        .map(|instance| Head::of(&instance, first == 1))
+        .ok_or_else(|| does_not_go_on(disk, recent.since, id))
+}
+
+fn does_not_go_on(disk: &Disk, commit: u64, id: InstanceId) -> StoreError {
+    disk.corrupt(&keys::journal(commit), format!("it does not go on where instance {id} is"))
 }
 
 /// Changes an instance by those entries that follow on it.
@@ -289,6 +251,7 @@ fn go_on(instance: &mut Instance, entries: &[HistoryEntry]) {
     instance.go_on(&entries[known..]);
 }
 
-fn parse(disk: &Disk, id: InstanceId, entry: &[u8]) -> Result<HistoryEntry, StoreError> {
-    serde_json::from_slice(entry).map_err(|error| disk.contradiction(id, error))
+fn parse(disk: &Disk, id: InstanceId, entries: &Entries) -> Result<Vec<HistoryEntry>, StoreError> {
+    let lines = entries.lines.split(|byte| *byte == b'\n');
+    lines.map(|line| serde_json::from_slice(line).map_err(|error| disk.contradiction(id, error))).collect()
 }

@@ -11,6 +11,7 @@ use super::disk::{Disk, Writes};
 use super::error::StoreError;
 use super::index::{Index, Place};
 use super::keys::{self, Position};
+use super::memtable::Entries;
 use super::record;
 use super::waiting::Waiting;
 use crate::saga::fact::{Fact, HistoryEntry};
@@ -71,7 +72,7 @@ impl Tables<'_> {
     pub(super) fn read(self, id: InstanceId) -> Result<Option<(Instance, Stored)>, StoreError> {
         let Some(Found { key, payload }) = self.find(id)? else { return Ok(None) };
         let (instance, stored) = parse(self.disk, id, &key, &payload)?;
-        let place = Place { saga: instance.saga.clone(), started_at: instance.started_at };
+        let place = Place { saga: instance.saga.as_str().into(), started_at: instance.started_at };
         if place.key(instance.status, id) == key {
             Ok(Some((instance, stored)))
         } else {
@@ -87,8 +88,8 @@ impl Tables<'_> {
         Ok(self.read(id)?.map_or(0, |(instance, _)| instance.revision))
     }
 
-    /// Adds to `writes` that the tables have an instance up to the last of `entries`, which are JSON and go
-    /// on where the tables end.
+    /// Adds to `writes` that the tables have an instance up to the last of `entries`, which go on where the tables
+    /// end.
     ///
     /// # Errors
     /// As [`Tables::read`].
@@ -97,15 +98,14 @@ impl Tables<'_> {
         writes: &mut Writes,
         id: InstanceId,
         head: &Head,
-        first: u64,
-        entries: &[Vec<u8>],
+        entries: &Entries,
     ) -> Result<(), StoreError> {
         let disk = self.disk;
         let place = head.place();
         let key = place.key(head.status, id);
-        let before = if first == 1 { None } else { self.find(id)? };
+        let before = if entries.first == 1 { None } else { self.find(id)? };
         let (is_known, old_key) = (before.is_some(), before.as_ref().map(|before| before.key.clone()));
-        let value = value(writes, disk, id, before, first, entries)?;
+        let value = value(writes, disk, id, before, entries)?;
         if let Some(old) = old_key.filter(|old| *old != key) {
             record::remove(writes, disk, &old)?;
         }
@@ -116,7 +116,7 @@ impl Tables<'_> {
             record::remove(writes, disk, &keys::open(id))?;
         }
         let position = Position::of(head.started_at, id);
-        for (attribute, of) in &head.attributes {
+        for (attribute, of) in head.attributes.iter() {
             let key = keys::at(&keys::by_attribute(&place.saga, attribute, of), position);
             writes.insert(key, Some(Vec::new()));
         }
@@ -189,32 +189,30 @@ fn value(
     disk: &Disk,
     id: InstanceId,
     before: Option<Found>,
-    first: u64,
-    entries: &[Vec<u8>],
+    Entries { first, lines, .. }: &Entries,
 ) -> Result<Vec<u8>, StoreError> {
-    if before.is_none() && first > 1 {
+    if before.is_none() && *first > 1 {
         return Err(disk.contradiction(id, "what its history goes on from is missing"));
     }
-    let lines = entries.join(&b'\n');
     match before {
-        None if lines.len() < record::CHUNK => Ok(tagged(WHOLE, &[&lines])),
+        None if lines.len() < record::CHUNK => Ok(tagged(WHOLE, &[lines])),
         None => {
-            let instance = folded(disk, id, None, &keys::block(id, 1), &lines)?;
-            record::insert(writes, &keys::block(id, 1), &lines);
+            let instance = folded(disk, id, None, &keys::block(id, 1), lines)?;
+            record::insert(writes, &keys::block(id, 1), lines);
             Ok(tagged(SNAPSHOT, &[&record::json(&instance)]))
         }
         Some(Found { payload: old, .. })
             if old.first() == Some(&WHOLE) && old.len() + lines.len() < record::CHUNK =>
         {
-            Ok(tagged(WHOLE, &[&old[1..], b"\n", &lines]))
+            Ok(tagged(WHOLE, &[&old[1..], b"\n", lines]))
         }
         Some(Found { payload: old, key }) => {
             let (instance, stored) = parse(disk, id, &key, &old)?;
             if matches!(stored, Stored::Whole(_)) {
                 record::insert(writes, &keys::block(id, 1), &old[1..]);
             }
-            record::insert(writes, &keys::block(id, first), &lines);
-            let instance = folded(disk, id, Some(instance), &key, &lines)?;
+            record::insert(writes, &keys::block(id, *first), lines);
+            let instance = folded(disk, id, Some(instance), &key, lines)?;
             Ok(tagged(SNAPSHOT, &[&record::json(&instance)]))
         }
     }

@@ -45,7 +45,7 @@ pub(super) fn tallies(shared: &Shared) -> Result<Tallies, StoreError> {
         counted.insert(id);
         let Head { saga, version, status, .. } = &recent.head;
         if !matches!(status, Status::Completed | Status::Compensated) {
-            tallies.entry((saga.clone(), *version)).or_default().count(*status);
+            tallies.entry((saga.to_string(), *version)).or_default().count(*status);
         }
     }
     for saga in query::sagas(shared)? {

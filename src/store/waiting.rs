@@ -1,5 +1,7 @@
 //! What a start has to know of each open instance, without reading them.
 
+use std::sync::Arc;
+
 use super::batch::Head;
 use crate::saga::id::InstanceId;
 use crate::saga::time::Timestamp;
@@ -10,7 +12,7 @@ pub struct Waiting {
     /// Which.
     pub id: InstanceId,
     /// Name of its saga.
-    pub saga: String,
+    pub saga: Arc<str>,
     /// Version of the definition that it keeps.
     pub version: u32,
     /// When it has to be looked at next.
@@ -23,7 +25,7 @@ impl Waiting {
     /// What is to be known of an instance.
     pub(super) fn of(id: InstanceId, head: &Head) -> Self {
         let Head { saga, version, due, unconfirmed, .. } = head;
-        Self { id, saga: saga.clone(), version: *version, due: *due, unconfirmed: *unconfirmed }
+        Self { id, saga: Arc::clone(saga), version: *version, due: *due, unconfirmed: *unconfirmed }
     }
 
     /// Whether it is unconfirmed, whether and when it is due, version, saga.
@@ -40,7 +42,7 @@ impl Waiting {
         let (version, saga) = rest.split_first_chunk()?;
         Some(Self {
             id,
-            saga: std::str::from_utf8(saga).ok()?.to_owned(),
+            saga: std::str::from_utf8(saga).ok()?.into(),
             version: u32::from_be_bytes(*version),
             due: (is_due != 0).then(|| Timestamp(i64::from_be_bytes(*due))),
             unconfirmed: unconfirmed != 0,

@@ -157,8 +157,8 @@ impl Store {
         let latest = self.latest.max(batch.latest);
         let mut writes = std::mem::take(&mut batch.definitions);
         let letters = put_letters(&mut writes, self.letters.clone(), &batch.letters);
-        let chosen = self.checkpoints.choose(&mut self.shared.memtable_mut(), limits);
-        let pace = limits.pace(batch.changes.len(), self.shared.memtable().journal_bytes());
+        let pace = limits.pace(&batch, self.shared.memtable().journal_bytes());
+        let chosen = self.checkpoints.choose(&mut self.shared.memtable_mut(), limits, pace);
         let memtable = self.shared.memtable();
         let moved = self.checkpoints.go_on(&mut writes, disk, &memtable, &batch.removals, chosen, pace);
         drop(memtable);
@@ -249,6 +249,8 @@ fn put_json(writes: &mut Writes, key: &[u8], record: &impl Serialize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::saga::fact::{Fact, HistoryEntry, Recorded, Started};
+    use crate::saga::instance::Instance;
     use crate::store::DiskFault;
 
     fn batch(version: u32) -> Batch {
@@ -268,6 +270,32 @@ mod tests {
         store.commit(large).unwrap();
         store.commit(batch(1)).unwrap();
         assert_eq!((memory.syncs(), store.sequence, memory.mark()), (2, 2, 2));
+    }
+
+    #[test]
+    fn the_journal_stays_bounded_where_large_commits_begin_instances_that_do_not_end() {
+        const STARTS: usize = 600;
+        let started: Started = serde_json::from_value(serde_json::json!({
+            "saga": "order", "version": 1, "definition": "hash", "business_key": "A-1", "steps": [],
+            "input": "x".repeat(1000),
+        }))
+        .unwrap();
+        let mut store = Store::simulated(&Memory::default()).unwrap();
+        let mut bytes = 0;
+        for commit in 0..40 {
+            let mut batch = Batch::default();
+            for number in 0..STARTS {
+                let id = InstanceId::new("order", &format!("{commit}-{number}"));
+                let instance = Instance::begin(id, &started, Timestamp(1));
+                let facts =
+                    vec![Recorded { at: Timestamp(1), fact: Fact::Started(Box::new(started.clone())) }];
+                batch.save(&instance, &HistoryEntry { revision: 1, causation_id: None, facts });
+            }
+            bytes = batch.bytes();
+            store.commit(batch).unwrap();
+        }
+        let journal = store.shared.memtable().journal_bytes();
+        assert!(journal < 4 * bytes, "{journal} bytes after commits of {bytes}");
     }
 
     #[test]

@@ -198,7 +198,7 @@ proptest! {
             let mut waiting: Vec<_> = reader.waiting().map(Result::unwrap).collect();
             let open = model.values().filter(|instance| instance.is_open()).map(|instance| Waiting {
                 id: instance.id,
-                saga: instance.saga.clone(),
+                saga: instance.saga.as_str().into(),
                 version: instance.version,
                 due: instance.next_due(),
                 unconfirmed: instance.unconfirmed().next().is_some(),
