@@ -16,7 +16,7 @@ use super::table::Tables;
 use super::{keys, record};
 use crate::saga::id::InstanceId;
 
-/// Instances that move together, in one run: so few that no commit is held up by writing it.
+/// Instances that move together, in one run, unless a commit has more: so few that none is held up by writing it.
 const TOGETHER: usize = 256;
 /// Entries of the index that are merged for each instance that may move.
 const MERGED: usize = 4;
@@ -104,14 +104,16 @@ impl Checkpoints {
         self.indexer.state()
     }
 
-    /// The instances that a checkpoint is to begin with, if it is time for one.
+    /// The instances that a checkpoint is to begin with, if it is time for one: where the journal is too long, the
+    /// oldest, so that records can be removed from it however many others end meanwhile.
     pub(super) fn choose(&self, memtable: &mut Memtable, limits: Limits, pace: Pace) -> Vec<InstanceId> {
+        let together = TOGETHER.max(pace.instances);
         if !self.due.is_empty() {
             Vec::new()
-        } else if memtable.ended() >= limits.ended {
-            memtable.take_ended(TOGETHER)
         } else if memtable.journal_bytes() > limits.bytes {
-            memtable.oldest(TOGETHER.max(pace.instances))
+            memtable.oldest(together)
+        } else if memtable.ended() >= limits.ended {
+            memtable.take_ended(together)
         } else {
             Vec::new()
         }

@@ -272,30 +272,58 @@ mod tests {
         assert_eq!((memory.syncs(), store.sequence, memory.mark()), (2, 2, 2));
     }
 
-    #[test]
-    fn the_journal_stays_bounded_where_large_commits_begin_instances_that_do_not_end() {
-        const STARTS: usize = 600;
+    /// Instances that begin in each commit of a test.
+    const STARTS: usize = 600;
+
+    /// Has instances begin in each of many commits, and adds to a batch what became of those before; returns the
+    /// bytes in the journal, and those of a commit.
+    fn overloaded(goes_on: impl Fn(&mut Batch, Vec<Instance>)) -> (usize, usize) {
         let started: Started = serde_json::from_value(serde_json::json!({
             "saga": "order", "version": 1, "definition": "hash", "business_key": "A-1", "steps": [],
             "input": "x".repeat(1000),
         }))
         .unwrap();
         let mut store = Store::simulated(&Memory::default()).unwrap();
-        let mut bytes = 0;
+        let (mut before, mut bytes) = (Vec::new(), 0);
         for commit in 0..40 {
             let mut batch = Batch::default();
+            goes_on(&mut batch, std::mem::take(&mut before));
             for number in 0..STARTS {
                 let id = InstanceId::new("order", &format!("{commit}-{number}"));
-                let instance = Instance::begin(id, &started, Timestamp(1));
-                let facts =
-                    vec![Recorded { at: Timestamp(1), fact: Fact::Started(Box::new(started.clone())) }];
-                batch.save(&instance, &HistoryEntry { revision: 1, causation_id: None, facts });
+                let mut instance = Instance::begin(id, &started, Timestamp(1));
+                append(&mut batch, &mut instance, Fact::Started(Box::new(started.clone())));
+                before.push(instance);
             }
             bytes = batch.bytes();
             store.commit(batch).unwrap();
         }
         let journal = store.shared.memtable().journal_bytes();
-        assert!(journal < 4 * bytes, "{journal} bytes after commits of {bytes}");
+        (journal, bytes)
+    }
+
+    fn append(batch: &mut Batch, instance: &mut Instance, fact: Fact) {
+        let recorded = Recorded { at: Timestamp(1), fact };
+        instance.apply(&recorded);
+        instance.revision += 1;
+        let entry = HistoryEntry { revision: instance.revision, causation_id: None, facts: vec![recorded] };
+        batch.save(instance, &entry);
+    }
+
+    #[test]
+    fn the_journal_stays_bounded_where_large_commits_begin_instances_that_do_not_end() {
+        let (journal, commit) = overloaded(|_, _| ());
+        assert!(journal < 4 * commit, "{journal} bytes after commits of {commit}");
+    }
+
+    #[test]
+    fn the_journal_stays_bounded_where_many_end_in_each_commit_and_some_never_do() {
+        let (journal, commit) = overloaded(|batch, before| {
+            for mut instance in before.into_iter().skip(1) {
+                append(batch, &mut instance, Fact::Completed);
+                assert!(!instance.is_open());
+            }
+        });
+        assert!(journal < 4 * commit, "{journal} bytes after commits of {commit}");
     }
 
     #[test]
