@@ -17,7 +17,7 @@ use crate::delivery::{Release, Report, Verdict};
 use crate::fault::{self, Bug, Point};
 use crate::metric;
 use crate::saga::called::Told;
-use crate::saga::fact::{Fact, HistoryEntry, Recorded};
+use crate::saga::fact::{HistoryEntry, Recorded};
 use crate::saga::id::InstanceId;
 use crate::saga::instance::Instance;
 use crate::saga::message::Message;
@@ -32,6 +32,7 @@ mod calls;
 mod definitions;
 mod deliveries;
 mod limits;
+mod marks;
 mod recovery;
 
 pub(crate) use deliveries::Fate;
@@ -39,10 +40,6 @@ pub use recovery::Recovered;
 
 use limits::Limits;
 
-/// How long a "published" mark waits for another fact of its instance to ride with, before any commit takes it along.
-const MARK_DELAY: Duration = Duration::from_secs(1);
-/// How long it waits at most, before there is a commit for its sake.
-const MARK_PATIENCE: Duration = Duration::from_secs(2);
 /// Inputs gathered at most for one commit.
 const BATCH_INPUTS: usize = 1024;
 /// Bytes from which on nothing more is gathered for a commit, so that none takes long.
@@ -263,9 +260,7 @@ impl Engine {
     /// # Errors
     /// The store cannot be read.
     pub fn tick(&mut self, now: Timestamp) -> Result<(), EngineError> {
-        if self.marked.front().is_some_and(|(since, _)| *since + MARK_PATIENCE <= now) {
-            self.store_marks_of(now - MARK_DELAY);
-        }
+        self.store_overdue_marks(now);
         if !self.listening {
             return Ok(());
         }
@@ -291,25 +286,12 @@ impl Engine {
         self.pass_on(now)
     }
 
-    /// Gathers marks that have waited for long, if there is something to commit anyway.
-    pub fn take_along(&mut self, now: Timestamp) {
-        if !self.gathering.batch.is_empty() {
-            self.store_marks_of(now - MARK_DELAY);
-        }
-    }
-
-    /// Gathers marks that are not stored yet, as far as one batch holds them: for a stop.
-    pub fn store_marks(&mut self) {
-        self.store_marks_of(Timestamp(i64::MAX));
-    }
-
     /// When [`tick`](Self::tick) has something to do next.
     pub fn next_due(&self) -> Option<Timestamp> {
-        let marks = self.marked.front().map(|(since, _)| *since + MARK_PATIENCE);
         let timers = self.timers.next_due().map(|due| due.max(self.held_until));
         // A turn says of nobody that it is silent, so it is not held.
         let dues = timers.into_iter().chain(self.limits.next_due()).filter(|_| self.listening);
-        dues.chain(marks).min()
+        dues.chain(self.marks_due()).min()
     }
 
     /// Whether a batch has gathered that should be committed before more is handled.
@@ -434,11 +416,11 @@ impl Engine {
             return;
         }
         self.limits.follow(&cached.plan, &cached.instance);
-        if decision.facts.iter().all(|recorded| is_mark(&recorded.fact)) {
+        if decision.facts.iter().all(marks::is_mark) {
             if cached.marks.is_empty() {
                 self.marked.push_back((now, id));
             }
-            cached.marks = joined(std::mem::take(&mut cached.marks), decision.facts);
+            cached.marks = marks::before(cached, decision.facts);
             return;
         }
         for outgoing in decision.outgoing.iter().filter(|outgoing| outgoing.wants_reply) {
@@ -447,22 +429,8 @@ impl Engine {
             }
         }
         self.gathering.release.outgoing.extend(decision.outgoing);
-        let facts = joined(std::mem::take(&mut cached.marks), decision.facts);
+        let facts = marks::before(cached, decision.facts);
         self.append(id, facts, causation_id);
-    }
-
-    /// Gathers marks that have waited since then or longer, as far as one batch holds them.
-    fn store_marks_of(&mut self, latest: Timestamp) {
-        while !self.is_full()
-            && let Some((_, id)) = self.marked.front().copied().filter(|(since, _)| *since <= latest)
-        {
-            self.marked.pop_front();
-            let Some(cached) = self.cache.get_mut(id) else { continue };
-            let facts = std::mem::take(&mut cached.marks);
-            if !facts.is_empty() {
-                self.append(id, facts, None);
-            }
-        }
     }
 
     /// Gathers one entry of history with the record that follows from it.
@@ -488,18 +456,4 @@ impl Engine {
         cached.changed_in = self.taken + 1;
         self.gathering.touched.push(id);
     }
-}
-
-/// Facts, and those that follow them. Most often there is nothing before.
-fn joined(mut before: Vec<Recorded>, mut after: Vec<Recorded>) -> Vec<Recorded> {
-    if before.is_empty() {
-        return after;
-    }
-    before.append(&mut after);
-    before
-}
-
-/// Whether a fact only says that a message is out.
-fn is_mark(fact: &Fact) -> bool {
-    matches!(fact, Fact::Published { .. } | Fact::NoticePublished { .. })
 }
