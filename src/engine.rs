@@ -39,6 +39,7 @@ pub(crate) use deliveries::Fate;
 pub use recovery::Recovered;
 
 use limits::Limits;
+use marks::Marks;
 
 /// Inputs gathered at most for one commit.
 const BATCH_INPUTS: usize = 1024;
@@ -60,8 +61,7 @@ pub struct Engine {
     cache: Cache,
     timers: Timers,
     limits: Limits,
-    /// Instances with "published" marks that are not stored yet, the oldest first.
-    marked: VecDeque<(Timestamp, InstanceId)>,
+    marks: Marks,
     /// Instances whose removal is not committed yet: for all that comes in, they are gone.
     leaving: HashSet<InstanceId>,
     /// What instances have told each other in the decision under way.
@@ -159,7 +159,7 @@ impl Engine {
             cache: Cache::default(),
             timers: Timers::default(),
             limits: Limits::default(),
-            marked: VecDeque::new(),
+            marks: Marks::default(),
             leaving: HashSet::new(),
             told: VecDeque::new(),
             open: 0,
@@ -291,7 +291,7 @@ impl Engine {
         let timers = self.timers.next_due().map(|due| due.max(self.held_until));
         // A turn says of nobody that it is silent, so it is not held.
         let dues = timers.into_iter().chain(self.limits.next_due()).filter(|_| self.listening);
-        dues.chain(self.marks_due()).min()
+        dues.chain(self.marks.next_due()).min()
     }
 
     /// Whether a batch has gathered that should be committed before more is handled.
@@ -417,8 +417,9 @@ impl Engine {
         }
         self.limits.follow(&cached.plan, &cached.instance);
         if decision.facts.iter().all(marks::is_mark) {
-            if cached.marks.is_empty() {
-                self.marked.push_back((now, id));
+            let is_last = !cached.instance.is_open();
+            if cached.marks.is_empty() || is_last {
+                self.marks.push(id, is_last, now);
             }
             cached.marks = marks::before(cached, decision.facts);
             return;

@@ -241,6 +241,24 @@ fn a_confirmed_mark_goes_with_any_commit_after_a_second_and_has_one_of_its_own_a
 }
 
 #[test]
+fn the_last_mark_of_an_instance_goes_with_the_very_next_commit() {
+    let mut world = World::new();
+    world.place("A-1");
+    let sent = world.commit().outgoing;
+    world.reply(&sent[0], "failure");
+    let notice = world.commit().outgoing;
+    world.published(&notice[0]);
+    world.engine.take_along(world.now);
+    let gathered = world.engine.take().unwrap();
+    assert!(gathered.batch.is_empty(), "a mark needs no commit of its own");
+    world.place("A-2");
+    world.engine.take_along(world.now);
+    world.commit();
+    let (_, recovered) = world.restart();
+    assert_eq!(recovered.instances, 1, "A-2 alone is open");
+}
+
+#[test]
 fn a_reply_that_comes_before_the_confirm_is_taken_and_the_confirm_changes_nothing() {
     let mut world = World::new();
     world.place("A-1");

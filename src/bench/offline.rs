@@ -161,6 +161,7 @@ impl Offline {
                 break;
             }
         }
+        self.engine.take_along(now);
         Ok(())
     }
 

@@ -202,9 +202,15 @@ impl Memtable {
         }
     }
 
-    /// Takes the instances out of the queue that ended first.
+    /// Takes the instances out of the queue that ended first, as far as they have not moved on before.
     pub(super) fn take_ended(&mut self, count: usize) -> Vec<InstanceId> {
-        self.ended.drain(..count.min(self.ended.len())).collect()
+        let mut taken = Vec::new();
+        while taken.len() < count
+            && let Some(id) = self.ended.pop_front()
+        {
+            taken.extend(self.instances.contains_key(&id).then_some(id));
+        }
+        taken
     }
 
     /// The instances for which the oldest records are kept, about `count`.
