@@ -73,8 +73,8 @@ impl Engine {
         }
     }
 
-    /// Gathers marks that any commit takes along now. However many inputs a batch has, there is room for them, since
-    /// where the load is high each batch is full.
+    /// Gathers marks that any commit takes along now. How many inputs the batch has does not count: where the load is
+    /// high, each has as many as it may. One that is full by its bytes takes none, and a later one does.
     fn gather_marks(&mut self, now: Timestamp) {
         while self.gathering.batch.bytes() < BATCH_BYTES
             && let Some(id) = self.marks.pop(now)

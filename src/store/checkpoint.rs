@@ -23,7 +23,7 @@ const MERGED: usize = 4;
 /// Bytes that move in a commit at most, but for the last instance, beside as many as come where the journal is too
 /// long.
 const BYTES: usize = 512 * 1024;
-/// Changes of one commit for which a checkpoint goes on in it, at most.
+/// Changes of one commit for which a checkpoint goes on in it, at most, unless the journal is too long.
 const MOST_CHANGES: usize = 1024;
 
 /// When a checkpoint begins, and how fast it goes on.
@@ -47,14 +47,14 @@ impl Limits {
     pub(super) const NONE: Self = Self { ended: 1, bytes: 0, pace: TOGETHER };
 
     /// How much moves in the commit of a batch: hardly more instances than end meanwhile, since one has two
-    /// changes at least, so that commits cost about the same. Where the journal is too long, more than the batch
-    /// adds to it. After a commit of very many changes, the next ones go on.
+    /// changes at least, so that commits cost about the same; after a commit of very many changes, the next ones go
+    /// on. Where the journal is too long, more than the batch adds to it, however much that is.
     pub(super) fn pace(&self, batch: &Batch, journal_bytes: usize) -> Pace {
-        let changes = batch.changes.len().min(MOST_CHANGES);
-        if journal_bytes > self.bytes {
-            Pace { instances: self.pace + 2 * changes, bytes: BYTES + batch.bytes() }
+        let (changes, is_too_long) = (batch.changes.len(), journal_bytes > self.bytes);
+        if is_too_long {
+            Pace { instances: self.pace + 2 * changes, bytes: BYTES + batch.bytes(), is_too_long }
         } else {
-            Pace { instances: self.pace + changes / 2, bytes: BYTES }
+            Pace { instances: self.pace + changes.min(MOST_CHANGES) / 2, bytes: BYTES, is_too_long }
         }
     }
 }
@@ -66,6 +66,8 @@ pub(super) struct Pace {
     instances: usize,
     /// Bytes of them, but for the last one.
     bytes: usize,
+    /// Whether the journal is too long.
+    is_too_long: bool,
 }
 
 /// The instances that move next, and what finds those that have.
@@ -108,11 +110,9 @@ impl Checkpoints {
     /// oldest, so that records can be removed from it however many others end meanwhile.
     pub(super) fn choose(&self, memtable: &mut Memtable, limits: Limits, pace: Pace) -> Vec<InstanceId> {
         let together = TOGETHER.max(pace.instances);
-        if !self.due.is_empty() {
-            Vec::new()
-        } else if memtable.journal_bytes() > limits.bytes {
-            memtable.oldest(together)
-        } else if memtable.ended() >= limits.ended {
+        if pace.is_too_long && self.due.len() < pace.instances {
+            memtable.oldest(self.due.len() + together)
+        } else if self.due.is_empty() && memtable.ended() >= limits.ended {
             memtable.take_ended(together)
         } else {
             Vec::new()
@@ -185,7 +185,8 @@ impl Checkpoints {
 
     /// Has these instances move next; writes where they will be, and the messages of those that have ended.
     fn begin(&mut self, writes: &mut Writes, memtable: &Memtable, chosen: impl Iterator<Item = InstanceId>) {
-        let (mut places, mut ended, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
+        let (mut places, mut ended) = (Vec::new(), Vec::new());
+        let mut seen: HashSet<_> = self.due.iter().map(|due| due.id).collect();
         for id in chosen {
             let Some(recent) = memtable.get(id).filter(|_| seen.insert(id)) else { continue };
             if recent.entries.first == 1 {

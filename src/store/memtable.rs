@@ -17,7 +17,8 @@ pub(super) struct Memtable {
     correlations: HashMap<MessageId, Correlation>,
     /// The journal's records, the oldest first.
     segments: VecDeque<Segment>,
-    /// Instances that have ended, in the order in which they did.
+    /// Instances that have ended, in the order in which they did; and further ones that are not here any more, or
+    /// have begun anew.
     ended: VecDeque<InstanceId>,
     /// Bytes in the journal.
     bytes: usize,
@@ -130,7 +131,7 @@ impl Memtable {
         self.bytes
     }
 
-    /// How many instances have ended.
+    /// How many instances have ended, about.
     pub(super) fn ended(&self) -> usize {
         self.ended.len()
     }
@@ -200,15 +201,19 @@ impl Memtable {
         for message in self.instances.remove(&id).iter().flat_map(|recent| &recent.messages) {
             self.correlations.remove(message);
         }
+        // Of those that move before it is their turn in the queue, most are the first ones in it.
+        while self.ended.front().is_some_and(|first| !self.has_ended(*first)) {
+            self.ended.pop_front();
+        }
     }
 
-    /// Takes the instances out of the queue that ended first, as far as they have not moved on before.
+    /// Takes the instances out of the queue that ended first.
     pub(super) fn take_ended(&mut self, count: usize) -> Vec<InstanceId> {
         let mut taken = Vec::new();
         while taken.len() < count
             && let Some(id) = self.ended.pop_front()
         {
-            taken.extend(self.instances.contains_key(&id).then_some(id));
+            taken.extend(self.has_ended(id).then_some(id));
         }
         taken
     }
@@ -237,6 +242,10 @@ impl Memtable {
         for segment in self.segments.drain(..count) {
             self.bytes -= segment.bytes;
         }
+    }
+
+    fn has_ended(&self, id: InstanceId) -> bool {
+        self.get(id).is_some_and(|recent| recent.head.has_ended())
     }
 
     fn is_first_in(&self, id: InstanceId, segment: &Segment) -> bool {

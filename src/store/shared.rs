@@ -203,7 +203,7 @@ fn read_journal(disk: &Disk, (first, last): (u64, u64), index: Index) -> Result<
         changes.moved.into_iter().for_each(|id| memtable.remove(id));
         memtable.begin_segment(commit, payload.len(), further_chunks);
         for (id, revision, entry) in changes.entries {
-            if memtable.get(id).is_some_and(|recent| recent.entries.last + 1 != revision) {
+            if memtable.get(id).is_some_and(|recent| recent.entries.last.checked_add(1) != Some(revision)) {
                 return Err(does_not_go_on(disk, commit, id));
             }
             memtable.append(id, revision, entry);
@@ -229,7 +229,7 @@ fn head(disk: &Disk, index: &Index, id: InstanceId, recent: &Recent) -> Result<H
         Instance::replay(id, &entries)
     } else {
         let before = Tables { disk, index }.read(id)?.map(|(instance, _)| instance);
-        before.filter(|before| before.revision + 1 == first).map(|mut instance| {
+        before.filter(|before| before.revision.checked_add(1) == Some(first)).map(|mut instance| {
             instance.go_on(&entries);
             instance
         })

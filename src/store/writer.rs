@@ -272,32 +272,43 @@ mod tests {
         assert_eq!((memory.syncs(), store.sequence, memory.mark()), (2, 2, 2));
     }
 
-    /// Instances that begin in each commit of a test.
-    const STARTS: usize = 600;
-
-    /// Has instances begin in each of many commits, and adds to a batch what became of those before; returns the
-    /// bytes in the journal, and those of a commit.
-    fn overloaded(goes_on: impl Fn(&mut Batch, Vec<Instance>)) -> (usize, usize) {
+    /// Has so many instances begin in each of so many commits, and adds to a batch what became of those before;
+    /// checks that all is there after a restart, and returns the bytes in the journal, and those of a commit.
+    fn overloaded(
+        commits: usize,
+        starts: usize,
+        goes_on: impl Fn(&mut Batch, &mut [Instance]),
+    ) -> (usize, usize) {
         let started: Started = serde_json::from_value(serde_json::json!({
             "saga": "order", "version": 1, "definition": "hash", "business_key": "A-1", "steps": [],
             "input": "x".repeat(1000),
         }))
         .unwrap();
-        let mut store = Store::simulated(&Memory::default()).unwrap();
-        let (mut before, mut bytes) = (Vec::new(), 0);
-        for commit in 0..40 {
+        let memory = Memory::default();
+        let mut store = Store::simulated(&memory).unwrap();
+        let (mut instances, mut bytes) = (Vec::new(), 0);
+        for commit in 0..commits {
             let mut batch = Batch::default();
-            goes_on(&mut batch, std::mem::take(&mut before));
-            for number in 0..STARTS {
+            let before = instances.len().saturating_sub(starts);
+            goes_on(&mut batch, &mut instances[before..]);
+            for number in 0..starts {
                 let id = InstanceId::new("order", &format!("{commit}-{number}"));
                 let mut instance = Instance::begin(id, &started, Timestamp(1));
                 append(&mut batch, &mut instance, Fact::Started(Box::new(started.clone())));
-                before.push(instance);
+                instances.push(instance);
             }
             bytes = batch.bytes();
             store.commit(batch).unwrap();
         }
         let journal = store.shared.memtable().journal_bytes();
+        drop(store);
+        let store = Store::simulated(&memory).unwrap();
+        assert_eq!(store.shared.memtable().journal_bytes(), journal);
+        for instance in instances {
+            let found =
+                store.reader().instance(instance.id).unwrap().map(|found| (found.status, found.revision));
+            assert_eq!(found, Some((instance.status, instance.revision)), "{}", instance.id);
+        }
         (journal, bytes)
     }
 
@@ -311,15 +322,17 @@ mod tests {
 
     #[test]
     fn the_journal_stays_bounded_where_large_commits_begin_instances_that_do_not_end() {
-        let (journal, commit) = overloaded(|_, _| ());
+        let (journal, commit) = overloaded(40, 600, |_, _| ());
+        assert!(journal < 4 * commit, "{journal} bytes after commits of {commit}");
+        let (journal, commit) = overloaded(20, 3000, |_, _| ());
         assert!(journal < 4 * commit, "{journal} bytes after commits of {commit}");
     }
 
     #[test]
     fn the_journal_stays_bounded_where_many_end_in_each_commit_and_some_never_do() {
-        let (journal, commit) = overloaded(|batch, before| {
-            for mut instance in before.into_iter().skip(1) {
-                append(batch, &mut instance, Fact::Completed);
+        let (journal, commit) = overloaded(40, 600, |batch, before| {
+            for instance in before.iter_mut().skip(1) {
+                append(batch, instance, Fact::Completed);
                 assert!(!instance.is_open());
             }
         });
