@@ -126,7 +126,7 @@ pub struct Correlation {
 }
 
 /// A message that was given up: what is kept of it beside the copy in the dead-letter queue.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DeadLetter {
     /// When it was given up.
     pub at: Timestamp,

@@ -83,6 +83,15 @@ pub enum StoreError {
         /// The latest format that this version reads.
         supported: u8,
     },
+    /// The store was written by a version of sagamq whose stores are not read any more.
+    #[error(
+        "store {path} was written by an earlier version of sagamq, whose format this one does not read: let that \
+         version finish its instances, then start with a new store.path"
+    )]
+    Older {
+        /// Folder of the store.
+        path: PathBuf,
+    },
     /// A copy of the store is not the same.
     #[error(
         "the compacted copy of store {path} is not the same as the store, which is as it was: check the disk, \

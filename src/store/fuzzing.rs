@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::batch::Correlation;
 use super::disk::{Disk, Writes};
 use super::error::StoreError;
+use super::identity::Identity;
 use super::index::{Index, Indexer, Place};
 use super::keys::{self, Position};
 use super::memory::Memory;
@@ -85,7 +86,7 @@ fn senseless(data: &[u8]) {
         }
     }
     for (writes, span) in disks {
-        let Ok(shared) = Shared::over(disk(&writes), span, (1, 1)) else { continue };
+        let Ok(shared) = Shared::over(disk(&writes), Identity::simulated(), span, (1, 1)) else { continue };
         let reader = Reader::new(Arc::new(shared));
         let _ = (reader.definition(&hash), reader.definition_hash("fuzz", 1), reader.correlation(message));
         let _ = (reader.instance(id), reader.waiting().count(), reader.history(id));
@@ -138,7 +139,8 @@ fn named(data: &[u8]) {
 /// The bytes as a place to go on from.
 fn cursor(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let shared = Shared::over(disk(&Writes::default()), (0, 0), (0, 0)).expect("an empty disk can be read");
+    let shared = Shared::over(disk(&Writes::default()), Identity::simulated(), (0, 0), (0, 0))
+        .expect("an empty disk can be read");
     let reader = Reader::new(Arc::new(shared));
     let _ = reader.dead_letters(10, Some(text));
     let page = reader.list(&Query { cursor: Some(text.to_owned()), ..Query::default() });

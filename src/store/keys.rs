@@ -15,6 +15,7 @@
 //! | `n` `i` or `r` | which runs of these there are |
 //! | `a` saga `0` attribute `0` value `0` start, instance | nothing: view by attribute |
 //! | `x` number | a dead letter |
+//! | `y` | which store it is: [`Identity`](super::Identity) |
 //! | `w` | the last commit of which sled has everything, beside the log |
 //! | `k` key, number | a further chunk of the value under that key |
 //!
@@ -31,6 +32,8 @@ use crate::saga::time::Timestamp;
 
 /// Key of the store's own record.
 pub(super) const META: &[u8] = b"m";
+/// Which store it is.
+pub(super) const IDENTITY: &[u8] = b"y";
 /// The last commit of which sled has everything.
 pub(super) const SETTLED: &[u8] = b"w";
 /// First byte of the journal.

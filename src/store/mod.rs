@@ -29,6 +29,7 @@
 //! | `high_water` | the last commit that was acknowledged |
 //! | `record` | values: format version, checksum, chunks |
 //! | `keys` | keys: what lies where |
+//! | `identity` | [`Identity`]: which store it is |
 //! | `error` | [`StoreError`] |
 //! | `fuzzing` | all that is read, from arbitrary bytes; for tests |
 //!
@@ -46,6 +47,7 @@ mod folder;
 #[cfg(any(test, feature = "faults"))]
 pub(crate) mod fuzzing;
 mod high_water;
+mod identity;
 mod index;
 mod journal;
 mod keys;
@@ -65,6 +67,7 @@ mod writer;
 pub use batch::{Batch, Correlation, DeadLetter, Removal};
 pub use compact::{Compacted, compact};
 pub use error::StoreError;
+pub use identity::Identity;
 pub use memory::{DiskFault, Memory};
 pub use query::{Order, Page, Query};
 pub use reader::Reader;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::batch::{Correlation, DeadLetter};
 use super::error::StoreError;
+use super::identity::Identity;
 use super::query::{self, Page, Query};
 use super::shared::Shared;
 use super::tally::{self, Tallies};
@@ -28,6 +29,11 @@ pub struct Reader {
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
+    }
+
+    /// Which store it is.
+    pub fn identity(&self) -> &Identity {
+        &self.shared.identity
     }
 
     /// The instance of this id, whole.

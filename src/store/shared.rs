@@ -6,6 +6,7 @@ use super::batch::{Correlation, Head};
 use super::checkpoint::Limits;
 use super::disk::Disk;
 use super::error::StoreError;
+use super::identity::Identity;
 use super::index::{Index, State};
 use super::journal;
 use super::memtable::{Entries, Memtable, Recent};
@@ -23,6 +24,7 @@ use crate::saga::instance::Instance;
 pub(super) struct Shared {
     pub(super) disk: Disk,
     pub(super) limits: Limits,
+    pub(super) identity: Identity,
     memtable: RwLock<Memtable>,
     /// Held while a commit changes the disk and then the memtable.
     committing: Mutex<()>,
@@ -34,14 +36,19 @@ impl Shared {
     ///
     /// # Errors
     /// It cannot be read, or makes no sense.
-    pub(super) fn over(disk: Disk, journal: (u64, u64), index: State) -> Result<Self, StoreError> {
+    pub(super) fn over(
+        disk: Disk,
+        identity: Identity,
+        journal: (u64, u64),
+        index: State,
+    ) -> Result<Self, StoreError> {
         let limits = match &disk {
             Disk::Folder(_) => Limits::DISK,
             Disk::Memory(_) => Limits::SIMULATED,
         };
         let index = Index::open(&disk, index)?;
         let memtable = RwLock::new(read_journal(&disk, journal, index)?);
-        Ok(Self { disk, limits, memtable, committing: Mutex::new(()) })
+        Ok(Self { disk, limits, identity, memtable, committing: Mutex::new(()) })
     }
 
     /// Keeps readers that have to be sure from reading until it is dropped.

@@ -12,6 +12,7 @@ use super::batch::{Batch, DeadLetter, Removal};
 use super::checkpoint::{Checkpoints, Limits};
 use super::disk::{Disk, Writes};
 use super::error::StoreError;
+use super::identity::Identity;
 use super::index::{Indexer, State};
 use super::memory::Memory;
 use super::reader::Reader;
@@ -35,6 +36,8 @@ pub struct Store {
     /// Numbers of the dead letters that are kept.
     letters: Range<u64>,
     checkpoints: Checkpoints,
+    /// What a new store writes with its first commit.
+    first: Writes,
     /// How a commit failed, after which none is taken.
     poisoned: Option<String>,
 }
@@ -87,6 +90,11 @@ impl Store {
         folder.join("sled").is_dir()
     }
 
+    /// Whether nothing was ever committed to it. Its [`Identity`] is on disk from the first commit on.
+    pub fn is_new(&self) -> bool {
+        self.sequence == 0
+    }
+
     /// What it lies on.
     pub(super) fn disk(&self) -> &Disk {
         &self.shared.disk
@@ -106,10 +114,12 @@ impl Store {
         }
         disk.settle(commit)?;
         let letters = kept_letters(&disk)?;
-        let shared = Arc::new(Shared::over(disk, journal, index)?);
+        let mut first = Writes::default();
+        let identity = Identity::of(&disk, commit, &mut first)?;
+        let shared = Arc::new(Shared::over(disk, identity, journal, index)?);
         let indexer = Indexer::over(&shared.disk, &shared.memtable().index, index)?;
         let checkpoints = Checkpoints::new(indexer);
-        Ok(Self { shared, sequence: commit, latest, letters, checkpoints, poisoned: None })
+        Ok(Self { shared, sequence: commit, latest, letters, checkpoints, first, poisoned: None })
     }
 
     /// A reader of this store. It sees a commit once it is durable.
@@ -156,6 +166,7 @@ impl Store {
         let sequence = self.sequence + 1;
         let latest = self.latest.max(batch.latest);
         let mut writes = std::mem::take(&mut batch.definitions);
+        writes.append(&mut self.first);
         let letters = put_letters(&mut writes, self.letters.clone(), &batch.letters);
         let pace = limits.pace(&batch, self.shared.memtable().journal_bytes());
         let chosen = self.checkpoints.choose(&mut self.shared.memtable_mut(), limits, pace);
