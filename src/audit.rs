@@ -4,7 +4,7 @@ use metrics::counter;
 use tracing::{debug, error, info, warn};
 
 use crate::metric;
-use crate::saga::fact::{Fact, Ignored};
+use crate::saga::fact::Fact;
 use crate::saga::instance::{Instance, Status};
 use crate::saga::transition::Decision;
 
@@ -15,14 +15,7 @@ pub(crate) fn tell(instance: &Instance, decision: &Decision) {
         counter!(metric::ENDED, "saga" => saga.clone(), "status" => status.as_str()).increment(1);
     };
     if let Some(what) = decision.ignored {
-        let what = match what {
-            Ignored::DuplicateStart => "duplicate_start",
-            Ignored::DuplicateReply => "duplicate_reply",
-            Ignored::LateReply => "late_reply",
-            Ignored::UnexpectedReply => "unexpected_reply",
-            Ignored::RefusedCancel => "refused_cancel",
-        };
-        counter!(metric::IGNORED, "what" => what).increment(1);
+        counter!(metric::IGNORED, "what" => what.as_str()).increment(1);
     }
     for recorded in &decision.facts {
         match &recorded.fact {

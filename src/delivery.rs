@@ -49,6 +49,8 @@ pub struct Rejected {
     pub key: String,
     /// AMQP property `message_id`.
     pub message_id: Option<String>,
+    /// AMQP property `correlation_id`.
+    pub correlation_id: Option<String>,
     /// Bytes in the body.
     pub size: usize,
     /// The beginning of the body.
@@ -63,10 +65,10 @@ pub fn understand(raw: RawMessage) -> Result<Message, Box<Rejected>> {
     match decode::read(&raw, MAX_BODY_BYTES) {
         Ok(body) => Ok(decode::recognise(raw, body)),
         Err(poison) => {
-            let RawMessage { exchange, key, message_id, body, .. } = raw;
+            let RawMessage { exchange, key, message_id, correlation_id, body, .. } = raw;
             let size = body.len();
             let preview = String::from_utf8_lossy(&body[..size.min(PREVIEW_BYTES)]).into_owned();
-            Err(Box::new(Rejected { poison, exchange, key, message_id, size, preview }))
+            Err(Box::new(Rejected { poison, exchange, key, message_id, correlation_id, size, preview }))
         }
     }
 }

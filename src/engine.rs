@@ -17,15 +17,16 @@ use crate::delivery::{Release, Report, Verdict};
 use crate::fault::{self, Bug, Point};
 use crate::metric;
 use crate::saga::called::Told;
+use crate::saga::correlation::{Asked, Sealer};
 use crate::saga::fact::{HistoryEntry, Recorded};
 use crate::saga::id::InstanceId;
 use crate::saga::instance::Instance;
-use crate::saga::message::Message;
+use crate::saga::message::{Message, Origin, Outgoing, Part};
 use crate::saga::order::{Order, Refusal};
 use crate::saga::plan::Plan;
 use crate::saga::time::Timestamp;
 use crate::saga::transition::{self, Decision, Event};
-use crate::store::{Batch, Correlation, Reader, Removal, StoreError};
+use crate::store::{Batch, Reader, Removal, StoreError};
 use crate::timers::Timers;
 
 mod calls;
@@ -35,7 +36,7 @@ mod limits;
 mod marks;
 mod recovery;
 
-pub(crate) use deliveries::Fate;
+pub(crate) use deliveries::{About, Fate};
 pub use recovery::Recovered;
 
 use limits::Limits;
@@ -58,6 +59,8 @@ const CONFIRM_CHECK: Duration = Duration::from_secs(60);
 pub struct Engine {
     pub(crate) reader: Reader,
     pub(crate) catalog: Catalog,
+    /// Makes and knows the correlations of commands.
+    pub(crate) sealer: Sealer,
     cache: Cache,
     timers: Timers,
     limits: Limits,
@@ -154,6 +157,7 @@ impl Engine {
     /// An engine over a store and the definitions in force.
     pub fn new(reader: Reader, catalog: Catalog) -> Self {
         Self {
+            sealer: Sealer::new(reader.identity().key()),
             reader,
             catalog,
             cache: Cache::default(),
@@ -345,10 +349,11 @@ impl Engine {
             let is_the_same = began.is_some() && began == message.id.as_ref();
             return Ok(if is_the_same { Started::With(id) } else { Started::Before });
         }
-        let (instance, decision) = match transition::start(plan, key.clone(), message, now) {
-            Ok(started) => started,
-            Err(error) => return Ok(Started::Refused(format!("saga {}: input: {error}", plan.saga))),
-        };
+        let (instance, decision) =
+            match transition::start(plan, key.clone(), message, self.reader.identity().id, now) {
+                Ok(started) => started,
+                Err(error) => return Ok(Started::Refused(format!("saga {}: input: {error}", plan.saga))),
+            };
         debug!(saga = plan.saga, version = plan.version, instance = %id, business_key = key, "instance started");
         counter!(metric::STARTS, "saga" => plan.saga.clone()).increment(1);
         self.cache.put(instance, Arc::clone(plan));
@@ -424,12 +429,9 @@ impl Engine {
             cached.marks = marks::before(cached, decision.facts);
             return;
         }
-        for outgoing in decision.outgoing.iter().filter(|outgoing| outgoing.wants_reply) {
-            if let Some(correlation) = Correlation::of(outgoing.origin) {
-                self.gathering.batch.correlate(outgoing.message_id, correlation);
-            }
-        }
-        self.gathering.release.outgoing.extend(decision.outgoing);
+        let began = cached.instance.started_at;
+        let outgoing = decision.outgoing.into_iter().map(|outgoing| sealed(&self.sealer, outgoing, began));
+        self.gathering.release.outgoing.extend(outgoing);
         let facts = marks::before(cached, decision.facts);
         self.append(id, facts, causation_id);
     }
@@ -456,5 +458,17 @@ impl Engine {
         cached.holds = holds;
         cached.changed_in = self.taken + 1;
         self.gathering.touched.push(id);
+    }
+}
+
+/// A message of an instance that began at this time, with the correlation by which its answer is known.
+fn sealed(sealer: &Sealer, outgoing: Outgoing, began: Timestamp) -> Outgoing {
+    let Origin { instance, part } = outgoing.origin;
+    match part {
+        Part::Attempt { step, phase, attempt } if outgoing.wants_reply => {
+            let correlation = sealer.issue(Asked { instance, step, phase, attempt }, began);
+            Outgoing { correlation: Some(correlation), ..outgoing }
+        }
+        _ => outgoing,
     }
 }

@@ -17,11 +17,11 @@ use serde_json::{Map, Value, json};
 use crate::saga::compile;
 use crate::saga::expression::MAX_KEY;
 use crate::saga::fact::HistoryEntry;
-use crate::saga::id::Phase;
+use crate::saga::id::{Phase, StoreId};
 use crate::saga::instance::Instance;
 use crate::saga::message::{Message, Outgoing, RawMessage};
 use crate::saga::plan::Plan;
-use crate::saga::reply::{self, Outcome};
+use crate::saga::reply::{self, Outcome, Via};
 use crate::saga::time::Timestamp;
 use crate::saga::transition::{self, Event};
 
@@ -152,7 +152,7 @@ fn live(message: &Message, data: &[u8]) {
         Err(error) => return assert_bounded("reason", error.to_string().len(), data),
     };
     assert!((1..=MAX_KEY).contains(&key.len()), "a business key of {} bytes", key.len());
-    let (mut instance, decision) = match transition::start(&PLAN, key, message, NOW) {
+    let (mut instance, decision) = match transition::start(&PLAN, key, message, StoreId::simulated(), NOW) {
         Ok(started) => started,
         Err(error) => return assert_bounded("reason", error.to_string().len(), data),
     };
@@ -161,14 +161,22 @@ fn live(message: &Message, data: &[u8]) {
     for step in 0..PLAN.steps.len() {
         for phase in [Phase::Action, Phase::Compensation] {
             let _ = reply::answered_step(&PLAN, &instance, message);
-            let outcome = match reply::read(&PLAN, step, phase, &instance, message) {
-                Ok(outcome) => outcome,
-                Err(unreadable) => {
-                    assert_bounded("reason", unreadable.to_string().len(), data);
-                    Outcome::Success(Ok(message.data.clone()))
-                }
+            let outcome =
+                match reply::read(&PLAN, step, phase, &instance, message, Via::exchange(&message.exchange)) {
+                    Ok(outcome) => outcome,
+                    Err(unreadable) => {
+                        assert_bounded("reason", unreadable.to_string().len(), data);
+                        Outcome::Success(Ok(message.data.clone()))
+                    }
+                };
+            let event = Event::Reply {
+                step,
+                phase,
+                attempt: None,
+                outcome,
+                message_id: message.id.clone(),
+                event: None,
             };
-            let event = Event::Reply { step, phase, attempt: None, outcome, message_id: message.id.clone() };
             let decision = transition::transition(&PLAN, &mut instance, event, NOW);
             keep(&mut instance, decision, &mut history, data);
         }
@@ -305,7 +313,8 @@ mod tests {
             let key = transition::business_key(&PLAN, &message);
             let refused = ["key-too-long", "key-that-is-none"].contains(&name.as_str());
             assert_eq!(key.is_err(), refused, "{name}: {key:?}");
-            let started = key.and_then(|key| transition::start(&PLAN, key, &message, NOW));
+            let started =
+                key.and_then(|key| transition::start(&PLAN, key, &message, StoreId::simulated(), NOW));
             assert_eq!(started.is_err(), refused || name == "deeper-than-is-kept", "{name}: {started:?}");
         }
     }

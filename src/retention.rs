@@ -188,7 +188,7 @@ impl Member {
         let line = json!({"instance": instance, "history": history});
         self.lines.extend_from_slice(line.to_string().as_bytes());
         self.lines.push(b'\n');
-        self.removals.push(Removal::of(instance, history));
+        self.removals.push(Removal::of(instance));
     }
 }
 

@@ -15,7 +15,8 @@ use sagamq::amqp::{AmqpError, Consumer, Publisher, Topology, probe};
 use sagamq::config::{BrokerConfig, QueueType, Secret, TopologyMode};
 use sagamq::delivery::{Delivery, Queue, Report, Settlement, Verdict};
 use sagamq::health::Health;
-use sagamq::saga::id::{InstanceId, MessageId, Phase};
+use sagamq::saga::correlation::{Asked, Sealer};
+use sagamq::saga::id::{InstanceId, MessageId, Phase, StoreId};
 use sagamq::saga::message::{Header, Headers, Message, Origin, Outgoing, Part};
 use sagamq::saga::plan::Subscription;
 use sagamq::saga::time::Timestamp;
@@ -132,12 +133,14 @@ fn attempt_header(attempt: u32) -> Headers {
 
 fn message(exchange: &str, key: &str, n: u32) -> Outgoing {
     let instance = InstanceId::new("order", "A-1");
+    let asked = Asked { instance, step: 0, phase: Phase::Action, attempt: n };
     Outgoing {
         origin: Origin { instance, part: Part::Attempt { step: 0, phase: Phase::Action, attempt: n } },
         exchange: exchange.into(),
         key: key.into(),
-        message_id: MessageId::attempt(instance, "step", Phase::Action, n),
+        message_id: MessageId::attempt(StoreId::default(), instance, "step", Phase::Action, n),
         wants_reply: true,
+        correlation: Some(Sealer::new([1; 32]).issue(asked, Timestamp(0))),
         timestamp: Timestamp(1_767_323_045_000),
         headers: attempt_header(n),
         body: json!({"n": n}).to_string().into_bytes(),
@@ -292,7 +295,10 @@ async fn exactly_the_unroutable_messages_are_reported_so() {
     let properties = &published.properties;
     assert_eq!(properties.delivery_mode(), &Some(2));
     assert_eq!(properties.reply_to(), &Some(bench.topology.replies_queue().as_str().into()));
-    assert_eq!(properties.correlation_id(), properties.message_id());
+    let sent =
+        [properties.message_id(), properties.correlation_id()].map(|id| id.as_ref().map(ToString::to_string));
+    let message = message(exchange, "routed.here", 0);
+    assert_eq!(sent, [Some(message.message_id.to_string()), message.correlation_id()]);
 }
 
 #[tokio::test]

@@ -55,7 +55,7 @@ impl World {
         batch.save(&completed, &entry);
         store.commit(batch).unwrap();
         let engine = Engine::new(store.reader(), catalog);
-        let removal = Removal::of(&completed, &[entry]);
+        let removal = Removal::of(&completed);
         Self { engine, store, completed, removal }
     }
 
@@ -141,8 +141,7 @@ fn an_instance_that_was_looked_at_in_vain_can_leave() {
     // The first hundred repeats go on record, the next ones only bring it into memory.
     (0..101).for_each(|_| world.place());
     world.take_and_commit();
-    let history = world.store.reader().history(world.completed.id).unwrap();
-    world.removal = Removal::of(&world.instance().unwrap(), &history);
+    world.removal = Removal::of(&world.instance().unwrap());
     world.place();
     world.remove();
     world.take_and_commit();

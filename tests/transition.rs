@@ -23,7 +23,7 @@ use sagamq::saga::called::Told;
 use sagamq::saga::command;
 use sagamq::saga::compile::load;
 use sagamq::saga::fact::{Fact, Failure, HistoryEntry, Ignored, Recorded};
-use sagamq::saga::id::{MessageId, Phase};
+use sagamq::saga::id::{MessageId, Phase, StoreId};
 use sagamq::saga::instance::{Instance, Status, StepStatus};
 use sagamq::saga::message::{Message, Outgoing, Part};
 use sagamq::saga::order::{Order, Verb};
@@ -108,7 +108,7 @@ impl Run {
         let now = Timestamp(1_000_000);
         let event = Message { id: Some("e-1".to_owned()), data, ..Message::default() };
         let key = business_key(&plan, &event).unwrap();
-        let (instance, decision) = start(&plan, key, &event, now).unwrap();
+        let (instance, decision) = start(&plan, key, &event, StoreId::default(), now).unwrap();
         let mut run = Self { plan, instance, now, history: Vec::new(), sent: Vec::new(), told: Vec::new() };
         run.keep(decision);
         run
@@ -140,7 +140,7 @@ impl Run {
         {
             error.step = self.instance.steps.get(step).map(|state| state.name.clone());
         }
-        self.event(Event::Reply { step, phase, attempt, outcome, message_id: None });
+        self.event(Event::Reply { step, phase, attempt, outcome, message_id: None, event: None });
         self
     }
 
@@ -238,7 +238,7 @@ fn every_step_succeeding_completes_in_order() {
 fn a_command_carries_what_the_contract_says() {
     let run = Run::new();
     let command = &run.sent[0];
-    let id = MessageId::attempt(run.instance.id, "reserve", Phase::Action, 1);
+    let id = run.instance.attempt_id("reserve", Phase::Action, 1);
     assert_eq!(command.message_id, id);
     let body: Value = serde_json::from_slice(&command.body).unwrap();
     assert_eq!(body, json!({"order": "A-1", "items": [1, 2]}));
@@ -451,7 +451,7 @@ fn a_skipped_pivot_is_passed_and_nothing_is_undone_after_it() {
     let mut run = Run::of(plans().remove(2));
     run.succeed(RESERVE).succeed(CHARGE);
     assert_eq!((run.step(SHIP), run.step(INVOICE)), (StepStatus::Skipped, StepStatus::Dispatched));
-    run.event(Event::Cancel { event_id: None });
+    run.event(Event::Cancel { event_id: None, event: None });
     run.succeed(INVOICE);
     assert_eq!(run.instance.status, Status::Completed);
 }
@@ -525,7 +525,7 @@ fn the_deadline_turns_back_before_the_pivot_and_only_alerts_after_it() {
 fn a_cancellation_waits_for_the_step_in_flight_and_undoes_it() {
     let mut run = Run::new();
     run.succeed(RESERVE);
-    run.event(Event::Cancel { event_id: None });
+    run.event(Event::Cancel { event_id: None, event: None });
     assert_eq!(run.keys().last(), Some(&"payment.charge"), "nothing is undone while the charge is out");
     run.succeed(CHARGE);
     assert_eq!(run.keys()[2..], ["payment.refund"]);
@@ -537,11 +537,11 @@ fn a_cancellation_waits_for_the_step_in_flight_and_undoes_it() {
 fn a_pivot_that_succeeds_overrules_a_cancellation() {
     let mut run = Run::new();
     run.succeed(RESERVE).succeed(CHARGE);
-    run.event(Event::Cancel { event_id: None });
+    run.event(Event::Cancel { event_id: None, event: None });
     run.succeed(SHIP).succeed(INVOICE);
     assert_eq!(run.instance.status, Status::Completed);
     assert!(!run.has(|fact| matches!(fact, Fact::Ignored { what: Ignored::RefusedCancel, .. })));
-    run.event(Event::Cancel { event_id: None });
+    run.event(Event::Cancel { event_id: None, event: None });
     assert!(run.has(|fact| matches!(fact, Fact::Ignored { what: Ignored::RefusedCancel, .. })));
 }
 
@@ -557,8 +557,8 @@ fn at_the_pivot() -> Run {
 #[test]
 fn a_cancellation_that_the_pivot_overrules_is_told_once() {
     let cancels: [fn(&mut Run); 3] = [
-        |run| _ = run.event(Event::Cancel { event_id: None }),
-        |run| (0..3).for_each(|_| _ = run.event(Event::Cancel { event_id: None })),
+        |run| _ = run.event(Event::Cancel { event_id: None, event: None }),
+        |run| (0..3).for_each(|_| _ = run.event(Event::Cancel { event_id: None, event: None })),
         |run| run.order(Verb::Cancel, None, Value::Null).unwrap(),
     ];
     for cancel in cancels {
@@ -579,9 +579,9 @@ fn a_cancellation_that_the_pivot_overrules_is_told_once() {
 #[test]
 fn a_cancellation_that_an_answer_after_parking_overrules_is_told_once() {
     let mut run = at_the_pivot();
-    run.event(Event::Cancel { event_id: None });
+    run.event(Event::Cancel { event_id: None, event: None });
     run.exhaust(SHIP, Phase::Action);
-    run.event(Event::Cancel { event_id: None });
+    run.event(Event::Cancel { event_id: None, event: None });
     assert_eq!(run.instance.status, Status::Parked);
     run.succeed(SHIP).succeed(INVOICE);
     assert_eq!(run.instance.status, Status::Completed);
@@ -592,7 +592,7 @@ fn a_cancellation_that_an_answer_after_parking_overrules_is_told_once() {
 #[test]
 fn a_cancellation_that_counts_and_a_stop_of_another_kind_are_not_told_as_refused() {
     let mut cancelled = at_the_pivot();
-    cancelled.event(Event::Cancel { event_id: None });
+    cancelled.event(Event::Cancel { event_id: None, event: None });
     cancelled.refuse(SHIP).undo(CHARGE).undo(RESERVE);
     let mut late = at_the_pivot();
     late.publish();
@@ -932,7 +932,7 @@ fn feed(run: &mut Run, input: Input) {
             run.wait();
         }
         Input::Cancel => {
-            run.event(Event::Cancel { event_id: None });
+            run.event(Event::Cancel { event_id: None, event: None });
         }
         Input::StartedAgain => {
             run.event(Event::StartedAgain { event_id: None });

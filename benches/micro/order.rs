@@ -1,7 +1,7 @@
 //! The order saga of `sagas/order.yaml` and what it says and hears, for all that is measured without a disk.
 
 use sagamq::saga::compile;
-use sagamq::saga::id::Phase;
+use sagamq::saga::id::{Phase, StoreId};
 use sagamq::saga::instance::Instance;
 use sagamq::saga::message::{Message, RawMessage};
 use sagamq::saga::plan::Plan;
@@ -58,7 +58,8 @@ pub(crate) fn start() -> Message {
 /// An instance that has sent its first command, and how it came about.
 pub(crate) fn started(plan: &Plan) -> (Instance, Decision) {
     let (mut instance, decision) =
-        transition::start(plan, "A-1".to_owned(), &start(), NOW).expect("the event has all that is needed");
+        transition::start(plan, "A-1".to_owned(), &start(), StoreId::simulated(), NOW)
+            .expect("the event has all that is needed");
     instance.revision = 1;
     (instance, decision)
 }
@@ -66,6 +67,7 @@ pub(crate) fn started(plan: &Plan) -> (Instance, Decision) {
 /// The success of the first step.
 pub(crate) fn reserved() -> Event {
     Event::Reply {
+        event: None,
         step: 0,
         phase: Phase::Action,
         attempt: Some(1),

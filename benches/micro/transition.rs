@@ -1,7 +1,7 @@
 //! The decision that follows from an event, messages included.
 
 use divan::Bencher;
-use sagamq::saga::id::Phase;
+use sagamq::saga::id::{Phase, StoreId};
 use sagamq::saga::message::Part;
 use sagamq::saga::transition::{self, Event};
 
@@ -12,7 +12,8 @@ fn start(bencher: Bencher<'_, '_>) {
     let (plan, event) = (order::plan(), order::start());
     bencher.bench_local(|| {
         let key = transition::business_key(&plan, &event).expect("the event has it");
-        transition::start(&plan, key, &event, NOW).expect("the event has all that is needed")
+        transition::start(&plan, key, &event, StoreId::simulated(), NOW)
+            .expect("the event has all that is needed")
     });
 }
 

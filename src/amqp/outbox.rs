@@ -141,7 +141,7 @@ impl Drop for Wave {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::saga::id::{InstanceId, MessageId};
+    use crate::saga::id::{InstanceId, MessageId, StoreId};
     use crate::saga::message::{Headers, Origin, Part};
     use crate::saga::time::Timestamp;
 
@@ -151,8 +151,9 @@ mod tests {
             origin: Origin { instance, part: Part::Notice(n) },
             exchange: "orders".into(),
             key: format!("key.{n}").into(),
-            message_id: MessageId::notice(instance, n),
+            message_id: MessageId::notice(StoreId::default(), instance, n),
             wants_reply: false,
+            correlation: None,
             timestamp: Timestamp(0),
             headers: Headers::default(),
             body: Vec::new(),

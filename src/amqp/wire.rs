@@ -4,16 +4,13 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use serde_json::{Map, Value, json};
 
-use crate::saga::message::{Outgoing, RawMessage};
+use crate::saga::message::{APP_ID, Outgoing, RawMessage};
 
 /// Tables and arrays within headers may nest to this depth.
 const MAX_DEPTH: usize = 8;
 
 /// Bytes that names and values of one message's headers may have.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
-
-/// The name by which we publish.
-const APP_ID: &str = "sagamq";
 
 /// Takes a delivered message over.
 pub(crate) fn incoming(delivery: lapin::message::Delivery) -> RawMessage {
@@ -67,14 +64,14 @@ pub(crate) fn outgoing(message: &Outgoing, reply_to: &str) -> Result<Envelope, S
     let properties = BasicProperties::default()
         .with_content_type("application/json".into())
         .with_delivery_mode(2)
-        .with_message_id(message_id.clone())
+        .with_message_id(message_id)
         .with_type(key.clone())
         .with_app_id(APP_ID.into())
         .with_timestamp(message.timestamp.as_secs())
         .with_headers(headers);
-    let properties = match message.wants_reply {
-        true => properties.with_correlation_id(message_id).with_reply_to(short("reply queue", reply_to)?),
-        false => properties,
+    let properties = match message.correlation_id() {
+        Some(id) => properties.with_correlation_id(id.into()).with_reply_to(short("reply queue", reply_to)?),
+        None => properties,
     };
     Ok(Envelope { exchange, key, properties })
 }
@@ -173,7 +170,8 @@ mod tests {
     use lapin::types::{DecimalValue, FieldArray};
 
     use super::*;
-    use crate::saga::id::{InstanceId, MessageId, Phase};
+    use crate::saga::correlation::{Asked, Sealer};
+    use crate::saga::id::{InstanceId, MessageId, Phase, StoreId};
     use crate::saga::message::{Header, Headers, Origin, Part};
     use crate::saga::time::Timestamp;
 
@@ -185,7 +183,7 @@ mod tests {
     fn every_header(instance: InstanceId) -> Headers {
         let mut headers = Headers::default();
         headers.put("x-saga-id", Header::Instance(instance));
-        headers.put("x-saga-command-id", Header::Message(MessageId::notice(instance, 0)));
+        headers.put("x-saga-command-id", Header::Message(MessageId::notice(StoreId::default(), instance, 0)));
         headers.put("x-saga-phase", Header::Phase(Phase::Compensation));
         headers.put("x-saga-attempt", Header::Number(7));
         headers.put("x-saga-deadline", Header::Time(Timestamp(0)));
@@ -199,8 +197,12 @@ mod tests {
             origin: Origin { instance, part: Part::Notice(0) },
             exchange: "orders".into(),
             key: "order.ship".into(),
-            message_id: MessageId::attempt(instance, "ship", Phase::Action, 1),
+            message_id: MessageId::attempt(StoreId::default(), instance, "ship", Phase::Action, 1),
             wants_reply: true,
+            correlation: Some(
+                Sealer::new([1; 32])
+                    .issue(Asked { instance, step: 0, phase: Phase::Action, attempt: 1 }, Timestamp(0)),
+            ),
             timestamp: Timestamp(1_767_323_045_678),
             headers: every_header(instance),
             body: b"{}".to_vec(),
@@ -247,12 +249,13 @@ mod tests {
     fn commands_ask_for_an_answer_and_notices_do_not() {
         let properties = |message| outgoing(&message, "sagamq.replies").map(|sent| sent.properties);
         let command = properties(message()).unwrap();
-        let id = Some(message().message_id.to_string().as_str().into());
-        assert_eq!((command.message_id(), command.correlation_id()), (&id, &id));
+        let short = |text: String| Some(ShortString::from(text));
+        assert_eq!(command.message_id(), &short(message().message_id.to_string()));
+        assert_eq!(command.correlation_id(), &message().correlation_id().and_then(short));
         assert_eq!(command.reply_to(), &Some("sagamq.replies".into()));
         assert_eq!(command.kind(), &Some("order.ship".into()));
         assert_eq!((command.delivery_mode(), command.timestamp()), (&Some(2), &Some(1_767_323_045)));
-        let notice = properties(Outgoing { wants_reply: false, ..message() }).unwrap();
+        let notice = properties(Outgoing { wants_reply: false, correlation: None, ..message() }).unwrap();
         assert_eq!((notice.correlation_id(), notice.reply_to()), (&None, &None));
     }
 
@@ -263,7 +266,7 @@ mod tests {
         let (texts, excess) = headers(sent.headers().as_ref().unwrap());
         let expected = json!({
             "x-saga-id": origin.instance.to_string(),
-            "x-saga-command-id": MessageId::notice(origin.instance, 0).to_string(),
+            "x-saga-command-id": MessageId::notice(StoreId::default(), origin.instance, 0).to_string(),
             "x-saga-phase": "compensation",
             "x-saga-attempt": "7",
             "x-saga-deadline": "1970-01-01T00:00:00.000Z",

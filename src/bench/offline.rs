@@ -176,7 +176,7 @@ impl Offline {
         let texts = [("x-saga-outcome", "success"), ("x-saga-step", step.as_str())];
         let headers = texts.map(|(name, text)| (name.to_owned(), Value::from(text)));
         let reply = RawMessage {
-            correlation_id: Some(outgoing.message_id.to_string()),
+            correlation_id: outgoing.correlation_id(),
             content_type: Some("application/json".to_owned()),
             headers: Map::from_iter(headers),
             body: outgoing.body.clone(),

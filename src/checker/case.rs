@@ -188,7 +188,7 @@ impl<'a> Case<'a> {
 
     /// The id that an attempt of one of its steps must have.
     pub(super) fn id_of(&self, step: usize, phase: Phase, attempt: u32) -> MessageId {
-        MessageId::attempt(self.id(), self.name(step), phase, attempt)
+        self.instance().attempt_id(self.name(step), phase, attempt)
     }
 
     /// The name of a step.
@@ -251,8 +251,7 @@ impl<'a> Booked<'a> {
 /// Reads from a message's headers what it is.
 fn told(seen: &Seen, instance: &Instance) -> Told {
     let Some(name) = seen.headers.get("x-saga-step") else {
-        let is_this =
-            |ordinal: &usize| MessageId::notice(instance.id, *ordinal).to_string() == seen.message_id;
+        let is_this = |ordinal: &usize| instance.notice_id(*ordinal).to_string() == seen.message_id;
         // One more than there are, so that a notice which nobody decided is told from a wrong id.
         return Told::Notice((0..=instance.notices.len()).find(is_this));
     };

@@ -111,7 +111,7 @@ fn what_was_confirmed_was_seen(case: &Case<'_>, found: &mut Findings) {
                 (Told::Attempt { step, phase, attempt }, case.id_of(step, phase, attempt))
             }
             Fact::NoticePublished { notice } if !is_untapped_notice(case, notice) => {
-                (Told::Notice(Some(notice)), MessageId::notice(case.id(), notice))
+                (Told::Notice(Some(notice)), case.instance().notice_id(notice))
             }
             _ => continue,
         };

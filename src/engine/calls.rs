@@ -56,7 +56,8 @@ impl Engine {
         let caller = start.caller;
         match self.plan_to_call(&start)? {
             Ok(plan) => {
-                let (instance, decision) = transition::start_called(&plan, start, now);
+                let (instance, decision) =
+                    transition::start_called(&plan, start, self.reader.identity().id, now);
                 let id = instance.id;
                 debug!(saga = plan.saga, version = plan.version, instance = %id, caller = %caller.instance,
                     "instance started by a call");

@@ -4,7 +4,7 @@ use metrics::counter;
 use tracing::warn;
 
 use super::{Engine, EngineError};
-use crate::delivery::{Delivery, Token};
+use crate::delivery::{Delivery, Queue, Token};
 use crate::metric;
 use crate::saga::time::Timestamp;
 use crate::store::DeadLetter;
@@ -13,8 +13,16 @@ use crate::store::DeadLetter;
 pub(crate) enum Fate {
     /// It is understood, whether or not it changed anything.
     Settled,
-    /// It can never be understood, for this reason.
-    Refused(String),
+    /// It can never be understood, for this reason; and what it is about, where that is known.
+    Refused(String, Option<About>),
+}
+
+/// What a message is about that cannot be understood.
+#[derive(Clone, Debug)]
+pub(crate) struct About {
+    pub(crate) saga: String,
+    pub(crate) business_key: String,
+    pub(crate) step: Option<String>,
 }
 
 impl Engine {
@@ -27,21 +35,31 @@ impl Engine {
         let token = delivery.token;
         match delivery.content {
             Err(rejected) => {
+                let reason = rejected.poison.to_string();
+                let (correlation_id, message_id) = (rejected.correlation_id, rejected.message_id);
+                let about = match token.queue {
+                    Queue::Replies => {
+                        self.undecoded(correlation_id.as_deref(), &reason, message_id.clone(), now)?
+                    }
+                    Queue::Events => None,
+                };
                 let letter = DeadLetter {
                     at: now,
                     queue: token.queue.as_str().to_owned(),
                     exchange: rejected.exchange,
                     key: rejected.key,
-                    message_id: rejected.message_id,
-                    reason: rejected.poison.to_string(),
+                    message_id,
+                    correlation_id,
+                    reason,
                     preview: rejected.preview,
                     size: rejected.size,
+                    ..DeadLetter::default()
                 };
-                self.dead_letter(token, letter);
+                self.dead_letter(token, letter, about);
             }
             Ok(message) => match self.route(token.queue, &message, now)? {
                 Fate::Settled => self.gathering.release.settlement.ack(token),
-                Fate::Refused(reason) => {
+                Fate::Refused(reason, about) => {
                     let preview: String = message.data.to_string().chars().take(512).collect();
                     let letter = DeadLetter {
                         at: now,
@@ -50,21 +68,29 @@ impl Engine {
                         exchange: message.exchange,
                         key: message.key,
                         message_id: message.id,
+                        correlation_id: message.correlation_id,
                         reason,
                         preview,
+                        ..DeadLetter::default()
                     };
-                    self.dead_letter(token, letter);
+                    self.dead_letter(token, letter, about);
                 }
             },
         }
         Ok(())
     }
 
-    fn dead_letter(&mut self, token: Token, letter: DeadLetter) {
+    fn dead_letter(&mut self, token: Token, mut letter: DeadLetter, about: Option<About>) {
+        if let Some(About { saga, business_key, step }) = about {
+            (letter.saga, letter.business_key, letter.step) = (Some(saga), Some(business_key), step);
+        }
         warn!(
             queue = letter.queue,
             exchange = letter.exchange,
             key = letter.key,
+            saga = letter.saga,
+            business_key = letter.business_key,
+            step = letter.step,
             reason = letter.reason,
             "message dead-lettered"
         );

@@ -90,6 +90,7 @@ impl Engine {
         for part in instance.unconfirmed() {
             // It could be rendered when it was decided, so it can be now.
             if let Ok(Some(outgoing)) = command::render(&plan, &instance, part) {
+                let outgoing = super::sealed(&self.sealer, outgoing, instance.started_at);
                 recovered.outgoing.push(Outgoing { repeated: true, ..outgoing });
             }
         }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::config::StoreConfig;
 use crate::saga::fact::{Fact, Failure, HistoryEntry, Ignored, Recorded, Started, Tells};
-use crate::saga::id::{InstanceId, Phase};
+use crate::saga::id::{InstanceId, Phase, StoreId};
 use crate::saga::instance::Instance;
 use crate::saga::time::Timestamp;
 use crate::store::{Batch, DeadLetter, Store};
@@ -117,6 +117,7 @@ pub(crate) fn store(folder: &Path) -> Store {
         reason: "body is not JSON".to_owned(),
         preview: "{oops".to_owned(),
         size: 5,
+        ..DeadLetter::default()
     });
     store.commit(batch).unwrap();
     store
@@ -134,6 +135,7 @@ pub(crate) fn assert_golden(name: &str, text: &str) {
 
 fn saga(business_key: &str, entries: Vec<Vec<Fact>>) -> (Instance, Vec<HistoryEntry>) {
     let started = Started {
+        store: StoreId::simulated(),
         saga: "order".to_owned(),
         version: 1,
         definition: "d".repeat(64),
@@ -173,7 +175,7 @@ fn unanswered(step: usize) -> Fact {
 }
 
 fn ignored(what: Ignored, step: usize) -> Fact {
-    Fact::Ignored { what, message_id: Some("message-9".to_owned()), step: Some(step) }
+    Fact::Ignored { what, message_id: Some("message-9".to_owned()), step: Some(step), reason: None }
 }
 
 fn declined() -> Failure {

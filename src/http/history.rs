@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::view::{Reason, Time};
 use crate::saga::fact::{Early, Fact, HistoryEntry, Ignored, Recorded, Tells};
-use crate::saga::id::{MessageId, Phase};
+use crate::saga::id::Phase;
 use crate::saga::instance::Instance;
 
 /// What one input changed.
@@ -122,6 +122,7 @@ fn fact_view(instance: &Instance, recorded: &Recorded) -> FactView {
             reason: Some(reason.clone()),
             ..step.map_or_else(|| plain("ordered"), |step| of_step("ordered", step))
         },
+        Fact::Heard { .. } => plain("heard"),
         Fact::Awaited { step, due } => FactView { due: Some(Time(*due)), ..of_step("awaited", *step) },
         Fact::Called { step, attempt, instance } => FactView {
             attempt: Some(*attempt),
@@ -158,7 +159,7 @@ fn fact_view(instance: &Instance, recorded: &Recorded) -> FactView {
         Fact::Queued { step } => of_step("queued", *step),
         Fact::Dispatched { step, phase, attempt } => {
             let name = instance.steps.get(*step).map_or("", |state| &state.name);
-            let message_id = MessageId::attempt(instance.id, name, *phase, *attempt).to_string();
+            let message_id = instance.attempt_id(name, *phase, *attempt).to_string();
             FactView { message_id: Some(message_id), ..of_attempt("dispatched", *step, *phase, *attempt) }
         }
         Fact::Published { step, phase, attempt, due } => {
@@ -201,27 +202,21 @@ fn fact_view(instance: &Instance, recorded: &Recorded) -> FactView {
         Fact::Parked { error } => FactView { error: Some(error.into()), ..plain("parked") },
         Fact::Resumed { to } => FactView { to: Some(to.to_string()), ..plain("resumed") },
         Fact::NoticeDue { tells, .. } => FactView {
-            reason: (*tells == Tells::RefusedCancel).then(|| kind(Ignored::RefusedCancel).to_owned()),
+            reason: (*tells == Tells::RefusedCancel).then(|| Ignored::RefusedCancel.as_str().to_owned()),
             ..plain("notice_due")
         },
         Fact::NoticePublished { notice } => FactView { notice: Some(*notice), ..plain("notice_published") },
         Fact::NoticeDropped { notice, reason } => {
             FactView { notice: Some(*notice), reason: Some(reason.clone()), ..plain("notice_dropped") }
         }
-        Fact::Ignored { what, message_id, step } => {
+        Fact::Ignored { what, message_id, step, reason } => {
             let base = step.map_or_else(|| plain("ignored"), |step| of_step("ignored", step));
-            FactView { reason: Some(kind(*what).to_owned()), message_id: message_id.clone(), ..base }
+            let reason = match reason {
+                Some(reason) => format!("{}: {reason}", what.as_str()),
+                None => what.as_str().to_owned(),
+            };
+            FactView { reason: Some(reason), message_id: message_id.clone(), ..base }
         }
     };
     FactView { at: Some(Time(recorded.at)), ..view }
-}
-
-fn kind(what: Ignored) -> &'static str {
-    match what {
-        Ignored::DuplicateStart => "duplicate_start",
-        Ignored::DuplicateReply => "duplicate_reply",
-        Ignored::LateReply => "late_reply",
-        Ignored::UnexpectedReply => "unexpected_reply",
-        Ignored::RefusedCancel => "refused_cancel",
-    }
 }

@@ -168,6 +168,18 @@ pub struct DeadLetterView {
     /// Its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,
+    /// Its property `correlation_id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correlation_id: Option<String>,
+    /// The saga that it is for, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saga: Option<String>,
+    /// The business key of its instance, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub business_key: Option<String>,
+    /// The step that it answers, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
     /// Why it could not be used.
     pub reason: String,
     /// The beginning of its body.
@@ -345,6 +357,10 @@ impl From<DeadLetter> for DeadLetterView {
             exchange: letter.exchange,
             key: letter.key,
             message_id: letter.message_id,
+            correlation_id: letter.correlation_id,
+            saga: letter.saga,
+            business_key: letter.business_key,
+            step: letter.step,
             reason: letter.reason,
             preview: letter.preview,
             size: letter.size,

@@ -4,18 +4,27 @@ use std::time::Duration;
 
 use super::command;
 use super::fact::{Early, Fact, Failure, Ignored};
-use super::id::Phase;
+use super::id::{EventKey, Phase};
 use super::instance::{Awaiting, Status, StepStatus};
 use super::plan::{Kind, Work};
 use super::reply::Outcome;
 use super::transition::{Answer, Transition};
 
 impl Transition<'_> {
-    /// Takes in a reply.
-    pub(super) fn reply(&mut self, answer: Answer, outcome: Outcome) {
+    /// Takes in a reply. An event counts once: what it was good for is on the history with it, and should it come
+    /// again, it answers nothing, whatever listens to it then.
+    pub(super) fn reply(&mut self, answer: Answer, event: Option<EventKey>, outcome: Outcome) {
+        if event.is_some_and(|event| self.instance.has_heard(event)) {
+            return self.ignore_reply(Ignored::DuplicateReply, answer);
+        }
+        let before = self.decision.facts.len();
         match answer.phase {
             Phase::Action => self.action_reply(answer, outcome),
             Phase::Compensation => self.compensation_reply(answer, outcome),
+        }
+        let counts = self.decision.ignored.is_none() && self.decision.facts.len() > before;
+        if let Some(event) = event.filter(|_| counts) {
+            self.record(Fact::Heard { event });
         }
     }
 

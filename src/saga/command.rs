@@ -69,8 +69,8 @@ fn render_attempt(
     let body = call.body.render(&Scope::of(instance))?;
     let name = &plan.steps[step].name;
     let id_of = |phase, attempt| match fault::planted(Bug::RandomIds) {
-        false => MessageId::attempt(instance.id, name, phase, attempt),
-        true => MessageId::notice(instance.id, fault::ticket()),
+        false => instance.attempt_id(name, phase, attempt),
+        true => instance.notice_id(fault::ticket()),
     };
     let message_id = id_of(phase, attempt);
     let command_id = if attempt == 1 { message_id } else { id_of(phase, 1) };
@@ -88,6 +88,7 @@ fn render_attempt(
         key: call.key.clone(),
         message_id,
         wants_reply: true,
+        correlation: None,
         timestamp: instance.steps[step].progress(phase).dispatched_at,
         headers,
         body,
@@ -104,7 +105,7 @@ fn render_event(
 ) -> Result<Outgoing, ExpressionError> {
     let phase = Phase::Action;
     let name = &plan.steps[step].name;
-    let message_id = MessageId::attempt(instance.id, name, phase, attempt);
+    let message_id = instance.attempt_id(name, phase, attempt);
     let headers = headers_of_attempt(plan, instance, message_id, name, phase, attempt);
     Ok(Outgoing {
         origin: Origin { instance: instance.id, part: Part::Attempt { step, phase, attempt } },
@@ -112,6 +113,7 @@ fn render_event(
         key: emission.key.clone(),
         message_id,
         wants_reply: false,
+        correlation: None,
         timestamp: instance.steps[step].progress(phase).dispatched_at,
         headers,
         body: emission.body.render(&Scope::of(instance))?,
@@ -126,13 +128,14 @@ fn render_notice(
     notice: &Notice,
     index: usize,
 ) -> Outgoing {
-    let message_id = MessageId::notice(instance.id, index);
+    let message_id = instance.notice_id(index);
     Outgoing {
         origin: Origin { instance: instance.id, part: Part::Notice(index) },
         exchange: emission.exchange.clone(),
         key: emission.key.clone(),
         message_id,
         wants_reply: false,
+        correlation: None,
         timestamp: notice.at,
         headers: headers(plan, instance, message_id),
         body: to_bytes(notice.body.as_deref().unwrap_or(&Value::Null)),

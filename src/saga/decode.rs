@@ -5,7 +5,8 @@
 
 use serde_json::{Map, Value};
 
-use super::message::{Message, Poison, RawMessage};
+use super::correlation::Correlation;
+use super::message::{APP_ID, Message, Poison, RawMessage};
 use super::time::Timestamp;
 
 /// What a CloudEvent must say of itself.
@@ -48,13 +49,13 @@ pub fn read(raw: &RawMessage, limit: usize) -> Result<Value, Poison> {
 pub fn recognise(raw: RawMessage, body: Value) -> Message {
     let is_command = is_command(&raw);
     let origin = first_death(&raw);
-    let content = match body {
-        Value::Object(body) if is_structured_cloud_event(&raw, &body) => cloud_event(body),
+    let (content, is_cloud_event) = match body {
+        Value::Object(body) if is_structured_cloud_event(&raw, &body) => (cloud_event(body), true),
         body => match binary_attributes(&raw.headers) {
-            Some(attributes) => Content { data: body, ..cloud_event(attributes) },
+            Some(attributes) => (Content { data: body, ..cloud_event(attributes) }, true),
             None => match body {
-                Value::Object(body) if is_envelope(&body) => envelope(body),
-                body => plain(&raw, body),
+                Value::Object(body) if is_envelope(&body) => (envelope(body), false),
+                body => (plain(&raw, body), false),
             },
         },
     };
@@ -71,17 +72,18 @@ pub fn recognise(raw: RawMessage, body: Value) -> Message {
         key,
         correlation_id: raw.correlation_id,
         is_command,
+        is_cloud_event,
         size: raw.body.len(),
     }
 }
 
-/// Whether it is a command of an orchestrator, which is its own correlation and its own type. An answer
-/// that echoes a command's properties differs in one of these.
+/// Whether it is a command of an orchestrator: sent by one, with a correlation of ours, and of the type that is its key. An
+/// answer that echoes a command's properties differs in one of these.
 fn is_command(raw: &RawMessage) -> bool {
     raw.headers.contains_key("x-saga-phase")
         && !raw.headers.contains_key("x-saga-outcome")
-        && raw.message_id.is_some()
-        && raw.message_id == raw.correlation_id
+        && raw.app_id.as_deref() == Some(APP_ID)
+        && raw.correlation_id.as_deref().is_some_and(|id| Correlation::parse(id).is_some())
         && raw.kind.as_ref() == Some(&raw.key)
 }
 
@@ -219,6 +221,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::saga::correlation::{Asked, Sealer};
+    use crate::saga::id::{InstanceId, Phase};
 
     const LIMIT: usize = 1024 * 1024;
 
@@ -257,11 +261,15 @@ mod tests {
 
     #[test]
     fn a_command_is_told_from_an_answer_that_echoes_its_properties() {
+        let asked =
+            Asked { instance: InstanceId::new("order", "A-1"), step: 0, phase: Phase::Action, attempt: 1 };
+        let correlation = Sealer::new([1; 32]).issue(asked, Timestamp(0));
         let command = RawMessage {
             key: "payment.charge".to_owned(),
             kind: Some("payment.charge".to_owned()),
             message_id: Some("m-1".to_owned()),
-            correlation_id: Some("m-1".to_owned()),
+            correlation_id: Some(correlation.to_string()),
+            app_id: Some(APP_ID.to_owned()),
             headers: headers(json!({"x-saga-phase": "action"})),
             ..with_body(json!({}))
         };

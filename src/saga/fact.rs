@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::called::Caller;
-use super::id::{InstanceId, Phase};
+use super::id::{EventKey, InstanceId, Phase, StoreId};
 use super::instance::Status;
 use super::order::Verb;
 use super::plan::DefinitionHash;
@@ -64,6 +64,11 @@ pub enum Fact {
         actor: String,
         /// Why.
         reason: String,
+    },
+    /// An event counts with what follows, and not once more for this instance, however often it comes.
+    Heard {
+        /// Which event.
+        event: EventKey,
     },
     /// An event is awaited.
     Awaited {
@@ -342,6 +347,9 @@ pub enum Fact {
         /// The step that it spoke of.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         step: Option<usize>,
+        /// What is wrong with it, where it could not be read.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
     },
 }
 
@@ -377,6 +385,9 @@ pub struct Started {
     /// When the time limit is reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
+    /// The store that it began in.
+    #[serde(default, skip_serializing_if = "StoreId::is_nil")]
+    pub store: StoreId,
     /// Id of the start event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_id: Option<String>,
@@ -460,6 +471,22 @@ pub enum Ignored {
     LateReply,
     /// A reply to a step that was not sent.
     UnexpectedReply,
+    /// A reply that cannot be read: a wrong one, which is in the dead letters too.
+    UnreadableReply,
     /// A cancellation when there was no way back, or nothing left to cancel.
     RefusedCancel,
+}
+
+impl Ignored {
+    /// The name as it stands in the API and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Ignored::DuplicateStart => "duplicate_start",
+            Ignored::DuplicateReply => "duplicate_reply",
+            Ignored::LateReply => "late_reply",
+            Ignored::UnexpectedReply => "unexpected_reply",
+            Ignored::UnreadableReply => "unreadable_reply",
+            Ignored::RefusedCancel => "refused_cancel",
+        }
+    }
 }

@@ -35,8 +35,42 @@ impl InstanceId {
     }
 }
 
-/// One message of an instance: a command's attempt, or a notice. Also what replies echo as
-/// `correlation_id`.
+/// The store that an instance began in. It is a part of the ids of its messages, so that two deployments never
+/// send a participant the same one.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StoreId(Uuid);
+
+impl StoreId {
+    /// One that no other store has.
+    pub fn new() -> Self {
+        Self(Uuid::new_v4())
+    }
+
+    /// One for simulations, in which nothing may be random.
+    pub const fn simulated() -> Self {
+        Self(Uuid::from_u128(1))
+    }
+
+    /// Whether it names no store.
+    pub fn is_nil(&self) -> bool {
+        self.0.is_nil()
+    }
+}
+
+/// An event as far as it must count once: two that are the same have the same.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EventKey(Uuid);
+
+impl EventKey {
+    /// The key over parts that tell events apart.
+    pub fn of(parts: &[&[u8]]) -> Self {
+        Self(derive(parts))
+    }
+}
+
+/// One message of an instance: a command's attempt, or a notice.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct MessageId(Uuid);
@@ -46,8 +80,9 @@ impl MessageId {
     ///
     /// The id of the first attempt is also the **command id** (`x-saga-command-id`), which stays
     /// the same over attempts and restarts.
-    pub fn attempt(instance: InstanceId, step: &str, phase: Phase, attempt: u32) -> Self {
+    pub fn attempt(store: StoreId, instance: InstanceId, step: &str, phase: Phase, attempt: u32) -> Self {
         Self(derive(&[
+            store.0.as_bytes(),
             instance.as_bytes(),
             step.as_bytes(),
             phase.as_str().as_bytes(),
@@ -57,8 +92,8 @@ impl MessageId {
 
     /// The id of the event that tells how an instance ended or that it is parked. `ordinal` tells
     /// several notices of one instance apart.
-    pub fn notice(instance: InstanceId, ordinal: usize) -> Self {
-        Self(derive(&[instance.as_bytes(), b"notice", &(ordinal as u64).to_be_bytes()]))
+    pub fn notice(store: StoreId, instance: InstanceId, ordinal: usize) -> Self {
+        Self(derive(&[store.0.as_bytes(), instance.as_bytes(), b"notice", &(ordinal as u64).to_be_bytes()]))
     }
 
     /// Reads an id back from the bytes of a store key.
@@ -66,7 +101,7 @@ impl MessageId {
         Self(Uuid::from_bytes(bytes))
     }
 
-    /// Parses what a reply carries as `correlation_id` or `x-saga-command-id`.
+    /// Parses a message id, such as an event carries as `x-saga-command-id`.
     pub fn parse(text: &str) -> Option<Self> {
         Uuid::try_parse(text).ok().map(Self)
     }
@@ -97,6 +132,12 @@ impl Phase {
             Phase::Action => "action",
             Phase::Compensation => "compensation",
         }
+    }
+}
+
+impl fmt::Display for StoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
@@ -140,12 +181,14 @@ fn derive(parts: &[&[u8]]) -> Uuid {
 mod tests {
     use super::*;
 
+    const STORE: StoreId = StoreId::simulated();
+
     #[test]
     fn ids_are_the_same_in_every_process() {
         let instance = InstanceId::new("order", "A-1");
         assert_eq!(instance, InstanceId::new("order", "A-1"));
-        let first = MessageId::attempt(instance, "ship", Phase::Action, 1);
-        assert_eq!(first, MessageId::attempt(instance, "ship", Phase::Action, 1));
+        let first = MessageId::attempt(STORE, instance, "ship", Phase::Action, 1);
+        assert_eq!(first, MessageId::attempt(STORE, instance, "ship", Phase::Action, 1));
         assert_eq!(MessageId::parse(&first.to_string()), Some(first));
     }
 
@@ -154,12 +197,14 @@ mod tests {
         assert_ne!(InstanceId::new("ab", "c"), InstanceId::new("a", "bc"));
         let instance = InstanceId::new("order", "A-1");
         let ids = [
-            MessageId::attempt(instance, "ship", Phase::Action, 1),
-            MessageId::attempt(instance, "ship", Phase::Action, 2),
-            MessageId::attempt(instance, "ship", Phase::Compensation, 1),
-            MessageId::attempt(instance, "shi", Phase::Action, 1),
-            MessageId::notice(instance, 0),
-            MessageId::notice(instance, 1),
+            MessageId::attempt(STORE, instance, "ship", Phase::Action, 1),
+            MessageId::attempt(STORE, instance, "ship", Phase::Action, 2),
+            MessageId::attempt(STORE, instance, "ship", Phase::Compensation, 1),
+            MessageId::attempt(STORE, instance, "shi", Phase::Action, 1),
+            MessageId::notice(STORE, instance, 0),
+            MessageId::notice(STORE, instance, 1),
+            MessageId::attempt(StoreId::default(), instance, "ship", Phase::Action, 1),
+            MessageId::notice(StoreId::default(), instance, 0),
         ];
         let distinct: std::collections::HashSet<_> = ids.iter().collect();
         assert_eq!(distinct.len(), ids.len());

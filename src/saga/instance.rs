@@ -2,7 +2,7 @@
 
 mod fold;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::called::Caller;
 use super::fact::{Early, Failure, Started, Tells, Trace};
-use super::id::{InstanceId, Phase};
+use super::id::{EventKey, InstanceId, MessageId, Phase, StoreId};
 use super::message::Part;
 use super::plan::DefinitionHash;
 use super::time::Timestamp;
@@ -51,9 +51,15 @@ pub struct Instance {
     /// Whether the deadline has been dealt with.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deadline_passed: bool,
+    /// The store that it began in.
+    #[serde(default, skip_serializing_if = "StoreId::is_nil")]
+    pub store: StoreId,
     /// Id of the start event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_id: Option<String>,
+    /// Events that count already: the last [`MAX_HEARD`], the oldest first.
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    pub heard: VecDeque<EventKey>,
     /// The instance that called it, where no event started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caller: Option<Caller>,
@@ -110,6 +116,9 @@ pub struct StepState {
     /// Why it failed or was given up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
+    /// What was wrong with the last reply that could not be read, until a right one comes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub misread: Option<String>,
     /// What an event said that came before the step had its turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early: Option<Early>,
@@ -242,6 +251,9 @@ pub struct Notice {
     pub pending: bool,
 }
 
+/// How many events an instance remembers that have counted. One that comes again after so many others counts once
+/// more.
+pub const MAX_HEARD: usize = 1000;
 /// How long a command may stay unconfirmed before that is looked at.
 const CONFIRM_CHECK: Duration = Duration::from_secs(60);
 
@@ -263,7 +275,9 @@ impl Instance {
             ended_at: None,
             deadline: started.deadline,
             deadline_passed: false,
+            store: started.store,
             event_id: started.event_id.clone(),
+            heard: VecDeque::new(),
             caller: started.caller,
             held: false,
             trace: started.trace.clone(),
@@ -274,6 +288,21 @@ impl Instance {
             ignored: 0,
             revision: 0,
         }
+    }
+
+    /// The id of one attempt of a step's command; that of the first is the command id.
+    pub fn attempt_id(&self, step: &str, phase: Phase, attempt: u32) -> MessageId {
+        MessageId::attempt(self.store, self.id, step, phase, attempt)
+    }
+
+    /// The id of one of its notices.
+    pub fn notice_id(&self, ordinal: usize) -> MessageId {
+        MessageId::notice(self.store, self.id, ordinal)
+    }
+
+    /// Whether an event has counted already.
+    pub fn has_heard(&self, event: EventKey) -> bool {
+        self.heard.contains(&event)
     }
 
     /// Why it is parked, else why it is stopping or was compensated.
@@ -354,6 +383,7 @@ impl StepState {
             status: StepStatus::Pending,
             output: None,
             error: None,
+            misread: None,
             early: None,
             stalled: false,
             items: Vec::new(),

@@ -5,8 +5,12 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::id::{InstanceId, MessageId, Phase};
+use super::correlation::Correlation;
+use super::id::{EventKey, InstanceId, MessageId, Phase};
 use super::time::Timestamp;
+
+/// AMQP property `app_id` of everything that is sent.
+pub const APP_ID: &str = "sagamq";
 
 /// A message as the broker handed it over, before anything is believed of it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -62,11 +66,34 @@ pub struct Message {
     pub correlation_id: Option<String>,
     /// Whether it is itself a command of an orchestrator, and so the answer to none.
     pub is_command: bool,
+    /// Whether it is a CloudEvent, whose id counts together with its source.
+    pub is_cloud_event: bool,
     /// Bytes in the body.
     pub size: usize,
 }
 
 impl Message {
+    /// What tells it from other events: the id that its sender gave it, of a CloudEvent with its source; without an
+    /// id, where it was published to and what it says. So an event that its sender repeats, or the broker delivers
+    /// again, is the same one. A cancellation is told from an answer, since one event may be both.
+    pub fn event_key(&self, purpose: Purpose) -> EventKey {
+        let purpose: &[u8] = match purpose {
+            Purpose::Answer => b"answer",
+            Purpose::Cancel => b"cancel",
+        };
+        match (&self.id, &self.source) {
+            (Some(id), Some(source)) if self.is_cloud_event => {
+                EventKey::of(&[purpose, id.as_bytes(), source.as_bytes()])
+            }
+            (Some(id), _) => EventKey::of(&[purpose, id.as_bytes()]),
+            (None, _) => {
+                let (data, metadata) = (self.data.to_string(), self.metadata.to_string());
+                let says: [&[u8]; 3] = [self.exchange.as_bytes(), self.key.as_bytes(), data.as_bytes()];
+                EventKey::of(&[purpose, says[0], says[1], says[2], metadata.as_bytes()])
+            }
+        }
+    }
+
     /// About how many bytes it takes in memory, which may be a hundred times those of its body.
     pub fn weight(&self) -> usize {
         let texts = [&self.id, &self.kind, &self.source, &self.time, &self.correlation_id];
@@ -74,6 +101,15 @@ impl Message {
         let headers = self.headers.iter().map(|(name, value)| name.len() + weight(value));
         texts + weight(&self.data) + weight(&self.metadata) + headers.sum::<usize>()
     }
+}
+
+/// What an event is to an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// It answers a step.
+    Answer,
+    /// It cancels the instance.
+    Cancel,
 }
 
 /// About how many bytes a JSON value takes in memory.
@@ -104,10 +140,12 @@ pub struct Outgoing {
     pub exchange: Arc<str>,
     /// Routing key, also the property `type`.
     pub key: Arc<str>,
-    /// Properties `message_id` and, for a command, `correlation_id`.
+    /// Property `message_id`.
     pub message_id: MessageId,
-    /// Whether an answer is expected: sets `correlation_id` and `reply_to`.
+    /// Whether an answer is expected: sets `reply_to`.
     pub wants_reply: bool,
+    /// Property `correlation_id` of a command, by which its answer is known. The engine sets it.
+    pub correlation: Option<Correlation>,
     /// Property `timestamp`: when the attempt was decided.
     pub timestamp: Timestamp,
     /// Headers, all of them strings on the wire.
@@ -117,6 +155,13 @@ pub struct Outgoing {
     /// True if a copy may have been published before, by an earlier connection or an earlier
     /// process: a return then does not prove that nobody got it.
     pub repeated: bool,
+}
+
+impl Outgoing {
+    /// The property `correlation_id`, as text.
+    pub fn correlation_id(&self) -> Option<String> {
+        self.correlation.map(|correlation| correlation.to_string())
+    }
 }
 
 /// The headers of an outgoing message. They become text where it is published, and not before: a message waits

@@ -1,5 +1,6 @@
 //! The pure core: values and functions of values. No I/O, no clock, no randomness.
 
+pub mod correlation;
 pub mod decode;
 pub mod duration;
 pub mod id;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::expression::{ExpressionError, Scope};
 use super::fact::Failure;
 use super::id::Phase;
-use super::instance::{Instance, StepStatus};
+use super::instance::{Instance, StepState, StepStatus};
 use super::message::Message;
 use super::plan::{OutcomeKind, Plan, ReplyRule, Work};
 
@@ -22,6 +22,22 @@ pub enum Outcome {
     Retry(Failure, Option<Duration>),
     /// It is still being worked on.
     Pending,
+}
+
+/// The way that a reply came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// By the reply queue, from a participant that knows of the orchestrator: its headers count.
+    ReplyQueue,
+    /// By an exchange, as an event for whoever listens: only the rules of the step count.
+    Event,
+}
+
+impl Via {
+    /// The way of a message that was published to an exchange; to none, if that is empty.
+    pub fn exchange(exchange: &str) -> Self {
+        if exchange.is_empty() { Self::ReplyQueue } else { Self::Event }
+    }
 }
 
 /// Why a reply cannot be read. It is not guessed but dead-lettered.
@@ -55,9 +71,8 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// The longest error message that is kept, in characters.
 const LONGEST_MESSAGE: usize = 1000;
 
-/// Reads the outcome of a reply to step `step` (an index that the plan has) in `phase`: from its
-/// header, else by the first rule that matches. An event that is waited for is no reply, and is read by
-/// rules alone.
+/// Reads the outcome of a reply to step `step` (an index that the plan has) in `phase`: by the reply queue from its
+/// header, else by the first rule that matches.
 ///
 /// # Errors
 /// See [`Unreadable`].
@@ -67,12 +82,14 @@ pub fn read(
     phase: Phase,
     instance: &Instance,
     message: &Message,
+    via: Via,
 ) -> Result<Outcome, Unreadable> {
     let name = || plan.steps[step].name.clone();
     let rules = plan.steps[step].rules(phase);
     let is_waited_for = phase == Phase::Action && matches!(plan.steps[step].work, Work::Wait(_));
     let header = |name: &str| message.headers.get(name).filter(|_| !is_waited_for);
-    let (kind, rule_error) = match header("x-saga-outcome") {
+    let outcome = header("x-saga-outcome").filter(|_| via == Via::ReplyQueue);
+    let (kind, rule_error) = match outcome {
         Some(value) => {
             let kind = value.as_str().and_then(outcome_kind);
             (kind.ok_or_else(|| Unreadable::BadOutcome { step: name(), value: value.to_string() })?, None)
@@ -87,7 +104,7 @@ pub fn read(
     let text = |name: &str| header(name).and_then(Value::as_str);
     let failure = || Failure {
         step: Some(name()),
-        code: text("x-saga-error-code").or(rule_error).unwrap_or("UNSPECIFIED").to_owned(),
+        code: rule_error.or(text("x-saga-error-code")).unwrap_or("UNSPECIFIED").to_owned(),
         message: text("x-saga-error-message")
             .unwrap_or(if is_waited_for { "the event says so" } else { "the participant gave no message" })
             .chars()
@@ -131,6 +148,19 @@ pub fn listens(rule: &ReplyRule, message: &Message) -> bool {
         Some(on) => on.matches(&message.exchange, &message.key),
         None => message.exchange.is_empty(),
     }
+}
+
+/// Whether any step of a plan takes such messages for answers.
+pub fn any_listens(plan: &Plan, message: &Message) -> bool {
+    plan.listeners().any(|(_, _, rules)| rules.iter().any(|rule| rule.on.is_some() && listens(rule, message)))
+}
+
+/// Whether a step of an instance awaits such messages, now or once it has its turn.
+pub fn awaits(plan: &Plan, instance: &Instance, message: &Message) -> bool {
+    let mut listening = plan
+        .listeners()
+        .filter(|(_, _, rules)| rules.iter().any(|rule| rule.on.is_some() && listens(rule, message)));
+    listening.any(|(step, phase, _)| nearness(plan, instance, step, phase) <= AWAITED)
 }
 
 fn outcome_kind(word: &str) -> Option<OutcomeKind> {
@@ -184,9 +214,8 @@ pub fn business_keys(plan: &Plan, message: &Message) -> Vec<Result<String, Expre
     keys
 }
 
-/// The step that an event answers by the rules of an instance's plan, and in which phase: one in flight
-/// before one that was, that before one that never was, and that before one that was skipped. `None` where no
-/// rule listens to it.
+/// The step that an event answers by the rules of an instance's plan, and in which phase: the one that is
+/// [nearest](nearness). `None` where no rule listens to it.
 ///
 /// # Errors
 /// Rules listen to it, but none matches; or the rules of the step in flight cannot be evaluated.
@@ -198,7 +227,7 @@ pub fn answered_step(
     let mut listening: Vec<(u8, usize, Phase, &[ReplyRule])> = plan
         .listeners()
         .filter(|(_, _, rules)| rules.iter().any(|rule| listens(rule, message)))
-        .map(|(step, phase, rules)| (nearness(instance, step, phase), step, phase, rules))
+        .map(|(step, phase, rules)| (nearness(plan, instance, step, phase), step, phase, rules))
         .collect();
     if listening.is_empty() {
         return Ok(None);
@@ -225,13 +254,31 @@ pub fn answered_step(
     Err(obstacle.unwrap_or_else(none))
 }
 
-/// 0 for what is in flight, 1 for what was, 2 for what never was, 3 for what was skipped: nothing answers that
-/// any more, and a later step may still wait for the same event.
-fn nearness(instance: &Instance, step: usize, phase: Phase) -> u8 {
-    match (phase, instance.steps[step].status) {
+/// Up to here, an answer changes something.
+const AWAITED: u8 = 2;
+
+/// How near a step is to being answered; the event has answered nothing of the instance yet.
+///
+/// | | |
+/// |---|---|
+/// | 0 | it is in flight |
+/// | 1 | it was given up, and a late answer still counts |
+/// | 2 | it will wait for an event, which may come before its turn |
+/// | 3 | it is settled |
+/// | 4 | it never began, or has an answer from before its turn |
+/// | 5 | it was skipped |
+fn nearness(plan: &Plan, instance: &Instance, step: usize, phase: Phase) -> u8 {
+    let state: &StepState = &instance.steps[step];
+    match (phase, state.status) {
         (Phase::Action, StepStatus::Dispatched) | (Phase::Compensation, StepStatus::Compensating) => 0,
-        (Phase::Action, StepStatus::Skipped) => 3,
-        _ if instance.steps[step].progress(phase).is_idle() => 2,
-        _ => 1,
+        (Phase::Action, StepStatus::Unknown) => 1,
+        (Phase::Action, StepStatus::Pending)
+            if matches!(plan.steps[step].work, Work::Wait(_)) && state.early.is_none() =>
+        {
+            2
+        }
+        (Phase::Action, StepStatus::Skipped) => 5,
+        _ if state.progress(phase).is_idle() => 4,
+        _ => 3,
     }
 }

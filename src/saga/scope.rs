@@ -224,6 +224,7 @@ mod tests {
 
     fn instance() -> Instance {
         let started = Started {
+            store: Default::default(),
             saga: "order".to_owned(),
             version: 2,
             definition: String::new(),

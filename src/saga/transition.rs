@@ -18,12 +18,12 @@ use super::called::{self, End, Told};
 use super::command;
 use super::expression::{ExpressionError, Scope};
 use super::fact::{CANCELLED, Fact, Failure, Ignored, Recorded, Started, Tells};
-use super::id::{InstanceId, MessageId, Phase};
+use super::id::{EventKey, InstanceId, MessageId, Phase, StoreId};
 use super::instance::{Awaiting, Instance, Status, StepStatus};
-use super::message::{Message, Outgoing, Part};
+use super::message::{Message, Outgoing, Part, Purpose};
 use super::order::{Order, Refusal};
 use super::plan::{AtDeadline, Kind, OnTimeout, Plan, Start};
-use super::reply::Outcome;
+use super::reply::{self, Outcome};
 use super::time::Timestamp;
 
 /// Something that happened and concerns one instance.
@@ -52,6 +52,22 @@ pub enum Event {
         outcome: Outcome,
         /// The reply's own id.
         message_id: Option<String>,
+        /// Which event it is, where it is no message to the reply queue. An event counts once.
+        event: Option<EventKey>,
+    },
+    /// An event came again that counts already.
+    Repeated {
+        /// Its id.
+        message_id: Option<String>,
+    },
+    /// Something came for it that cannot be read.
+    Misread {
+        /// Index of the step that it speaks of, where that is known.
+        step: Option<usize>,
+        /// Its id.
+        message_id: Option<String>,
+        /// What is wrong with it.
+        reason: String,
     },
     /// Time has passed.
     Tick,
@@ -64,6 +80,8 @@ pub enum Event {
     Cancel {
         /// Id of the cancelling event.
         event_id: Option<String>,
+        /// Which event it is, which counts once.
+        event: Option<EventKey>,
     },
     /// A person asks for something.
     Ordered(Order),
@@ -112,7 +130,10 @@ pub struct Decision {
 /// a history is bounded whatever is sent.
 pub const IGNORED_RECORDED: u32 = 100;
 
-/// Begins an instance from a start event that names `business_key`.
+/// Characters of the reason for which a reply cannot be read that are kept.
+const MISREAD_CHARACTERS: usize = 500;
+
+/// Begins an instance in a store, from a start event that names `business_key`.
 ///
 /// # Errors
 /// The input cannot be read from the event.
@@ -120,22 +141,30 @@ pub fn start(
     plan: &Plan,
     business_key: String,
     event: &Message,
+    store: StoreId,
     now: Timestamp,
 ) -> Result<(Instance, Decision), ExpressionError> {
     let of_event = Scope { event: Some(event), ..Scope::default() };
     let input = start_of(plan)?.input.evaluate(&of_event)?;
     let attributes = attributes(plan, &Scope { input: Some(&input), ..of_event });
     let (event_id, trace) = (event.id.clone(), command::trace_of(&event.headers));
-    let started = started(plan, business_key, input, now);
-    Ok(begin(plan, Started { attributes, event_id, trace, ..started }, now))
+    let started = started(plan, business_key, input, store, now);
+    // Should the event come again, it answers nothing of what it has started.
+    let heard = reply::any_listens(plan, event).then(|| event.event_key(Purpose::Answer));
+    Ok(begin(plan, Started { attributes, event_id, trace, ..started }, heard, now))
 }
 
 /// Begins an instance that another one calls.
-pub fn start_called(plan: &Plan, start: called::Start, now: Timestamp) -> (Instance, Decision) {
+pub fn start_called(
+    plan: &Plan,
+    start: called::Start,
+    store: StoreId,
+    now: Timestamp,
+) -> (Instance, Decision) {
     let called::Start { business_key, input, caller, trace, .. } = start;
     let attributes = attributes(plan, &Scope { input: Some(&input), ..Scope::default() });
-    let started = started(plan, business_key, input, now);
-    begin(plan, Started { attributes, caller: Some(caller), trace, ..started }, now)
+    let started = started(plan, business_key, input, store, now);
+    begin(plan, Started { attributes, caller: Some(caller), trace, ..started }, None, now)
 }
 
 /// The searchable values. One that cannot be read is left out and stops nothing.
@@ -152,7 +181,7 @@ fn attributes(plan: &Plan, scope: &Scope<'_>) -> BTreeMap<String, String> {
 }
 
 /// What every start takes from the plan.
-fn started(plan: &Plan, business_key: String, input: Value, now: Timestamp) -> Started {
+fn started(plan: &Plan, business_key: String, input: Value, store: StoreId, now: Timestamp) -> Started {
     Started {
         saga: plan.saga.clone(),
         version: plan.version,
@@ -160,6 +189,7 @@ fn started(plan: &Plan, business_key: String, input: Value, now: Timestamp) -> S
         steps: plan.steps.iter().map(|step| step.name.clone()).collect(),
         attributes: BTreeMap::new(),
         deadline: plan.deadline.map(|deadline| now + deadline.after),
+        store,
         event_id: None,
         caller: None,
         trace: None,
@@ -168,10 +198,13 @@ fn started(plan: &Plan, business_key: String, input: Value, now: Timestamp) -> S
     }
 }
 
-fn begin(plan: &Plan, started: Started, now: Timestamp) -> (Instance, Decision) {
+fn begin(plan: &Plan, started: Started, heard: Option<EventKey>, now: Timestamp) -> (Instance, Decision) {
     let mut instance = Instance::begin(InstanceId::new(&plan.saga, &started.business_key), &started, now);
     let mut transition = Transition { plan, instance: &mut instance, now, decision: Decision::default() };
     transition.record(Fact::Started(Box::new(started)));
+    if let Some(event) = heard {
+        transition.record(Fact::Heard { event });
+    }
     transition.advance();
     let decision = transition.decision;
     (instance, decision)
@@ -199,14 +232,16 @@ pub fn transition(plan: &Plan, instance: &mut Instance, event: Event, now: Times
         Event::Unroutable { part, reason, maybe_delivered } => {
             transition.unroutable(part, reason, maybe_delivered);
         }
-        Event::Reply { step, phase, attempt, outcome, message_id } => {
+        Event::Reply { step, phase, attempt, outcome, message_id, event } => {
             if step < transition.instance.steps.len() && step < plan.steps.len() {
-                transition.reply(Answer { step, phase, attempt, message_id }, outcome);
+                transition.reply(Answer { step, phase, attempt, message_id }, event, outcome);
             }
         }
+        Event::Repeated { message_id } => transition.ignore(Ignored::DuplicateReply, message_id, None),
+        Event::Misread { step, message_id, reason } => transition.misread(step, message_id, reason),
         Event::Tick => transition.tick(),
         Event::Turn { step } => transition.turn(step),
-        Event::Cancel { event_id } => transition.cancel(event_id),
+        Event::Cancel { event_id, event } => transition.cancel(event_id, event),
         Event::Ordered(order) => transition.order(order),
         Event::Recall { caller } if transition.is_called_by(caller) => transition.recalled(),
         Event::Release { caller } if transition.is_called_by(caller) => transition.released(),
@@ -342,6 +377,10 @@ impl Transition<'_> {
             0 => "the event did not come in time".to_owned(),
             _ => format!("attempt {attempt} was not answered in time"),
         };
+        let message = match &self.instance.steps[step].misread {
+            Some(wrong) => format!("{message}, but something came that cannot be read: {wrong}"),
+            None => message,
+        };
         let error = self.failure(step, "TIMEOUT", message);
         self.record(Fact::TimedOut { step, phase, attempt });
         match (phase, self.plan.steps[step].on_timeout) {
@@ -369,7 +408,13 @@ impl Transition<'_> {
         }
     }
 
-    fn cancel(&mut self, event_id: Option<String>) {
+    fn cancel(&mut self, event_id: Option<String>, event: Option<EventKey>) {
+        if event.is_some_and(|event| self.instance.has_heard(event)) {
+            return self.ignore(Ignored::RefusedCancel, event_id, None);
+        }
+        if let Some(event) = event {
+            self.record(Fact::Heard { event });
+        }
         let may_turn = self.instance.status == Status::Running && !self.instance.is_stopping();
         if may_turn && !self.pivot_passed() && !self.instance.is_held() {
             let message = "the instance was cancelled by an event".to_owned();
@@ -401,7 +446,7 @@ impl Transition<'_> {
             || self.plan.steps[step].kind == Kind::Pivot;
         if wanted && call.retry.allows_after(attempt) && !call.retry.except.contains(&error.code) {
             let name = &self.instance.steps[step].name;
-            let next = MessageId::attempt(self.instance.id, name, phase, attempt.saturating_add(1));
+            let next = self.instance.attempt_id(name, phase, attempt.saturating_add(1));
             let delay = after.unwrap_or_else(|| call.retry.delay_after(attempt, spread(next)));
             self.record(Fact::RetryScheduled { step, phase, at: self.now + delay });
         } else {
@@ -447,9 +492,25 @@ impl Transition<'_> {
     }
 
     pub(super) fn ignore(&mut self, what: Ignored, message_id: Option<String>, step: Option<usize>) {
+        self.note(what, message_id, step, None);
+    }
+
+    /// Notes a wrong reply.
+    fn misread(&mut self, step: Option<usize>, message_id: Option<String>, reason: String) {
+        let step = step.filter(|step| *step < self.instance.steps.len());
+        self.note(Ignored::UnreadableReply, message_id, step, Some(cut(&reason)));
+    }
+
+    fn note(
+        &mut self,
+        what: Ignored,
+        message_id: Option<String>,
+        step: Option<usize>,
+        reason: Option<String>,
+    ) {
         self.decision.ignored = Some(what);
         if self.instance.ignored < IGNORED_RECORDED {
-            self.record(Fact::Ignored { what, message_id, step });
+            self.record(Fact::Ignored { what, message_id, step, reason });
         }
     }
 
@@ -481,6 +542,11 @@ impl Transition<'_> {
     pub(super) fn failure(&self, step: usize, code: &str, message: String) -> Failure {
         Failure { step: Some(self.instance.steps[step].name.clone()), code: code.to_owned(), message }
     }
+}
+
+/// The beginning of a reason: what it quotes may be long.
+fn cut(reason: &str) -> String {
+    reason.chars().take(MISREAD_CHARACTERS).collect()
 }
 
 /// A number in `[0, 1)` that is evenly spread over messages: jitter without a source of randomness.

@@ -123,7 +123,7 @@ impl Participants {
             key: "replies".to_owned(),
             // Names the command that it answers, so that its ack can be judged.
             message_id: Some(format!("reply-{}-{}", self.replies, command.message_id)),
-            correlation_id: Some(command.message_id.to_string()),
+            correlation_id: command.correlation_id(),
             headers: headers.as_object().cloned().unwrap_or_default(),
             body: body.to_string().into_bytes(),
             ..RawMessage::default()

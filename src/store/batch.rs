@@ -8,10 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::disk::Writes;
 use super::index::Place;
 use super::{keys, record};
-use crate::saga::fact::{Fact, HistoryEntry};
-use crate::saga::id::{InstanceId, MessageId, Phase};
+use crate::saga::fact::HistoryEntry;
+use crate::saga::id::InstanceId;
 use crate::saga::instance::{Instance, Status};
-use crate::saga::message::{Origin, Part};
 use crate::saga::plan::DefinitionHash;
 use crate::saga::time::Timestamp;
 
@@ -22,7 +21,6 @@ pub struct Batch {
     /// Made before the changes: a removed instance may begin anew.
     pub(super) removals: Vec<Removal>,
     pub(super) changes: Vec<Change>,
-    pub(super) correlations: Vec<(MessageId, Correlation)>,
     pub(super) definitions: Writes,
     pub(super) letters: Vec<DeadLetter>,
     /// The latest time that anything in it was recorded at.
@@ -50,8 +48,6 @@ pub struct Removal {
     pub(super) saga: String,
     pub(super) started_at: Timestamp,
     pub(super) attributes: BTreeMap<String, String>,
-    /// The commands that were sent.
-    pub(super) messages: Vec<MessageId>,
 }
 
 /// What is to be known of an instance without reading its history.
@@ -112,19 +108,6 @@ impl Head {
     }
 }
 
-/// The attempt that a message id belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Correlation {
-    /// Whose command it is.
-    pub instance: InstanceId,
-    /// Index of the step.
-    pub step: usize,
-    /// Doing or undoing.
-    pub phase: Phase,
-    /// From 1.
-    pub attempt: u32,
-}
-
 /// A message that was given up: what is kept of it beside the copy in the dead-letter queue.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DeadLetter {
@@ -138,6 +121,18 @@ pub struct DeadLetter {
     pub key: String,
     /// AMQP property `message_id`.
     pub message_id: Option<String>,
+    /// AMQP property `correlation_id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correlation_id: Option<String>,
+    /// The saga that it is for, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saga: Option<String>,
+    /// The business key of its instance, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub business_key: Option<String>,
+    /// The step that it answers, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
     /// Why, in words.
     pub reason: String,
     /// The beginning of the body, at most 512 characters; what is not UTF-8 is replaced.
@@ -181,12 +176,6 @@ impl Batch {
         self.removals.push(removal);
     }
 
-    /// Adds what a reply to `message` is matched by.
-    pub fn correlate(&mut self, message: MessageId, correlation: Correlation) {
-        self.bytes += Correlation::LENGTH;
-        self.correlations.push((message, correlation));
-    }
-
     /// Adds a dead letter. Of all that were ever added, the newest
     /// [`MAX_DEAD_LETTERS`](super::MAX_DEAD_LETTERS) are kept.
     pub fn dead_letter(&mut self, letter: DeadLetter) {
@@ -206,23 +195,14 @@ impl Batch {
 }
 
 impl Removal {
-    /// The removal of an instance with this history, whole.
-    pub fn of(instance: &Instance, history: &[HistoryEntry]) -> Self {
-        let facts = history.iter().flat_map(|entry| &entry.facts);
-        let messages = facts.filter_map(|recorded| match recorded.fact {
-            Fact::Dispatched { step, phase, attempt } => {
-                let step = instance.steps.get(step)?;
-                Some(MessageId::attempt(instance.id, &step.name, phase, attempt))
-            }
-            _ => None,
-        });
+    /// The removal of an instance as it is.
+    pub fn of(instance: &Instance) -> Self {
         Self {
             id: instance.id,
             revision: instance.revision,
             saga: instance.saga.clone(),
             started_at: instance.started_at,
             attributes: instance.attributes.clone(),
-            messages: messages.collect(),
         }
     }
 
@@ -238,72 +218,11 @@ impl Removal {
 
     /// About how many bytes of keys it takes.
     fn bytes(&self) -> usize {
-        512 + 32 * self.messages.len() + 64 * self.attributes.len()
+        512 + 64 * self.attributes.len()
     }
 }
 
 impl Change {
     /// About how many bytes it takes beside the entry.
     const OVERHEAD: usize = 64;
-}
-
-impl Correlation {
-    pub(super) const LENGTH: usize = 25;
-
-    /// What replies to a message are matched by; `None` for one that has no replies.
-    pub fn of(origin: Origin) -> Option<Self> {
-        match origin.part {
-            Part::Attempt { step, phase, attempt } => {
-                Some(Self { instance: origin.instance, step, phase, attempt })
-            }
-            Part::Notice(_) => None,
-        }
-    }
-
-    /// The correlation as it is stored: instance, step, phase, attempt.
-    pub(super) fn to_bytes(self) -> [u8; Self::LENGTH] {
-        let mut bytes = [0; Self::LENGTH];
-        bytes[..16].copy_from_slice(self.instance.as_bytes());
-        // No saga has 2^32 steps; if it had, its replies would be unexpected ones.
-        bytes[16..20].copy_from_slice(&u32::try_from(self.step).unwrap_or(u32::MAX).to_be_bytes());
-        bytes[20] = match self.phase {
-            Phase::Action => b'a',
-            Phase::Compensation => b'c',
-        };
-        bytes[21..].copy_from_slice(&self.attempt.to_be_bytes());
-        bytes
-    }
-
-    /// Reads [`Correlation::to_bytes`] back.
-    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (instance, rest) = bytes.split_first_chunk::<16>()?;
-        let (step, rest) = rest.split_first_chunk::<4>()?;
-        let (phase, rest) = rest.split_first()?;
-        Some(Self {
-            instance: InstanceId::from_bytes(*instance),
-            step: usize::try_from(u32::from_be_bytes(*step)).ok()?,
-            phase: match phase {
-                b'a' => Phase::Action,
-                b'c' => Phase::Compensation,
-                _ => return None,
-            },
-            attempt: u32::from_be_bytes(rest.try_into().ok()?),
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn correlations_come_back_from_their_bytes() {
-        for phase in [Phase::Action, Phase::Compensation] {
-            let instance = InstanceId::new("order", "A-1");
-            let correlation = Correlation { instance, step: 513, phase, attempt: u32::MAX };
-            let bytes = correlation.to_bytes();
-            assert_eq!(Correlation::from_bytes(&bytes), Some(correlation));
-            assert_eq!(Correlation::from_bytes(&bytes[1..]), None);
-        }
-    }
 }

@@ -73,15 +73,8 @@ pub(super) struct Pace {
 /// The instances that move next, and what finds those that have.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
-    due: VecDeque<Due>,
+    due: VecDeque<InstanceId>,
     indexer: Indexer,
-}
-
-#[derive(Debug)]
-struct Due {
-    id: InstanceId,
-    /// Whether its messages are in a run.
-    in_run: bool,
 }
 
 /// What moves in one commit.
@@ -139,21 +132,16 @@ impl Checkpoints {
         let mut moved =
             Moved { instances: removals.iter().map(Removal::instance).collect(), segments: 0, index: None };
         // What was to move of them moves no more: under the same id, something else may begin.
-        self.due.retain(|due| !moved.instances.contains(&due.id));
+        self.due.retain(|due| !moved.instances.contains(due));
         let chosen = chosen.into_iter().filter(|id| !moved.instances.contains(id));
         self.begin(writes, memtable, chosen);
         let (mut bytes, room) = (0, moved.instances.len() + pace.instances);
         while moved.instances.len() < room
             && bytes < pace.bytes
-            && let Some(Due { id, in_run }) = self.due.pop_front()
+            && let Some(id) = self.due.pop_front()
         {
             let Some(recent) = memtable.get(id).filter(|_| !moved.instances.contains(&id)) else { continue };
             tables.put(writes, id, &recent.head, &recent.entries)?;
-            if !in_run {
-                for (message, correlation) in memtable.correlations_of(recent) {
-                    record::insert(writes, &keys::correlation(message), &correlation.to_bytes());
-                }
-            }
             moved.instances.insert(id);
             bytes += recent.entries.lines.len();
         }
@@ -183,23 +171,18 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Has these instances move next; writes where they will be, and the messages of those that have ended.
+    /// Has these instances move next; writes where they will be.
     fn begin(&mut self, writes: &mut Writes, memtable: &Memtable, chosen: impl Iterator<Item = InstanceId>) {
-        let (mut places, mut ended) = (Vec::new(), Vec::new());
-        let mut seen: HashSet<_> = self.due.iter().map(|due| due.id).collect();
+        let mut places = Vec::new();
+        let mut seen: HashSet<_> = self.due.iter().copied().collect();
         for id in chosen {
             let Some(recent) = memtable.get(id).filter(|_| seen.insert(id)) else { continue };
             if recent.entries.first == 1 {
                 places.push((id, Some(recent.head.place())));
             }
-            let in_run = recent.head.has_ended();
-            if in_run {
-                ended.extend(memtable.correlations_of(recent));
-            }
-            self.due.push_back(Due { id, in_run });
+            self.due.push_back(id);
         }
         self.indexer.place(writes, places);
-        self.indexer.correlate(writes, ended);
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::batch::Correlation;
 use super::disk::{Disk, Writes};
 use super::error::StoreError;
 use super::identity::Identity;
@@ -15,7 +14,7 @@ use super::record;
 use super::shared::Shared;
 use crate::fuzzing::assert_again;
 use crate::saga::fact::HistoryEntry;
-use crate::saga::id::{InstanceId, MessageId, Phase};
+use crate::saga::id::InstanceId;
 use crate::saga::instance::{Instance, Status};
 use crate::saga::time::Timestamp;
 
@@ -49,17 +48,13 @@ fn damaged((head, chunks): (&[u8], &[u8])) {
 /// The bytes as the payload of every kind of record there is.
 fn senseless(data: &[u8]) {
     let (id, hash) = (InstanceId::new("fuzz", "1"), "hash".to_owned());
-    let message = MessageId::notice(id, 0);
     let position = Position::of(Timestamp(0), id);
     let mut writes = Writes::default();
     for key in [
         keys::META.to_vec(),
         keys::block(id, 1),
         keys::block_of_run(keys::PLACES, 0, &[0; 16]),
-        keys::block_of_run(keys::ATTEMPTS, 0, &[0; 16]),
         keys::manifest(keys::PLACES),
-        keys::manifest(keys::ATTEMPTS),
-        keys::correlation(message),
         keys::dead_letter(1),
         keys::definition(&hash),
         keys::version("fuzz", 1),
@@ -72,9 +67,9 @@ fn senseless(data: &[u8]) {
     assert_eq!(payload.as_deref(), Some(data));
     let mut journal = writes.clone();
     record::insert(&mut journal, &keys::journal(1), data);
-    let index = indexed(id, message);
-    let manifests = [keys::PLACES, keys::ATTEMPTS].map(keys::manifest);
-    let manifests = index.iter().filter(|(key, _)| manifests.contains(key));
+    let index = indexed(id);
+    let manifest = keys::manifest(keys::PLACES);
+    let manifests = index.iter().filter(|(key, _)| **key == manifest);
     let manifests = manifests.map(|(key, value)| (key.clone(), value.clone())).collect();
     let mut disks = Vec::new();
     // What makes sense of the index, and what else there is.
@@ -86,16 +81,13 @@ fn senseless(data: &[u8]) {
         }
     }
     for (writes, span) in disks {
-        let Ok(shared) = Shared::over(disk(&writes), Identity::simulated(), span, (1, 1)) else { continue };
+        let Ok(shared) = Shared::over(disk(&writes), Identity::simulated(), span, 1) else { continue };
         let reader = Reader::new(Arc::new(shared));
-        let _ = (reader.definition(&hash), reader.definition_hash("fuzz", 1), reader.correlation(message));
+        let _ = (reader.definition(&hash), reader.definition_hash("fuzz", 1));
         let _ = (reader.instance(id), reader.waiting().count(), reader.history(id));
         let _ = (reader.list(&Query::default()), reader.dead_letters(10, None));
         let _ = (reader.revision(id), reader.instances().count());
         let _ = (reader.versions(), reader.tallies());
-    }
-    if let Some(correlation) = Correlation::from_bytes(data) {
-        assert_eq!(correlation.to_bytes(), data);
     }
     if let Ok(entry) = serde_json::from_slice::<HistoryEntry>(data) {
         let entries = [assert_again(&entry), entry];
@@ -106,17 +98,15 @@ fn senseless(data: &[u8]) {
     }
 }
 
-/// An index that has an instance and a message.
-fn indexed(id: InstanceId, message: MessageId) -> Writes {
+/// An index that has an instance.
+fn indexed(id: InstanceId) -> Writes {
     let empty = disk(&Writes::default());
-    let index = Index::open(&empty, (0, 0)).expect("an empty disk can be read");
-    let mut indexer = Indexer::over(&empty, &index, (0, 0)).expect("an empty disk can be read");
+    let index = Index::open(&empty, 0).expect("an empty disk can be read");
+    let mut indexer = Indexer::over(&empty, &index, 0).expect("an empty disk can be read");
     let mut writes = Writes::default();
     let place = Place { saga: "fuzz".into(), started_at: Timestamp(0) };
     indexer.place(&mut writes, vec![(id, Some(place))]);
-    let attempt = Correlation { instance: id, step: 0, phase: Phase::Action, attempt: 1 };
-    indexer.correlate(&mut writes, vec![(message, attempt)]);
-    assert_eq!(indexer.state(), (1, 1));
+    assert_eq!(indexer.state(), 1);
     writes
 }
 
@@ -139,7 +129,7 @@ fn named(data: &[u8]) {
 /// The bytes as a place to go on from.
 fn cursor(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let shared = Shared::over(disk(&Writes::default()), Identity::simulated(), (0, 0), (0, 0))
+    let shared = Shared::over(disk(&Writes::default()), Identity::simulated(), (0, 0), 0)
         .expect("an empty disk can be read");
     let reader = Reader::new(Arc::new(shared));
     let _ = reader.dead_letters(10, Some(text));

@@ -6,12 +6,13 @@ use uuid::Uuid;
 use super::disk::{Disk, Writes};
 use super::error::StoreError;
 use super::{keys, record};
+use crate::saga::id::StoreId;
 
 /// Made once, with the store, and never changed. It is a part of every backup.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// Names the store. It is no secret.
-    pub id: Uuid,
+    pub id: StoreId,
     /// Whoever knows it can answer in a participant's place: it never leaves the store.
     key: [Uuid; 2],
 }
@@ -19,12 +20,12 @@ pub struct Identity {
 impl Identity {
     /// A new one, which no other store has.
     fn new() -> Self {
-        Self { id: Uuid::new_v4(), key: [Uuid::new_v4(), Uuid::new_v4()] }
+        Self { id: StoreId::new(), key: [Uuid::new_v4(), Uuid::new_v4()] }
     }
 
     /// That of every simulated disk, so that a simulation is the same each time.
     pub(super) fn simulated() -> Self {
-        Self { id: Uuid::from_u128(1), key: [Uuid::from_u128(2), Uuid::from_u128(3)] }
+        Self { id: StoreId::simulated(), key: [Uuid::from_u128(2), Uuid::from_u128(3)] }
     }
 
     /// The key of the answers.

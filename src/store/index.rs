@@ -1,38 +1,29 @@
-//! The index: what is found by the id of an instance or of a message, in sorted runs.
+//! The index: where an instance is, found by its id, in sorted runs.
 
 use std::sync::Arc;
 
-use super::batch::Correlation;
 use super::disk::{Disk, Writes};
 use super::error::StoreError;
 use super::keys::{self, Position};
+use super::sorted::Runs;
 use super::sorted::merge::Writer;
-use super::sorted::{Family, Runs};
-use crate::saga::id::{InstanceId, MessageId};
+use crate::saga::id::InstanceId;
 use crate::saga::instance::Status;
 use crate::saga::time::Timestamp;
-
-/// Where the tables have instances.
-static PLACES: Family = Family { kind: keys::PLACES, largest: u64::MAX, kept: u64::MAX };
-/// What late replies to instances that have ended are matched by: attempts of about the last 256,000. A reply
-/// that comes later than that is one to nobody. The runs stay small, so that the oldest can be dropped.
-static ATTEMPTS: Family = Family { kind: keys::ATTEMPTS, largest: 8192, kept: 768 * 1024 };
 
 /// All of it, as one commit left it.
 #[derive(Debug)]
 pub(super) struct Index {
     places: Runs,
-    attempts: Runs,
 }
 
-/// Which state of the index belongs to a commit: how often each part has changed.
-pub(super) type State = (u64, u64);
+/// Which state of the index belongs to a commit: how often it has changed.
+pub(super) type State = u64;
 
 /// What writes the index.
 #[derive(Debug)]
 pub(super) struct Indexer {
     places: Writer,
-    attempts: Writer,
     /// The state that readers have.
     shown: State,
 }
@@ -49,9 +40,8 @@ impl Index {
     ///
     /// # Errors
     /// The disk fails, or a part of it is missing or makes no sense.
-    pub(super) fn open(disk: &Disk, (places, attempts): State) -> Result<Self, StoreError> {
-        let (places, attempts) = (Runs::open(disk, &PLACES, places)?, Runs::open(disk, &ATTEMPTS, attempts)?);
-        Ok(Self { places, attempts })
+    pub(super) fn open(disk: &Disk, state: State) -> Result<Self, StoreError> {
+        Ok(Self { places: Runs::open(disk, state)? })
     }
 
     /// Where the tables have an instance. They may not have it yet, while the memtable has all of it.
@@ -61,16 +51,6 @@ impl Index {
     pub(super) fn place(&self, disk: &Disk, id: InstanceId) -> Result<Option<Place>, StoreError> {
         let Some(bytes) = self.places.find(disk, id.as_bytes())? else { return Ok(None) };
         Place::from_bytes(&bytes).map(Some).ok_or_else(|| disk.contradiction(id, "its place makes no sense"))
-    }
-
-    /// The attempt that a message is, of an instance that has ended.
-    ///
-    /// # Errors
-    /// As [`Runs::find`].
-    pub(super) fn attempt(&self, disk: &Disk, message: MessageId) -> Result<Option<Correlation>, StoreError> {
-        let Some(bytes) = self.attempts.find(disk, message.as_bytes())? else { return Ok(None) };
-        let found = Correlation::from_bytes(&bytes);
-        found.map(Some).ok_or_else(|| disk.corrupt(&[keys::ATTEMPTS], "it holds no attempts"))
     }
 
     /// All instances that have a place, in no order.
@@ -91,9 +71,7 @@ impl Indexer {
     /// # Errors
     /// The disk fails.
     pub(super) fn over(disk: &Disk, index: &Index, shown: State) -> Result<Self, StoreError> {
-        let places = Writer::over(disk, index.places.clone(), shown.0)?;
-        let attempts = Writer::over(disk, index.attempts.clone(), shown.1)?;
-        Ok(Self { places, attempts, shown })
+        Ok(Self { places: Writer::over(disk, index.places.clone(), shown)?, shown })
     }
 
     /// Adds where instances are; `None` for those that are removed.
@@ -101,12 +79,6 @@ impl Indexer {
         let value = |place: Option<Place>| place.map_or_else(Vec::new, |place| place.to_bytes());
         let entries = places.into_iter().map(|(id, place)| (*id.as_bytes(), value(place)));
         self.places.put(writes, entries.collect());
-    }
-
-    /// Adds what late replies are matched by.
-    pub(super) fn correlate(&mut self, writes: &mut Writes, attempts: Vec<(MessageId, Correlation)>) {
-        let entries = attempts.into_iter().map(|(message, of)| (*message.as_bytes(), of.to_bytes().to_vec()));
-        self.attempts.put(writes, entries.collect());
     }
 
     /// Goes on merging runs, about as many entries as are asked for: before anything else is added in a commit.
@@ -119,22 +91,19 @@ impl Indexer {
         disk: &Disk,
         entries: usize,
     ) -> Result<(), StoreError> {
-        self.places.go_on(writes, disk, entries)?;
-        self.attempts.go_on(writes, disk, entries)
+        self.places.go_on(writes, disk, entries)
     }
 
     /// The state of the index, once all that was added to a commit is durable.
     pub(super) fn state(&self) -> State {
-        (self.places.change(), self.attempts.change())
+        self.places.change()
     }
 
     /// The index as it is then, if it has changed since it was last taken.
     pub(super) fn take_changed(&mut self) -> Option<Arc<Index>> {
         let state = self.state();
-        (std::mem::replace(&mut self.shown, state) != state).then(|| {
-            let (places, attempts) = (self.places.runs().clone(), self.attempts.runs().clone());
-            Arc::new(Index { places, attempts })
-        })
+        let has_changed = std::mem::replace(&mut self.shown, state) != state;
+        has_changed.then(|| Arc::new(Index { places: self.places.runs().clone() }))
     }
 }
 

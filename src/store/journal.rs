@@ -11,10 +11,9 @@
 //! | each of them | 16 |
 //! | number of entries | 4 |
 //! | each entry: instance, revision, length, JSON | 16, 8, 4, length |
-//! | each correlation, to the end: message, [`Correlation::to_bytes`] | 16, 25 |
 
-use super::batch::{Batch, Correlation};
-use crate::saga::id::{InstanceId, MessageId};
+use super::batch::Batch;
+use crate::saga::id::InstanceId;
 
 /// What one commit changed.
 #[derive(Debug, Default, PartialEq)]
@@ -25,8 +24,6 @@ pub(super) struct Changes<'a> {
     pub(super) moved: Vec<InstanceId>,
     /// Entries of histories, each with its instance and its revision.
     pub(super) entries: Vec<(InstanceId, u64, &'a [u8])>,
-    /// What replies are matched by.
-    pub(super) correlations: Vec<(MessageId, Correlation)>,
 }
 
 /// The record of a batch, in whose commit instances move to the tables or are removed.
@@ -41,10 +38,6 @@ pub(super) fn encode(batch: &Batch, previous: u64, moved: &[InstanceId]) -> Vec<
         bytes.extend_from_slice(&change.revision.to_be_bytes());
         put_length(&mut bytes, change.entry.len());
         bytes.extend_from_slice(&change.entry);
-    }
-    for (message, correlation) in &batch.correlations {
-        bytes.extend_from_slice(message.as_bytes());
-        bytes.extend_from_slice(&correlation.to_bytes());
     }
     bytes
 }
@@ -64,12 +57,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Changes<'_>> {
         (entry, rest) = rest.split_at_checked(length)?;
         changes.entries.push((id, revision, entry));
     }
-    while !rest.is_empty() {
-        let message = MessageId::from_bytes(*take(&mut rest)?);
-        let correlation = Correlation::from_bytes(take::<{ Correlation::LENGTH }>(&mut rest)?)?;
-        changes.correlations.push((message, correlation));
-    }
-    Some(changes)
+    rest.is_empty().then_some(changes)
 }
 
 fn put_length(bytes: &mut Vec<u8>, length: usize) {
@@ -91,7 +79,6 @@ fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> Option<&'a [u8; N]> {
 mod tests {
     use super::*;
     use crate::saga::fact::{HistoryEntry, Started};
-    use crate::saga::id::Phase;
     use crate::saga::instance::Instance;
     use crate::saga::time::Timestamp;
 
@@ -107,17 +94,11 @@ mod tests {
             let entry = HistoryEntry { revision, causation_id: None, facts: Vec::new() };
             batch.save(&instance, &entry);
         }
-        let correlation = Correlation { instance: instance.id, step: 1, phase: Phase::Action, attempt: 2 };
-        batch.correlate(MessageId::notice(instance.id, 0), correlation);
         let bytes = encode(&batch, 7, &[instance.id]);
         let changes = decode(&bytes).unwrap();
         let entries: Vec<_> =
             batch.changes.iter().map(|change| (change.id, change.revision, &*change.entry)).collect();
-        assert_eq!(
-            changes,
-            Changes { previous: 7, moved: vec![instance.id], entries, correlations: batch.correlations }
-        );
-        let whole = bytes.len() - 16 - Correlation::LENGTH;
-        assert!((0..bytes.len()).all(|cut| cut == whole || decode(&bytes[..cut]).is_none()));
+        assert_eq!(changes, Changes { previous: 7, moved: vec![instance.id], entries });
+        assert!((0..bytes.len()).all(|cut| decode(&bytes[..cut]).is_none()));
     }
 }

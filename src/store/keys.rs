@@ -10,9 +10,7 @@
 //! | `s` saga `0` status, start, instance | its whole history, or a snapshot: the view by status |
 //! | `h` instance, revision | beside a snapshot: entries of its history, from that one on |
 //! | `o` instance | when something is still to be done for it: when, and of which saga it is |
-//! | `c` message | the attempt that the message is |
-//! | `r` run, message | attempts of instances that have ended, sorted, from that message on |
-//! | `n` `i` or `r` | which runs of these there are |
+//! | `n` `i` | which runs of these there are |
 //! | `a` saga `0` attribute `0` value `0` start, instance | nothing: view by attribute |
 //! | `x` number | a dead letter |
 //! | `y` | which store it is: [`Identity`](super::Identity) |
@@ -26,7 +24,7 @@ use std::ops::Range;
 
 use sha2::{Digest, Sha256};
 
-use crate::saga::id::{InstanceId, MessageId};
+use crate::saga::id::InstanceId;
 use crate::saga::instance::Status;
 use crate::saga::time::Timestamp;
 
@@ -40,8 +38,6 @@ pub(super) const SETTLED: &[u8] = b"w";
 pub(super) const JOURNAL: u8 = b'j';
 /// First byte of the runs that say where instances are.
 pub(super) const PLACES: u8 = b'i';
-/// First byte of the runs that say what messages are.
-pub(super) const ATTEMPTS: u8 = b'r';
 /// First byte of the versions of sagas.
 pub(super) const VERSION: u8 = b'v';
 /// First byte of every key in the view by status.
@@ -82,11 +78,6 @@ pub(super) fn block(id: InstanceId, revision: u64) -> Vec<u8> {
 /// Marker of an open instance.
 pub(super) fn open(id: InstanceId) -> Vec<u8> {
     key(OPEN, &[id.as_bytes()])
-}
-
-/// The attempt that a message is.
-pub(super) fn correlation(message: MessageId) -> Vec<u8> {
-    key(b'c', &[message.as_bytes()])
 }
 
 /// Which runs of a kind there are.
@@ -238,11 +229,7 @@ pub(super) fn describe(key: &[u8]) -> String {
     let id = instance_of(key);
     match (key.first(), id) {
         (Some(&PLACES), _) => format!("run {} of instances", run_number(key).unwrap_or(0)),
-        (Some(b'n'), _) => match key.get(1) {
-            Some(&PLACES) => "the list of runs of instances".to_owned(),
-            _ => "the list of runs of messages".to_owned(),
-        },
-        (Some(&ATTEMPTS), _) => format!("run {} of messages", run_number(key).unwrap_or(0)),
+        (Some(b'n'), _) => "the list of runs of instances".to_owned(),
         (Some(&BY_STATUS), _) => match Position::of_key(key) {
             Some(position) => format!("instance {}", position.instance()),
             None => "a view of instances".to_owned(),

@@ -4,9 +4,9 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::batch::{Batch, Correlation, Head};
+use super::batch::{Batch, Head};
 use super::index::Index;
-use crate::saga::id::{InstanceId, MessageId};
+use crate::saga::id::InstanceId;
 
 /// What the journal holds and the tables do not have yet.
 #[derive(Debug)]
@@ -14,7 +14,6 @@ pub(super) struct Memtable {
     instances: HashMap<InstanceId, Recent>,
     /// Names of the sagas that they are of, or have been.
     sagas: BTreeSet<Arc<str>>,
-    correlations: HashMap<MessageId, Correlation>,
     /// The journal's records, the oldest first.
     segments: VecDeque<Segment>,
     /// Instances that have ended, in the order in which they did; and further ones that are not here any more, or
@@ -31,8 +30,6 @@ pub(super) struct Memtable {
 pub(super) struct Recent {
     pub(super) head: Head,
     pub(super) entries: Entries,
-    /// The commands that were sent in these entries.
-    messages: Vec<MessageId>,
     /// The commit of the first entry.
     pub(super) since: u64,
 }
@@ -81,7 +78,6 @@ impl Memtable {
         Self {
             instances: HashMap::new(),
             sagas: BTreeSet::new(),
-            correlations: HashMap::new(),
             segments: VecDeque::new(),
             ended: VecDeque::new(),
             bytes: 0,
@@ -100,15 +96,6 @@ impl Memtable {
     /// Names of all sagas that instances in it are of, and maybe of further ones.
     pub(super) fn sagas(&self) -> impl Iterator<Item = &str> {
         self.sagas.iter().map(|saga| &**saga)
-    }
-
-    pub(super) fn correlation(&self, message: MessageId) -> Option<Correlation> {
-        self.correlations.get(&message).copied()
-    }
-
-    /// Correlations of commands that were sent in an instance's entries.
-    pub(super) fn correlations_of(&self, recent: &Recent) -> impl Iterator<Item = (MessageId, Correlation)> {
-        recent.messages.iter().filter_map(|message| Some((*message, self.correlation(*message)?)))
     }
 
     /// Whether nothing is in the journal.
@@ -143,7 +130,6 @@ impl Memtable {
             self.append(change.id, change.revision, &change.entry);
             self.know(change.id, change.head);
         }
-        self.correlate(batch.correlations);
     }
 
     /// Takes in a record's size; what is [appended](Self::append) next is in it.
@@ -162,7 +148,7 @@ impl Memtable {
                 segment.firsts.push(id);
                 let entries = Entries { first: revision, last: revision, lines: entry.to_vec() };
                 let (head, since) = (Head::unknown(), segment.commit);
-                vacant.insert(Recent { head, entries, messages: Vec::new(), since });
+                vacant.insert(Recent { head, entries, since });
             }
         }
     }
@@ -185,22 +171,9 @@ impl Memtable {
         recent.head = head;
     }
 
-    /// Takes in what replies are matched by.
-    pub(super) fn correlate(&mut self, correlations: Vec<(MessageId, Correlation)>) {
-        for (message, correlation) in correlations {
-            if let Some(recent) = self.instances.get_mut(&correlation.instance) {
-                recent.messages.reserve_exact(1);
-                recent.messages.push(message);
-                self.correlations.insert(message, correlation);
-            }
-        }
-    }
-
     /// Forgets an instance that the tables have.
     pub(super) fn remove(&mut self, id: InstanceId) {
-        for message in self.instances.remove(&id).iter().flat_map(|recent| &recent.messages) {
-            self.correlations.remove(message);
-        }
+        self.instances.remove(&id);
         // Of those that move before it is their turn in the queue, most are the first ones in it.
         while self.ended.front().is_some_and(|first| !self.has_ended(*first)) {
             self.ended.pop_front();

@@ -13,7 +13,7 @@
 //! | `memtable` | the same in memory, until the tables have it |
 //! | `checkpoint` | what moves from the journal to the tables, a little with each commit |
 //! | `table` | histories out of the journal, by status and start |
-//! | `index` | what is found by the id of an instance or of a message |
+//! | `index` | where an instance is, found by its id |
 //! | `sorted`, `sorted/merge` | sorted runs, which the index lies in |
 //! | `shared` | disk and memtable, as the writer and its readers share them |
 //! | `waiting` | [`Waiting`]: what a start has to know of each open instance |
@@ -64,7 +64,7 @@ mod waiting;
 mod wal;
 mod writer;
 
-pub use batch::{Batch, Correlation, DeadLetter, Removal};
+pub use batch::{Batch, DeadLetter, Removal};
 pub use compact::{Compacted, compact};
 pub use error::StoreError;
 pub use identity::Identity;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::batch::{Correlation, DeadLetter};
+use super::batch::DeadLetter;
 use super::error::StoreError;
 use super::identity::Identity;
 use super::query::{self, Page, Query};
@@ -12,7 +12,7 @@ use super::tally::{self, Tallies};
 use super::waiting::Waiting;
 use super::{keys, record};
 use crate::saga::fact::HistoryEntry;
-use crate::saga::id::{InstanceId, MessageId};
+use crate::saga::id::InstanceId;
 use crate::saga::instance::Instance;
 use crate::saga::plan::DefinitionHash;
 
@@ -79,14 +79,6 @@ impl Reader {
     /// See [`Reader`].
     pub fn history(&self, id: InstanceId) -> Result<Vec<HistoryEntry>, StoreError> {
         self.shared.history(id)
-    }
-
-    /// The attempt that a message is.
-    ///
-    /// # Errors
-    /// See [`Reader`].
-    pub fn correlation(&self, message: MessageId) -> Result<Option<Correlation>, StoreError> {
-        self.shared.correlation(message)
     }
 
     /// Every instance for which something is still to be done, in no order: what recovery starts from.

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::batch::{Correlation, Head};
+use super::batch::Head;
 use super::checkpoint::Limits;
 use super::disk::Disk;
 use super::error::StoreError;
@@ -13,7 +13,7 @@ use super::memtable::{Entries, Memtable, Recent};
 use super::table::{self, Stored, Tables};
 use super::{keys, record};
 use crate::saga::fact::HistoryEntry;
-use crate::saga::id::{InstanceId, MessageId};
+use crate::saga::id::InstanceId;
 use crate::saga::instance::Instance;
 
 /// The disk, and the memtable over it.
@@ -134,28 +134,6 @@ impl Shared {
         })
     }
 
-    /// The attempt that a message is.
-    ///
-    /// # Errors
-    /// As [`Shared::instance`].
-    pub(super) fn correlation(&self, message: MessageId) -> Result<Option<Correlation>, StoreError> {
-        self.steadily(|| {
-            let (known, index) = {
-                let memtable = self.memtable();
-                (memtable.correlation(message), Arc::clone(&memtable.index))
-            };
-            if known.is_some() {
-                return Ok(known);
-            }
-            let key = keys::correlation(message);
-            let Some(payload) = record::read(&self.disk, &key)? else {
-                return index.attempt(&self.disk, message);
-            };
-            let correlation = Correlation::from_bytes(&payload);
-            correlation.map(Some).ok_or_else(|| self.disk.corrupt(&key, "it is not a correlation"))
-        })
-    }
-
     /// Reads an instance, without its input where it lies in blocks.
     fn found(&self, id: InstanceId) -> Result<Option<(Instance, Stored)>, StoreError> {
         let (recent, index) = self.recent(id)?;
@@ -215,7 +193,6 @@ fn read_journal(disk: &Disk, (first, last): (u64, u64), index: Index) -> Result<
             }
             memtable.append(id, revision, entry);
         }
-        memtable.correlate(changes.correlations);
     }
     if memtable.span(0).1 != last {
         return Err(disk.corrupt(&keys::journal(last), "it is missing"));

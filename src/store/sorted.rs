@@ -35,21 +35,9 @@ const END: Id = [u8::MAX; 16];
 /// How often a filter says that a run may have an id which it does not have.
 const FALSE_POSITIVES: f64 = 0.003;
 
-/// Runs that belong together.
-#[derive(Debug)]
-pub(super) struct Family {
-    /// First byte of its keys.
-    pub(super) kind: u8,
-    /// Entries of a run at most, but for those that are written as one.
-    pub(super) largest: u64,
-    /// Entries that are kept at least, before the oldest runs are dropped.
-    pub(super) kept: u64,
-}
-
-/// The runs of a family, as one commit left them.
+/// The runs, as one commit left them.
 #[derive(Clone, Debug)]
 pub(super) struct Runs {
-    family: &'static Family,
     /// The newest first.
     runs: Vec<Arc<Run>>,
 }
@@ -77,21 +65,21 @@ impl Runs {
     ///
     /// # Errors
     /// The disk fails, or a part is missing or makes no sense.
-    pub(super) fn open(disk: &Disk, family: &'static Family, change: u64) -> Result<Self, StoreError> {
-        let key = keys::manifest(family.kind);
+    pub(super) fn open(disk: &Disk, change: u64) -> Result<Self, StoreError> {
+        let key = keys::manifest(keys::PLACES);
         let manifest: Manifest = record::read_json(disk, &key)?.unwrap_or_default();
         if manifest.change != change {
             return Err(disk.corrupt(&key, "it is not the one that belongs to the last commit"));
         }
         let mut runs = Vec::with_capacity(manifest.runs.len());
         for (number, entries) in manifest.runs {
-            let mut cursor = Cursor::of(family, number);
+            let mut cursor = Cursor::of(number);
             let mut hashes = Vec::new();
             while let Some((id, _)) = cursor.next(disk)? {
                 hashes.push(hash(&id));
             }
             if hashes.len() as u64 != entries {
-                return Err(disk.corrupt(&keys::run(family.kind, number), "entries of it are missing"));
+                return Err(disk.corrupt(&keys::run(keys::PLACES, number), "entries of it are missing"));
             }
             let mut filter = filter(entries);
             for hash in hashes {
@@ -99,7 +87,7 @@ impl Runs {
             }
             runs.push(Arc::new(Run { number, entries, filter }));
         }
-        Ok(Self { family, runs })
+        Ok(Self { runs })
     }
 
     /// The value of an id.
@@ -115,10 +103,10 @@ impl Runs {
     /// # Errors
     /// Each item may be one, see [`Runs::find`].
     pub(super) fn ids<'a>(&self, disk: &'a Disk) -> impl Iterator<Item = Result<Id, StoreError>> + use<'a> {
-        let Self { family, runs } = self.clone();
+        let Self { runs } = self.clone();
         (0..runs.len()).flat_map(move |at| {
-            let mut cursor = Cursor::of(family, runs[at].number);
-            let newer = Self { family, runs: runs[..at].to_vec() };
+            let mut cursor = Cursor::of(runs[at].number);
+            let newer = Self { runs: runs[..at].to_vec() };
             std::iter::from_fn(move || cursor.next(disk).transpose()).filter_map(move |entry| match entry {
                 Ok((_, value)) if value.is_empty() => None,
                 Ok((id, _)) => match newer.said(disk, &id) {
@@ -135,22 +123,19 @@ impl Runs {
     fn said(&self, disk: &Disk, id: &Id) -> Result<Option<Vec<u8>>, StoreError> {
         let hash = hash(id);
         for run in self.runs.iter().filter(|run| run.filter.contains_hash(hash)) {
-            if let Some(value) = run.find(disk, self.family, id)? {
+            if let Some(value) = run.find(disk, id)? {
                 return Ok(Some(value));
             }
         }
         Ok(None)
     }
-
-    fn entries(&self) -> u64 {
-        self.runs.iter().map(|run| run.entries).sum()
-    }
 }
 
 impl Run {
     /// What it says of an id; nothing where the id was removed.
-    fn find(&self, disk: &Disk, family: &Family, id: &Id) -> Result<Option<Vec<u8>>, StoreError> {
-        let mut up_to = keys::run(family.kind, self.number)..keys::block_of_run(family.kind, self.number, id);
+    fn find(&self, disk: &Disk, id: &Id) -> Result<Option<Vec<u8>>, StoreError> {
+        let mut up_to =
+            keys::run(keys::PLACES, self.number)..keys::block_of_run(keys::PLACES, self.number, id);
         up_to.end.push(0);
         let key = disk.keys(up_to.clone()).next_back().transpose()?;
         let missing = || disk.corrupt(&up_to.end, "a block of its run is missing");
@@ -166,7 +151,6 @@ impl Run {
 /// Goes through a run.
 #[derive(Debug)]
 struct Cursor {
-    kind: u8,
     number: u64,
     /// From which id on the next block is.
     next: Id,
@@ -174,8 +158,8 @@ struct Cursor {
 }
 
 impl Cursor {
-    fn of(family: &Family, number: u64) -> Self {
-        Self { kind: family.kind, number, next: BEGIN, entries: Vec::new().into_iter() }
+    fn of(number: u64) -> Self {
+        Self { number, next: BEGIN, entries: Vec::new().into_iter() }
     }
 
     fn next(&mut self, disk: &Disk) -> Result<Option<Entry>, StoreError> {
@@ -186,7 +170,7 @@ impl Cursor {
             if self.next == END {
                 return Ok(None);
             }
-            let key = keys::block_of_run(self.kind, self.number, &self.next);
+            let key = keys::block_of_run(keys::PLACES, self.number, &self.next);
             let (next, entries) = read_block(disk, &key)?;
             if next <= self.next {
                 return Err(disk.corrupt(&key, "it does not go on"));

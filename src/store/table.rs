@@ -133,11 +133,9 @@ impl Tables<'_> {
         removal: &Removal,
         place: &Place,
     ) -> Result<(), StoreError> {
-        let (Removal { id, attributes, messages, .. }, disk) = (removal, self.disk);
+        let (Removal { id, attributes, .. }, disk) = (removal, self.disk);
         let values = STATUSES.map(|status| place.key(status, *id));
-        // Messages of an instance that had ended before it came here are in a run, and go with it.
-        let messages = messages.iter().map(|message| keys::correlation(*message));
-        for key in values.into_iter().chain([keys::open(*id)]).chain(messages) {
+        for key in values.into_iter().chain([keys::open(*id)]) {
             record::remove(writes, disk, &key)?;
         }
         for block in disk.keys(keys::under(&keys::history(*id))) {

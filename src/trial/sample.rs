@@ -18,11 +18,11 @@ use crate::delivery::Queue;
 use crate::saga::each::{fields_of, input_of, items_of};
 use crate::saga::expression::{Expression, ExpressionError, Scope};
 use crate::saga::fact::Started;
-use crate::saga::id::{InstanceId, Phase};
+use crate::saga::id::{InstanceId, Phase, StoreId};
 use crate::saga::instance::{Instance, StepStatus};
 use crate::saga::message::{Message, RawMessage};
 use crate::saga::plan::{OutcomeKind, Plan, Step, Work};
-use crate::saga::reply::{self, Outcome};
+use crate::saga::reply::{self, Outcome, Via};
 use crate::saga::time::Timestamp;
 
 /// Values of several places that are tried together at most, for one expression.
@@ -252,7 +252,7 @@ impl<'a> Workshop<'a> {
                     return Ok(());
                 };
                 let message = &self.drafts[draft].message;
-                match reply::read(self.plan, step, phase, instance, message)
+                match reply::read(self.plan, step, phase, instance, message, Via::exchange(&message.exchange))
                     .map_err(|error| error.to_string())?
                 {
                     Outcome::Success(Err(failure)) => Err(failure.message),
@@ -285,6 +285,7 @@ impl<'a> Workshop<'a> {
             input: Arc::new(input),
             attributes: Default::default(),
             deadline: None,
+            store: StoreId::simulated(),
             event_id: event.id.clone(),
             caller: None,
             trace: None,

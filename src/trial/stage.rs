@@ -181,7 +181,8 @@ impl Stage<'_> {
         self.crash = id.and_then(|id| self.fatal.remove(id)).or(self.crash);
         let Some(delivery) = self.broker.deliver(queue, 0, false) else { return Ok(()) };
         let correlation = delivery.content.as_ref().ok().and_then(|message| message.correlation_id.as_ref());
-        let is_it = |command: &&Outgoing| correlation == Some(&command.message_id.to_string());
+        let is_it =
+            |command: &&Outgoing| correlation.is_some() && correlation.cloned() == command.correlation_id();
         let answered = || self.published.iter().find(is_it);
         self.time_line.tell(self.now, || Happened::delivery(queue, &delivery, answered()));
         self.process.engine.handle_delivery(delivery, self.now)?;
@@ -279,7 +280,7 @@ impl Stage<'_> {
             }
             match asked {
                 Asked::Command(command) if answer.correlated => {
-                    message.correlation_id = Some(command.message_id.to_string());
+                    message.correlation_id = command.correlation_id();
                 }
                 Asked::Command(_) => {}
                 Asked::Wait(id) => {

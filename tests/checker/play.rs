@@ -9,7 +9,7 @@ use sagamq::checker::evidence::{Acked, Dead, Entry, Observed, Placed, Placing, S
 use sagamq::saga::command;
 use sagamq::saga::compile::load;
 use sagamq::saga::fact::{Failure, HistoryEntry};
-use sagamq::saga::id::{MessageId, Phase};
+use sagamq::saga::id::{Phase, StoreId};
 use sagamq::saga::instance::{Instance, Status};
 use sagamq::saga::message::{Message, Outgoing, Part};
 use sagamq::saga::plan::Plan;
@@ -89,7 +89,7 @@ impl Play {
         let id = format!("start-{order}");
         let data = json!({"order_id": order, "invoice": true});
         let event = Message { id: Some(id.clone()), data, ..Message::default() };
-        let (instance, decision) = start(&plan, order.to_owned(), &event, now).unwrap();
+        let (instance, decision) = start(&plan, order.to_owned(), &event, StoreId::default(), now).unwrap();
         let mut play =
             Self { plan, instance, history: Vec::new(), now, evidence, answers: HashMap::new(), replies: 0 };
         play.place(&id, |saga, business_key| Placing::Start { saga, business_key });
@@ -143,7 +143,7 @@ impl Play {
     /// will answer is returned.
     pub(crate) fn book(&mut self, step: usize, phase: Phase, is_success: bool) -> bool {
         let name = self.instance.steps[step].name.clone();
-        let id = |phase| MessageId::attempt(self.instance.id, &name, phase, 1).to_string();
+        let id = |phase| self.instance.attempt_id(&name, phase, 1).to_string();
         let (command_id, action) = (id(phase), id(Phase::Action));
         if let Some(known) = self.answers.get(&command_id) {
             return *known;
@@ -182,9 +182,9 @@ impl Play {
     pub(crate) fn tell(&mut self, step: usize, phase: Phase, attempt: Option<u32>, outcome: Outcome) {
         self.replies += 1;
         let name = &self.instance.steps[step].name;
-        let answered = MessageId::attempt(self.instance.id, name, phase, attempt.unwrap_or(1));
+        let answered = self.instance.attempt_id(&name, phase, attempt.unwrap_or(1));
         let id = format!("reply-{}-{answered}", self.replies);
-        let event = Event::Reply { step, phase, attempt, outcome, message_id: Some(id.clone()) };
+        let event = Event::Reply { step, phase, attempt, outcome, message_id: Some(id.clone()), event: None };
         self.event(event, Some(id.clone()));
         self.ack("sagamq.replies", &id);
     }
@@ -193,7 +193,7 @@ impl Play {
     pub(crate) fn cancel(&mut self) -> &mut Self {
         let id = format!("cancel-{}-{}", self.instance.business_key, self.evidence.placed.len());
         self.place(&id, |saga, business_key| Placing::Cancel { saga, business_key });
-        self.event(Event::Cancel { event_id: Some(id.clone()) }, Some(id.clone()));
+        self.event(Event::Cancel { event_id: Some(id.clone()), event: None }, Some(id.clone()));
         self.ack("sagamq.events", &id);
         self
     }
@@ -265,6 +265,7 @@ pub(crate) fn garbage(evidence: &mut Evidence, id: &str) {
         reason: "body is not JSON".to_owned(),
         preview: String::new(),
         size: 7,
+        ..DeadLetter::default()
     });
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sagamq::checker::evidence::{Acked, Entry, Observed, Placed, Placing, Seen, Settled};
 use sagamq::checker::{Evidence, Invariant, Report, check};
 use sagamq::saga::fact::{Fact, HistoryEntry, Recorded};
-use sagamq::saga::id::{InstanceId, MessageId, Phase};
+use sagamq::saga::id::{InstanceId, MessageId, Phase, StoreId};
 use sagamq::saga::instance::Instance;
 use sagamq::saga::time::Timestamp;
 
@@ -296,7 +296,7 @@ fn is_published(fact: &Fact, wanted: usize) -> bool {
 
 fn attempt(order: &str, step: usize, phase: Phase, attempt: u32) -> String {
     let name = ["reserve", "charge", "ship", "invoice"][step];
-    MessageId::attempt(InstanceId::new("order", order), name, phase, attempt).to_string()
+    MessageId::attempt(StoreId::default(), InstanceId::new("order", order), name, phase, attempt).to_string()
 }
 
 fn entry<'a>(run: &'a mut Evidence, order: &str, step: usize, phase: Phase) -> &'a mut Entry {

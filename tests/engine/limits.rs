@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use sagamq::engine::Ordered;
 use sagamq::saga::command;
+use sagamq::saga::correlation::{Asked, Sealer};
 use sagamq::saga::id::Phase;
 use sagamq::saga::message::Part;
 use sagamq::saga::order::{Order, Verb};
@@ -78,7 +79,11 @@ impl World {
         let attempt = instance.steps[step].action.attempt;
         let part = Part::Attempt { step, phase: Phase::Action, attempt };
         let plan = load("order.yaml", &definition("{in_flight: 1}")).unwrap();
-        command::render(&plan, &instance, part).unwrap().unwrap()
+        let key = self.store.reader().identity().key();
+        let asked = Asked { instance: instance.id, step, phase: Phase::Action, attempt };
+        let correlation = Sealer::new(key).issue(asked, instance.started_at);
+        let outgoing = command::render(&plan, &instance, part).unwrap().unwrap();
+        Outgoing { correlation: Some(correlation), ..outgoing }
     }
 
     fn answer(&mut self, order: &str, step: usize, outcome: &str) {

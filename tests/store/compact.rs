@@ -29,7 +29,7 @@ fn worn(folder: &Folder) -> Store {
             store.commit(moved(&mut instance, Fact::DeadlinePassed)).unwrap();
         } else {
             let mut batch = Batch::default();
-            batch.remove(Removal::of(&instance, &store.reader().history(instance.id).unwrap()));
+            batch.remove(Removal::of(&instance));
             store.commit(batch).unwrap();
         }
     }

@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 
 use sagamq::config::StoreConfig;
 use sagamq::saga::fact::{Fact, HistoryEntry, Recorded, Started};
-use sagamq::saga::id::{InstanceId, MessageId, Phase};
+use sagamq::saga::id::{InstanceId, Phase, StoreId};
 use sagamq::saga::instance::Instance;
 use sagamq::saga::time::Timestamp;
-use sagamq::store::{Batch, Correlation, Store, StoreError};
+use sagamq::store::{Batch, Store, StoreError};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -76,6 +76,7 @@ fn start(saga: &str, business_key: &str, at: i64, input: Value) -> (Instance, Hi
             if at % 2 == 0 { "even" } else { "odd" }.to_owned(),
         )]),
         deadline: None,
+        store: StoreId::default(),
         event_id: None,
         caller: None,
         trace: None,
@@ -113,9 +114,6 @@ fn everything_is_there_after_it_is_opened_again() {
     let folder = Folder::new();
     let mut store = folder.open().unwrap();
     let (mut instance, mut batch) = started("order", "A-1", 1, json!({"price": 12.34, "text": "Zürich"}));
-    let message = MessageId::attempt(instance.id, "ship", Phase::Action, 1);
-    let correlation = Correlation { instance: instance.id, step: 0, phase: Phase::Action, attempt: 1 };
-    batch.correlate(message, correlation);
     batch.define("order", 1, &"hash".to_owned(), "saga: order");
     store.commit(batch).unwrap();
     store
@@ -130,7 +128,6 @@ fn everything_is_there_after_it_is_opened_again() {
     assert_eq!(reader.instance(instance.id).unwrap().as_ref(), Some(&instance));
     let history = reader.history(instance.id).unwrap();
     assert_eq!(Instance::replay(instance.id, &history).as_ref(), Some(&instance));
-    assert_eq!(reader.correlation(message).unwrap(), Some(correlation));
     assert_eq!(reader.definition_hash("order", 1).unwrap().as_deref(), Some("hash"));
     assert_eq!(reader.definition(&"hash".to_owned()).unwrap().as_deref(), Some("saga: order"));
     let waiting: Vec<_> = reader.waiting().map(Result::unwrap).collect();
@@ -139,7 +136,6 @@ fn everything_is_there_after_it_is_opened_again() {
     let nobody = InstanceId::new("order", "A-2");
     assert_eq!(reader.instance(nobody).unwrap(), None);
     assert_eq!(reader.history(nobody).unwrap(), []);
-    assert_eq!(reader.correlation(MessageId::notice(nobody, 0)).unwrap(), None);
     assert_eq!(reader.definition_hash("order", 2).unwrap(), None);
     assert_eq!(reader.definition(&"other".to_owned()).unwrap(), None);
 }

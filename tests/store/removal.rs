@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use sagamq::saga::fact::{Fact, HistoryEntry};
-use sagamq::saga::id::{InstanceId, MessageId, Phase};
+use sagamq::saga::id::{InstanceId, Phase};
 use sagamq::saga::instance::Instance;
-use sagamq::store::{Batch, Correlation, Memory, Query, Removal, Store, StoreError};
+use sagamq::store::{Batch, Memory, Query, Removal, Store, StoreError};
 use serde_json::json;
 
 use crate::{Folder, change, moved, noise, start, started};
@@ -96,7 +96,7 @@ fn instances_that_are_about_to_move_to_the_tables_are_removed_all_the_same() {
         ended.save(&instance, &first);
         let last = change(&mut instance, Fact::Completed);
         ended.save(&instance, &last);
-        removals.remove(Removal::of(&instance, &[first, last]));
+        removals.remove(Removal::of(&instance));
     }
     store.commit(ended).unwrap();
     // It begins to move them, and has some left.
@@ -121,7 +121,7 @@ fn instances_that_begin_anew_while_those_before_them_were_about_to_move_stay() {
         ended.save(&instance, &last);
         // The last in the queue.
         if number >= 27 {
-            renewed.remove(Removal::of(&instance, &[first, last]));
+            renewed.remove(Removal::of(&instance));
             let (instance, first) = start("order", &number.to_string(), 2, json!(2));
             renewed.save(&instance, &first);
             living.push(instance);
@@ -173,7 +173,7 @@ fn an_instance_that_has_changed_is_not_removed() {
     let mut store = folder.open().unwrap();
     let (mut instance, batch) = started("order", "A-1", 1, json!(1));
     store.commit(batch).unwrap();
-    let removal = Removal::of(&instance, &store.reader().history(instance.id).unwrap());
+    let removal = Removal::of(&instance);
     store.commit(moved(&mut instance, Fact::DeadlinePassed)).unwrap();
     let mut batch = Batch::default();
     batch.remove(removal);
@@ -205,15 +205,12 @@ fn play(steps: &[(usize, Step)], open: impl Fn() -> Store) -> (Store, Model) {
             }
             Step::Dispatch => {
                 let attempt = model[&who].0.steps[0].action.attempt + 1;
-                let message = MessageId::attempt(id(who), "ship", Phase::Action, attempt);
-                let correlation = Correlation { instance: id(who), step: 0, phase: Phase::Action, attempt };
                 go_on(
                     &mut batch,
                     &mut model,
                     who,
                     Fact::Dispatched { step: 0, phase: Phase::Action, attempt },
                 );
-                batch.correlate(message, correlation);
             }
             Step::Output(length) => {
                 go_on(&mut batch, &mut model, who, Fact::succeeded(0, json!(noise(length))));
@@ -247,8 +244,8 @@ fn go_on(batch: &mut Batch, model: &mut Model, who: usize, fact: Fact) {
 }
 
 fn remove(batch: &mut Batch, model: &mut Model, who: usize) {
-    if let Some((instance, history)) = model.remove(&who) {
-        batch.remove(Removal::of(&instance, &history));
+    if let Some((instance, _)) = model.remove(&who) {
+        batch.remove(Removal::of(&instance));
     }
 }
 

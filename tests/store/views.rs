@@ -116,6 +116,7 @@ fn the_newest_dead_letters_are_kept() {
         reason: "body is not JSON".to_owned(),
         preview: "?".to_owned(),
         size: 1,
+        ..DeadLetter::default()
     };
     for round in 0..3 {
         // Opened again, it goes on where it was.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sagamq::saga::called::{Caller, Start, Told, called_by};
-use sagamq::saga::id::InstanceId;
+use sagamq::saga::id::{InstanceId, StoreId};
 use sagamq::saga::transition::start_called;
 
 use super::parallel::with_steps;
@@ -109,7 +109,7 @@ impl World {
 
 impl Run {
     pub(super) fn called(plan: Plan, begun: Start, now: Timestamp) -> Self {
-        let (instance, decision) = start_called(&plan, begun, now);
+        let (instance, decision) = start_called(&plan, begun, StoreId::default(), now);
         let (history, sent, told) = (Vec::new(), Vec::new(), Vec::new());
         let mut run = Self { plan, instance, now, history, sent, told };
         run.keep(decision);
@@ -136,7 +136,7 @@ fn a_called_saga_that_may_have_to_be_undone_is_held_until_its_caller_completes()
     let mut world = World::booked("compensatable", || stay(false));
     assert!(world.last().instance.held);
     assert_eq!(world.statuses(), (Status::Running, Status::Running));
-    world.last().event(Event::Cancel { event_id: None });
+    world.last().event(Event::Cancel { event_id: None, event: None });
     let refused = world.last().order(Verb::Compensate, None, Value::Null).unwrap_err();
     assert!(refused.contains("up to the instance that called it"), "{refused}");
     world.last().now = world.caller.now + Duration::from_secs(3600);
@@ -180,7 +180,7 @@ fn a_caller_that_turns_back_has_what_it_called_turn_back_and_waits_for_that() {
 fn a_called_saga_that_is_under_way_is_recalled_and_awaited_when_its_caller_stops() {
     let mut world = World::new("compensatable", || stay(false));
     world.here(|run| {
-        run.event(Event::Cancel { event_id: None });
+        run.event(Event::Cancel { event_id: None, event: None });
     });
     assert_eq!(world.caller.instance.status, Status::Running, "what is in flight is awaited");
     world.there(|run| {

@@ -144,7 +144,7 @@ fn a_later_failure_undoes_the_last_items_first_so_many_at_a_time() {
 fn an_instance_that_stops_recalls_its_items_and_waits_for_them() {
     let mut run = run(json!(["a", "b", "c"]));
     run.calls();
-    run.event(Event::Cancel { event_id: None });
+    run.event(Event::Cancel { event_id: None, event: None });
     assert_eq!(run.calls(), (vec![], 2));
     run.item(PACK, 0, End::Failed(failure("RECALLED")));
     assert_eq!(run.instance.status, Status::Running);

@@ -69,7 +69,7 @@ fn undoing_is_not_limited() {
 #[test]
 fn an_instance_that_stops_gives_up_its_turn_and_undoes_what_may_have_happened() {
     let mut never_sent = run();
-    never_sent.event(Event::Cancel { event_id: None });
+    never_sent.event(Event::Cancel { event_id: None, event: None });
     assert_eq!(never_sent.step(PRINT), StepStatus::Failed);
     assert_eq!(never_sent.instance.steps[PRINT].error.as_ref().unwrap().code, "STOPPED");
     assert_eq!(never_sent.step(RESERVE), StepStatus::Compensating, "it turns back at once");
@@ -79,7 +79,7 @@ fn an_instance_that_stops_gives_up_its_turn_and_undoes_what_may_have_happened() 
     sent_before.now = sent_before.instance.next_due().unwrap();
     sent_before.event(Event::Tick);
     assert!(is_queued(&sent_before, PRINT));
-    sent_before.event(Event::Cancel { event_id: None });
+    sent_before.event(Event::Cancel { event_id: None, event: None });
     assert_eq!(sent_before.step(PRINT), StepStatus::Compensating, "its first attempt may have got through");
 }
 
@@ -89,7 +89,7 @@ fn a_pivot_that_may_have_got_through_is_asked_on_in_its_turn_while_the_instance_
     run.turn().succeed(PRINT).turn().wait();
     run.now = run.instance.next_due().unwrap();
     run.event(Event::Tick);
-    run.event(Event::Cancel { event_id: None });
+    run.event(Event::Cancel { event_id: None, event: None });
     assert!(is_queued(&run, STAMP) && run.instance.is_stopping());
     run.turn().succeed(STAMP);
     assert_eq!(run.instance.status, Status::Completed);

@@ -173,7 +173,7 @@ impl Family {
             8 => _ = run.reply(step, phase, Outcome::Success(Err(failure("BAD_OUTPUT")))),
             9 => _ = run.publish(),
             10 | 11 => _ = run.wait(),
-            12 => _ = run.event(Event::Cancel { event_id: None }),
+            12 => _ = run.event(Event::Cancel { event_id: None, event: None }),
             13 => {
                 let part = run.instance.unconfirmed().next();
                 let returned =

@@ -147,7 +147,7 @@ fn a_branch_between_two_attempts_is_given_up_when_another_fails() {
 #[test]
 fn a_cancellation_waits_for_every_branch() {
     let mut run = booking();
-    run.event(Event::Cancel { event_id: None });
+    run.event(Event::Cancel { event_id: None, event: None });
     run.succeed(HOTEL).succeed(CAR);
     assert_eq!(run.sent.len(), 4);
     run.refuse(FLIGHT);

@@ -1,6 +1,6 @@
 //! Steps that send no command: waits, delays and events.
 
-use sagamq::saga::reply::{answered_step, read};
+use sagamq::saga::reply::{Via, answered_step, read};
 
 use super::parallel::with_steps;
 use super::*;
@@ -51,8 +51,8 @@ impl Run {
     /// Hands an event to the step that it answers, as the engine does.
     fn hear(&mut self, message: &Message) -> &mut Self {
         let (step, phase) = answered_step(&self.plan, &self.instance, message).unwrap().unwrap();
-        let outcome = read(&self.plan, step, phase, &self.instance, message).unwrap();
-        self.event(Event::Reply { step, phase, attempt: None, outcome, message_id: None });
+        let outcome = read(&self.plan, step, phase, &self.instance, message, Via::Event).unwrap();
+        self.event(Event::Reply { step, phase, attempt: None, outcome, message_id: None, event: None });
         self
     }
 }
@@ -239,7 +239,7 @@ fn a_cancellation_ends_a_wait_or_a_delay_at_once() {
         if steps > 1 {
             run.hear(&approved()).publish();
         }
-        run.event(Event::Cancel { event_id: None });
+        run.event(Event::Cancel { event_id: None, event: None });
         run.undo(RESERVE);
         assert_eq!(run.instance.status, Status::Compensated);
         assert_eq!(run.instance.error.as_ref().unwrap().code, "CANCELLED");
@@ -260,16 +260,16 @@ fn a_refused_cancellation_is_told_each_time_up_to_the_limit_of_what_is_recorded(
     let refused = "on_cancel_refused: {emit: {exchange: shop, key: not_cancelled, body: {is: =saga.status}}}";
     let mut run = Run::of(load("order.yaml", &format!("{DEFINITION}{refused}\n")).unwrap());
     run.succeed(0).succeed(1).succeed(2);
-    run.event(Event::Cancel { event_id: None });
+    run.event(Event::Cancel { event_id: None, event: None });
     assert_eq!(run.sent.last().unwrap().body, br#"{"is":"running"}"#, "the pivot is behind it");
     run.succeed(3);
     run.publish();
     assert!(!run.instance.is_open());
-    run.event(Event::Cancel { event_id: None });
+    run.event(Event::Cancel { event_id: None, event: None });
     assert_eq!(run.sent.last().unwrap().body, br#"{"is":"completed"}"#);
     assert!(run.instance.is_open(), "it is to be published, also after a restart");
     for _ in 0..200 {
-        run.event(Event::Cancel { event_id: None });
+        run.event(Event::Cancel { event_id: None, event: None });
     }
     assert_eq!(run.keys().iter().filter(|key| **key == "not_cancelled").count(), 100);
 }
@@ -280,12 +280,12 @@ fn a_cancellation_that_comes_again_is_not_told_as_refused() {
     let mut run = Run::of(load("order.yaml", &format!("{DEFINITION}{refused}\n")).unwrap());
     run.succeed(0);
     for _ in 0..2 {
-        run.event(Event::Cancel { event_id: Some("e-2".to_owned()) });
+        run.event(Event::Cancel { event_id: Some("e-2".to_owned()), event: None });
     }
     run.succeed(1).undo(1);
-    run.event(Event::Cancel { event_id: Some("e-2".to_owned()) });
+    run.event(Event::Cancel { event_id: Some("e-2".to_owned()), event: None });
     run.undo(0);
-    run.event(Event::Cancel { event_id: Some("e-2".to_owned()) });
+    run.event(Event::Cancel { event_id: Some("e-2".to_owned()), event: None });
     assert_eq!(run.instance.status, Status::Compensated);
     assert!(!run.keys().contains(&"not_cancelled"), "{:?}", run.keys());
 }

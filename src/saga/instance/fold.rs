@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::super::fact::{Fact, Failure, HistoryEntry, Recorded};
 use super::super::id::{InstanceId, Phase};
 use super::super::time::Timestamp;
-use super::{Awaiting, Instance, Item, ItemStatus, Notice, Status, StepStatus};
+use super::{Awaiting, Instance, Item, ItemStatus, MAX_HEARD, Notice, Status, StepStatus};
 
 impl Instance {
     /// The fold of a whole history; `None` where it does not begin with a start.
@@ -34,6 +34,12 @@ impl Instance {
         self.updated_at = self.updated_at.max(at);
         match &recorded.fact {
             Fact::Started(_) | Fact::Ordered { .. } => {}
+            Fact::Heard { event } => {
+                if self.heard.len() >= MAX_HEARD {
+                    self.heard.pop_front();
+                }
+                self.heard.push_back(*event);
+            }
             Fact::Skipped { step, output } => {
                 self.settle_with(*step, StepStatus::Skipped, &Arc::new(output.clone()))
             }
@@ -169,7 +175,14 @@ impl Instance {
                     notice.body = None;
                 }
             }
-            Fact::Ignored { .. } => self.ignored = self.ignored.saturating_add(1),
+            Fact::Ignored { step, reason, .. } => {
+                self.ignored = self.ignored.saturating_add(1);
+                if let Some(state) = step.and_then(|step| self.steps.get_mut(step))
+                    && reason.is_some()
+                {
+                    state.misread = reason.clone();
+                }
+            }
         }
     }
 
@@ -177,6 +190,7 @@ impl Instance {
         if let Some(state) = self.steps.get_mut(step) {
             state.status = status;
             state.error = error.cloned();
+            state.misread = None;
             state.early = None;
             state.stalled = false;
             state.action.awaiting = Awaiting::Nothing;

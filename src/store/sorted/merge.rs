@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fastbloom::BloomFilter;
 
-use super::{BEGIN, Cursor, END, Entry, Family, Id, Manifest, Run, Runs, filter, hash};
+use super::{BEGIN, Cursor, END, Entry, Id, Manifest, Run, Runs, filter, hash};
 use crate::store::disk::{Disk, Writes};
 use crate::store::error::StoreError;
 use crate::store::{keys, record};
@@ -48,7 +48,6 @@ struct Merge {
 /// A run that is being written.
 #[derive(Debug)]
 struct Output {
-    kind: u8,
     number: u64,
     entries: u64,
     filter: BloomFilter,
@@ -64,16 +63,15 @@ impl Writer {
     /// # Errors
     /// The disk fails.
     pub(in crate::store) fn over(disk: &Disk, runs: Runs, change: u64) -> Result<Self, StoreError> {
-        let kind = runs.family.kind;
         let (mut next, mut dropped) = (0, VecDeque::new());
-        let mut rest = keys::under(&[kind]);
+        let mut rest = keys::under(&[keys::PLACES]);
         while let Some(key) = disk.keys(rest.clone()).next().transpose()? {
             let number = keys::run_number(&key).ok_or_else(|| disk.corrupt(&key, "it is cut off"))?;
             if runs.runs.iter().all(|run| run.number != number) {
                 dropped.push_back(number);
             }
             next = number + 1;
-            rest.start = keys::run(kind, next);
+            rest.start = keys::run(keys::PLACES, next);
         }
         Ok(Self { runs, change, next, merges: Vec::new(), dropped })
     }
@@ -94,12 +92,11 @@ impl Writer {
             return;
         }
         entries.sort_unstable();
-        let mut output = Output::new(self.runs.family, self.take_number(), entries.len() as u64);
+        let mut output = Output::new(self.take_number(), entries.len() as u64);
         for (id, value) in entries {
             output.push(writes, id, &value);
         }
         self.runs.runs.insert(0, output.close(writes));
-        self.drop_oldest();
         self.put_manifest(writes);
     }
 
@@ -138,7 +135,7 @@ impl Writer {
         mut blocks: usize,
     ) -> Result<(), StoreError> {
         while let Some(number) = self.dropped.front() {
-            for key in disk.keys(keys::under(&keys::run(self.runs.family.kind, *number))) {
+            for key in disk.keys(keys::under(&keys::run(keys::PLACES, *number))) {
                 if blocks == 0 {
                     return Ok(());
                 }
@@ -152,17 +149,16 @@ impl Writer {
 
     /// Begins to merge the newest runs that are enough and of about the same size.
     fn begin_merge(&mut self, disk: &Disk) -> Result<Option<Merge>, StoreError> {
-        let family = self.runs.family;
         let is_free = |run: &Run| !self.merges.iter().any(|merge| merge.from.contains(&run.number));
         let sizes: Vec<_> = self.runs.runs.iter().map(|run| is_free(run).then_some(run.entries)).collect();
-        let found = (0..sizes.len()).map(|at| at..at + similar(&sizes[at..], family.largest));
+        let found = (0..sizes.len()).map(|at| at..at + similar(&sizes[at..]));
         let Some(range) = found.into_iter().find(|range| range.len() >= MERGED) else { return Ok(None) };
         let oldest = range.end == sizes.len();
         let entries = sizes[range.clone()].iter().flatten().sum();
-        let output = Output::new(family, self.take_number(), entries);
+        let output = Output::new(self.take_number(), entries);
         let (mut from, mut heads) = (Vec::new(), Vec::new());
         for run in &self.runs.runs[range] {
-            let mut cursor = Cursor::of(family, run.number);
+            let mut cursor = Cursor::of(run.number);
             from.push(run.number);
             heads.push((cursor.next(disk)?, cursor));
         }
@@ -178,27 +174,14 @@ impl Writer {
             runs.insert(at, output.close(writes));
         }
         self.dropped.extend(from);
-        self.drop_oldest();
         self.put_manifest(writes);
-    }
-
-    /// Drops the oldest runs, but for those that are being merged, as far as there are enough others.
-    fn drop_oldest(&mut self) {
-        let Runs { family, .. } = self.runs;
-        while let Some(oldest) = self.runs.runs.last()
-            && self.runs.entries() - oldest.entries >= family.kept
-            && !self.merges.iter().any(|merge| merge.from.contains(&oldest.number))
-        {
-            self.dropped.push_back(oldest.number);
-            self.runs.runs.pop();
-        }
     }
 
     fn put_manifest(&mut self, writes: &mut Writes) {
         self.change += 1;
         let runs = self.runs.runs.iter().map(|run| (run.number, run.entries)).collect();
         let manifest = Manifest { change: self.change, runs };
-        record::insert(writes, &keys::manifest(self.runs.family.kind), &record::json(&manifest));
+        record::insert(writes, &keys::manifest(keys::PLACES), &record::json(&manifest));
     }
 
     fn take_number(&mut self) -> u64 {
@@ -227,9 +210,8 @@ impl Merge {
 }
 
 impl Output {
-    fn new(family: &Family, number: u64, entries: u64) -> Self {
-        let (kind, filter) = (family.kind, filter(entries));
-        Self { kind, number, entries: 0, filter, begin: BEGIN, block: Vec::new() }
+    fn new(number: u64, entries: u64) -> Self {
+        Self { number, entries: 0, filter: filter(entries), begin: BEGIN, block: Vec::new() }
     }
 
     /// Adds an entry behind those before.
@@ -247,7 +229,7 @@ impl Output {
 
     fn close_block(&mut self, writes: &mut Writes, next: Id) {
         let payload = [&next[..], &self.block].concat();
-        record::insert(writes, &keys::block_of_run(self.kind, self.number, &self.begin), &payload);
+        record::insert(writes, &keys::block_of_run(keys::PLACES, self.number, &self.begin), &payload);
         self.block.clear();
         self.begin = next;
     }
@@ -258,15 +240,13 @@ impl Output {
     }
 }
 
-/// How many of these runs, from the first on, are not being merged, of about the same size, and not too large
-/// together.
-fn similar(sizes: &[Option<u64>], largest: u64) -> usize {
-    let (mut sum, mut greatest) = (0, 0);
+/// How many of these runs, from the first on, are not being merged and of about the same size.
+fn similar(sizes: &[Option<u64>]) -> usize {
+    let mut greatest = 0;
     let fits = |size: &u64| {
         let is_similar = greatest == 0 || *size <= SIMILAR * greatest;
-        sum += *size;
         greatest = greatest.max(*size);
-        is_similar && sum <= largest
+        is_similar
     };
     sizes.iter().take(MOST_MERGED).map_while(|size| *size).take_while(fits).count()
 }

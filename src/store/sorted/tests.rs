@@ -5,29 +5,25 @@ use super::*;
 use crate::store::disk::Writes;
 use crate::store::memory::Memory;
 
-static ALL: Family = Family { kind: keys::PLACES, largest: u64::MAX, kept: u64::MAX };
-static NEWEST: Family = Family { kind: keys::ATTEMPTS, largest: 400, kept: 2000 };
-
 /// Runs on a simulated disk.
 struct Bench {
     memory: Memory,
     disk: Disk,
-    family: &'static Family,
     writer: Writer,
     commit: u64,
 }
 
 impl Bench {
-    fn new(family: &'static Family) -> Self {
+    fn new() -> Self {
         let memory = Memory::default();
-        Self::over(memory, family, 0, 0)
+        Self::over(memory, 0, 0)
     }
 
-    fn over(memory: Memory, family: &'static Family, commit: u64, change: u64) -> Self {
+    fn over(memory: Memory, commit: u64, change: u64) -> Self {
         let disk = Disk::Memory(memory.clone());
-        let runs = Runs::open(&disk, family, change).unwrap();
+        let runs = Runs::open(&disk, change).unwrap();
         let writer = Writer::over(&disk, runs, change).unwrap();
-        Self { memory, disk, family, writer, commit }
+        Self { memory, disk, writer, commit }
     }
 
     /// A commit, in which a little is merged.
@@ -41,7 +37,7 @@ impl Bench {
 
     /// What a process finds that begins here.
     fn opened_again(&self) -> Self {
-        Self::over(self.memory.clone(), self.family, self.commit, self.writer.change())
+        Self::over(self.memory.clone(), self.commit, self.writer.change())
     }
 
     fn find(&self, id: &Id) -> Option<Vec<u8>> {
@@ -49,7 +45,7 @@ impl Bench {
     }
 
     fn blocks(&self) -> Vec<Vec<u8>> {
-        self.disk.keys(keys::under(&[self.family.kind])).map(|key| key.unwrap().to_vec()).collect()
+        self.disk.keys(keys::under(&[keys::PLACES])).map(|key| key.unwrap().to_vec()).collect()
     }
 }
 
@@ -64,7 +60,7 @@ fn entries(numbers: std::ops::Range<u64>) -> Vec<(Id, Vec<u8>)> {
 #[test]
 fn runs_say_what_was_put_last_however_far_they_are_merged_and_after_every_crash() {
     let mut dice = fastrand::Rng::with_seed(7);
-    let mut bench = Bench::new(&ALL);
+    let mut bench = Bench::new();
     let mut model: BTreeMap<Id, Vec<u8>> = BTreeMap::new();
     for round in 0..400 {
         let mut changes = BTreeMap::new();
@@ -95,7 +91,7 @@ fn runs_say_what_was_put_last_however_far_they_are_merged_and_after_every_crash(
 
 #[test]
 fn nothing_is_left_of_runs_that_were_merged_or_left_unfinished() {
-    let mut bench = Bench::new(&ALL);
+    let mut bench = Bench::new();
     for round in 0..8 {
         bench.commit(entries(round * 1000..(round + 1) * 1000), 0);
     }
@@ -113,22 +109,8 @@ fn nothing_is_left_of_runs_that_were_merged_or_left_unfinished() {
 }
 
 #[test]
-fn the_oldest_runs_are_dropped_once_there_are_enough_others_and_small_ones_are_merged() {
-    let mut bench = Bench::new(&NEWEST);
-    for round in 0..200 {
-        bench.commit(entries(round * 50..(round + 1) * 50), 100);
-    }
-    (0..100).for_each(|_| bench.commit(Vec::new(), 100));
-    let kept: Vec<_> = (0..10_000).filter(|number| bench.find(&id(*number)).is_some()).collect();
-    assert!((2000..=2400).contains(&kept.len()), "{} are kept", kept.len());
-    assert_eq!(kept, (10_000 - kept.len() as u64..10_000).collect::<Vec<_>>());
-    let runs = &bench.writer.runs().runs;
-    assert!(runs.len() < 16 && runs.iter().all(|run| run.entries <= 400), "{runs:?}");
-}
-
-#[test]
 fn a_missing_block_is_found_when_the_store_is_opened_and_where_it_is_read() {
-    let mut bench = Bench::new(&ALL);
+    let mut bench = Bench::new();
     bench.commit(entries(0..1000), 0);
     let blocks = bench.blocks();
     assert!(blocks.len() > 5);
@@ -137,11 +119,11 @@ fn a_missing_block_is_found_when_the_store_is_opened_and_where_it_is_read() {
         bench.disk.persist(Writes::from([(block.clone(), None)]), 2).unwrap();
         let found = (0..1000).map(|number| bench.writer.runs().find(&bench.disk, &id(number)));
         assert!(found.into_iter().any(|found| matches!(found, Err(StoreError::Corrupt { .. }))));
-        let opened = Runs::open(&bench.disk, &ALL, bench.writer.change());
+        let opened = Runs::open(&bench.disk, bench.writer.change());
         assert!(matches!(opened, Err(StoreError::Corrupt { .. })));
         bench.disk.persist(Writes::from([(block, Some(value))]), 2).unwrap();
     }
-    assert!(Runs::open(&bench.disk, &ALL, bench.writer.change()).is_ok());
-    let other = Runs::open(&bench.disk, &ALL, bench.writer.change() + 1);
+    assert!(Runs::open(&bench.disk, bench.writer.change()).is_ok());
+    let other = Runs::open(&bench.disk, bench.writer.change() + 1);
     assert!(other.unwrap_err().to_string().contains("the one that belongs to the last commit"));
 }
