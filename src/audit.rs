@@ -25,6 +25,11 @@ pub(crate) fn tell(instance: &Instance, decision: &Decision) {
             }
             Fact::AllCompensated => {
                 ended(Status::Compensated);
+                for step in instance.not_undone() {
+                    counter!(metric::NOT_UNDONE, "saga" => saga.clone(), "step" => step.to_owned())
+                        .increment(1);
+                    warn!(saga, instance = %id, business_key = key, step, "compensated, and this step is not undone");
+                }
                 info!(saga, instance = %id, business_key = key, "instance compensated");
             }
             Fact::Parked { error } => {

@@ -81,6 +81,9 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::Resolve(ResolveArgs { to, settle }) => {
             orders::give(to.verb(), settle.step, settle.output, &settle.order, &api()?)
         }
+        Command::Correct(args) => {
+            orders::give(Verb::Correct, Some(args.step), Some(args.output), &args.order, &api()?)
+        }
         Command::Compensate(args) => orders::give(Verb::Compensate, None, None, &args, &api()?),
         Command::Cancel(args) => orders::give(Verb::Cancel, None, None, &args, &api()?),
         Command::DeadLetters(args) => dead_letters::dead_letters(&args, &api()?),

@@ -8,6 +8,8 @@ pub const DELIVERIES: &str = "sagamq_deliveries_total";
 pub const STARTS: &str = "sagamq_starts_total";
 /// Instances that ended or were parked; labels `saga`, `status`.
 pub const ENDED: &str = "sagamq_instances_ended_total";
+/// Steps that instances were compensated without; labels `saga`, `step`.
+pub const NOT_UNDONE: &str = "sagamq_not_undone_total";
 /// Deadlines that passed, also after the pivot; label `saga`.
 pub const DEADLINES: &str = "sagamq_deadlines_passed_total";
 /// Commands and notices that the broker confirmed.
@@ -48,6 +50,7 @@ pub(crate) fn describe() {
     describe_counter!(DELIVERIES, "Deliveries received");
     describe_counter!(STARTS, "Instances started");
     describe_counter!(ENDED, "Instances that ended or were parked");
+    describe_counter!(NOT_UNDONE, "Steps that instances were compensated without, because a person said so");
     describe_counter!(DEADLINES, "Deadlines that passed");
     describe_counter!(PUBLISHED, "Commands and notices that the broker confirmed");
     describe_counter!(RETURNED, "Messages that came back unroutable");

@@ -778,6 +778,78 @@ fn a_compensation_that_cannot_be_done_is_skipped_or_tried_again() {
 }
 
 #[test]
+fn what_a_person_has_left_on_the_way_back_is_told_as_not_undone() {
+    for (verb, left) in [(Verb::Skip, vec!["charge"]), (Verb::ResolveSucceeded, vec![])] {
+        let mut run = Run::new();
+        run.succeed(RESERVE).succeed(CHARGE).refuse(SHIP).exhaust(CHARGE, Phase::Compensation);
+        run.order(verb, None, Value::Null).unwrap();
+        run.undo(RESERVE);
+        assert_eq!(run.instance.status, Status::Compensated);
+        assert_eq!(run.instance.not_undone().collect::<Vec<_>>(), left, "{verb:?}");
+        assert_eq!(run.step(CHARGE) == StepStatus::NotUndone, verb == Verb::Skip);
+        let notice = run.sent.iter().rev().find(|sent| !sent.wants_reply).unwrap();
+        let told = notice.headers.get("x-saga-not-undone");
+        assert_eq!(told.as_deref(), left.first().copied(), "{verb:?}");
+    }
+    // Nor is a step undone that was skipped while its command was out, and may have been done.
+    let mut run = Run::new();
+    run.succeed(RESERVE);
+    run.publish();
+    run.order(Verb::Skip, Some("charge"), Value::Null).unwrap();
+    assert_eq!(run.instance.not_undone().count(), 0, "nothing is to be undone yet");
+    run.refuse(SHIP).undo(RESERVE);
+    assert_eq!(run.instance.not_undone().collect::<Vec<_>>(), ["charge"]);
+}
+
+#[test]
+fn an_output_that_a_person_gives_must_be_what_the_step_declares() {
+    let mut run = Run::new();
+    for (output, reason) in [
+        (
+            Value::Null,
+            "step reserve keeps an output, which later steps count on: --output '{\"reservation\": ...}'",
+        ),
+        (json!("r-1"), "the output of step reserve is an object: --output '{\"reservation\": ...}'"),
+        (json!({"reservations": 1}), "the output of step reserve lacks reservation"),
+        (
+            json!({"reservation": 1, "x": 2}),
+            "the output of step reserve has no field \"x\", only reservation",
+        ),
+    ] {
+        let refused = run.order(Verb::ResolveSucceeded, Some("reserve"), output).unwrap_err();
+        assert_eq!(refused, reason);
+    }
+    run.order(Verb::ResolveSucceeded, Some("reserve"), json!({"reservation": "r-1"})).unwrap();
+    assert_eq!(run.step(RESERVE), StepStatus::Succeeded);
+}
+
+#[test]
+fn what_a_step_keeps_is_corrected_while_the_instance_is_parked_and_only_then() {
+    let mut run = Run::new();
+    run.succeed(RESERVE);
+    let output = json!({"reservation": "right"});
+    let refused = run.order(Verb::Correct, Some("reserve"), output.clone()).unwrap_err();
+    assert_eq!(refused, "it is running: only what a parked instance keeps can be changed");
+    let mut run = parked_at_the_pivot();
+    for (step, output, reason) in [
+        (None, output.clone(), "name the step"),
+        (Some("reserve"), Value::Null, "say what the step is to keep"),
+        (Some("reserve"), json!({}), "lacks reservation"),
+        (Some("ship"), output.clone(), "keeps nothing yet"),
+    ] {
+        let refused = run.order(Verb::Correct, step, output).unwrap_err();
+        assert!(refused.contains(reason), "{refused}");
+    }
+    run.order(Verb::Correct, Some("reserve"), output.clone()).unwrap();
+    assert_eq!(
+        (run.instance.status, run.instance.steps[RESERVE].output.as_deref()),
+        (Status::Parked, Some(&output))
+    );
+    run.order(Verb::Retry, None, Value::Null).unwrap();
+    assert_eq!(run.step(SHIP), StepStatus::Dispatched);
+}
+
+#[test]
 fn turning_back_is_refused_where_there_is_no_way_back_and_says_why() {
     let mut run = Run::new();
     run.succeed(RESERVE);

@@ -127,7 +127,7 @@ fn no_late_success_is_swallowed(case: &Case<'_>, found: &mut Findings) {
             Status::Completed => {
                 matches!(state.status, StepStatus::Succeeded | StepStatus::Skipped)
             }
-            Status::Compensated => !was_late(case, step),
+            Status::Compensated => state.status == StepStatus::NotUndone || !was_late(case, step),
             // What is given up, in flight or being undone may have happened, and says so.
             Status::Parked => !matches!(
                 state.status,

@@ -142,7 +142,11 @@ fn it_goes_backwards(moment: &Moment<'_>) -> Option<String> {
     for (index, (plan, state)) in steps().enumerate() {
         above[index] = plan.requires.iter().any(|earlier| earlier == step || above[*earlier]);
         let stands = match state.status {
-            StepStatus::Pending | StepStatus::Failed | StepStatus::Skipped | StepStatus::Compensated => false,
+            StepStatus::Pending
+            | StepStatus::Failed
+            | StepStatus::Skipped
+            | StepStatus::Compensated
+            | StepStatus::NotUndone => false,
             StepStatus::Dispatched | StepStatus::Compensating => true,
             StepStatus::Succeeded | StepStatus::Unknown => plan.is_undoable(),
         };

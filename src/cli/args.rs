@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use self::asyncapi::{AsyncApiArgs, AsyncApiFormat};
 pub use self::definitions::{ReloadArgs, VersionsArgs};
-pub use self::orders::{OrderArgs, ResolveArgs, RetryArgs, SettleArgs};
+pub use self::orders::{CorrectArgs, OrderArgs, ResolveArgs, RetryArgs, SettleArgs};
 use crate::config::{Override, Secret};
 use crate::saga::instance::Status;
 
@@ -58,6 +58,8 @@ pub enum Command {
     Skip(SettleArgs),
     /// Say what became of a step that nobody answers for
     Resolve(ResolveArgs),
+    /// Change what a step of a parked instance keeps
+    Correct(CorrectArgs),
     /// Undo what an instance has done
     Compensate(OrderArgs),
     /// Cancel an instance, as its cancelling event would, also where it is parked
@@ -96,6 +98,7 @@ impl Command {
                 | Command::Retry(_)
                 | Command::Skip(_)
                 | Command::Resolve(_)
+                | Command::Correct(_)
                 | Command::Compensate(_)
                 | Command::Cancel(_)
                 | Command::DeadLetters(_)

@@ -1,4 +1,4 @@
-//! `sagamq retry`, `skip`, `resolve`, `compensate` and `cancel`: what people ask of instances.
+//! `sagamq retry`, `skip`, `resolve`, `correct`, `compensate` and `cancel`: what people ask of instances.
 
 use std::fs;
 

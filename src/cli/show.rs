@@ -72,6 +72,7 @@ fn render(details: &Details) -> String {
         ("ended", ended),
         ("deadline", summary.deadline.map(|deadline| deadline.to_string())),
         ("reason", summary.error.as_ref().map(reason)),
+        ("not undone", Some(plain(&summary.not_undone.join(", "))).filter(|all| !all.is_empty())),
         ("to come", Some(plain(&details.to_come.join(", "))).filter(|all| !all.is_empty())),
     ];
     for (name, value) in rows {
@@ -82,7 +83,8 @@ fn render(details: &Details) -> String {
     line(&mut text, "\nsteps");
     let name_width = details.steps.iter().map(|step| step.name.chars().count()).max().unwrap_or(0);
     for step in &details.steps {
-        line(&mut text, &step_line(step, summary.ended_at.is_some(), name_width));
+        let is_over = summary.ended_at.is_some() || summary.status == "compensating";
+        line(&mut text, &step_line(step, is_over, name_width));
     }
     line(&mut text, "\nhistory");
     for fact in details.history.iter().flat_map(|entry| &entry.facts) {
@@ -97,15 +99,16 @@ fn line(text: &mut String, line: &str) {
     text.push('\n');
 }
 
-fn step_line(step: &StepView, has_ended: bool, name_width: usize) -> String {
+/// A step; `is_over` says that none begins any more.
+fn step_line(step: &StepView, is_over: bool, name_width: usize) -> String {
     let waits_for_nothing = |progress: &ProgressView| progress.awaiting == "nothing";
     let (mark, words) = match step.status.as_str() {
-        "pending" if has_ended => ("·", "not begun"),
+        "pending" if is_over => ("·", "not begun"),
         "pending" => ("·", "to come"),
         "dispatched" if step.action.as_ref().is_some_and(waits_for_nothing) => ("?", "unanswered"),
         "dispatched" => ("▶", "running"),
         "compensating" if step.compensation.as_ref().is_some_and(waits_for_nothing) => {
-            ("?", "undoing unanswered")
+            ("?", "not undone yet, and nothing is out for it")
         }
         "succeeded" => ("✓", "done"),
         "failed" => ("✗", "failed"),
@@ -113,6 +116,7 @@ fn step_line(step: &StepView, has_ended: bool, name_width: usize) -> String {
         "skipped" => ("-", "skipped"),
         "compensating" => ("◀", "being undone"),
         "compensated" => ("↶", "undone"),
+        "not_undone" => ("!", "NOT undone, a person had it left"),
         other => ("·", other),
     };
     let mut line = format!("  {mark} {:<name_width$}  {words}", plain(&step.name));
@@ -177,13 +181,15 @@ pub(super) fn sentence(fact: &FactView) -> String {
         "not_sent" => "command could not be made",
         "retry_scheduled" => "another attempt is scheduled",
         "succeeded" => "done",
+        "corrected" => "what it keeps was corrected",
         "given_up" => "given up, perhaps done",
         "not_undone" => "undoing was refused",
+        "left_undone" => "NOT undone, a person has the instance go on",
         "compensated" => "undone",
         "stopping" => "no further step is begun",
         "stop_overruled" => "goes on forward, the pivot had succeeded",
         "compensation_started" => "going back",
-        "all_compensated" => "everything is undone",
+        "all_compensated" => "nothing more is to be undone",
         "parked" => "parked, waiting for a person",
         "notice_due" => "event about this is to be sent",
         "notice_published" => "event about this sent",

@@ -187,11 +187,15 @@ fn fact_view(instance: &Instance, recorded: &Recorded) -> FactView {
             output: Some(Value::clone(output)).filter(|output| !output.is_null()),
             ..of_step("succeeded", *step)
         },
+        Fact::Corrected { step, output } => {
+            FactView { output: Some(output.clone()), ..of_step("corrected", *step) }
+        }
         Fact::Failed { step, error } => FactView { error: Some(error.into()), ..of_step("failed", *step) },
         Fact::GivenUp { step, error } => FactView { error: Some(error.into()), ..of_step("given_up", *step) },
         Fact::NotUndone { step, error } => {
             FactView { error: Some(error.into()), ..of_step("not_undone", *step) }
         }
+        Fact::LeftUndone { step } => of_step("left_undone", *step),
         Fact::Compensated { step } => of_step("compensated", *step),
         Fact::Stopping { error } => FactView { error: Some(error.into()), ..plain("stopping") },
         Fact::StopOverruled => plain("stop_overruled"),

@@ -61,6 +61,9 @@ pub struct Summary {
     /// Whether it is done, and its caller has still to decide what becomes of it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
+    /// Steps that may have taken effect and that its way back leaves as they are, because a person said so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_undone: Vec<String>,
 }
 
 /// All about one instance.
@@ -89,8 +92,8 @@ pub struct Details {
 pub struct StepView {
     /// Name of the step.
     pub name: String,
-    /// `pending`, `dispatched`, `succeeded`, `failed`, `unknown`, `skipped`, `compensating` or
-    /// `compensated`.
+    /// `pending`, `dispatched`, `succeeded`, `failed`, `unknown`, `skipped`, `compensating`,
+    /// `compensated` or `not_undone`.
     pub status: String,
     /// How often its command was sent.
     pub attempts: u32,
@@ -238,6 +241,7 @@ impl Summary {
             error: instance.reason().map(Reason::from),
             caller: instance.caller.map(|caller| caller.instance.to_string()),
             held: instance.is_held(),
+            not_undone: instance.not_undone().map(str::to_owned).collect(),
         }
     }
 }

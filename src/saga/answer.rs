@@ -107,7 +107,7 @@ impl Transition<'_> {
             (StepStatus::Compensated, Outcome::Success(_)) => {
                 self.ignore_reply(Ignored::DuplicateReply, answer);
             }
-            (StepStatus::Compensating | StepStatus::Compensated, _) => {
+            (StepStatus::Compensating | StepStatus::Compensated | StepStatus::NotUndone, _) => {
                 self.ignore_reply(Ignored::LateReply, answer);
             }
             _ => self.ignore_reply(Ignored::UnexpectedReply, answer),

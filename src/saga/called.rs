@@ -79,8 +79,11 @@ pub enum End {
     Done(Result<Value, Failure>),
     /// It is compensated, or could not begin.
     Failed(Failure),
-    /// It was done, and is undone.
-    Undone,
+    /// It was done, and is undone; all of it, unless a person had it leave something as it is.
+    Undone {
+        /// Whether something is not undone.
+        leaves: bool,
+    },
     /// It is parked. That is no end, but a person has to look at it.
     Parked(Failure),
 }
@@ -184,7 +187,7 @@ impl Transition<'_> {
             // It was told to turn back when it had just been done: what is awaited is that it is undone.
             (StepStatus::Dispatched, End::Done(_))
                 if state.action.awaiting == Awaiting::Recalled && self.is_held_when_done(step) => {}
-            (StepStatus::Dispatched, End::Undone) => {
+            (StepStatus::Dispatched, End::Undone { .. }) => {
                 self.resume_from(step, Phase::Action);
                 self.refuse(step, self.turned_back(step));
             }
@@ -196,9 +199,9 @@ impl Transition<'_> {
                 self.resume_from(step, Phase::Action);
                 self.refuse(step, of_step(error));
             }
-            (StepStatus::Compensating, End::Undone) => {
+            (StepStatus::Compensating, End::Undone { leaves }) => {
                 self.resume_from(step, Phase::Compensation);
-                self.record(Fact::Compensated { step });
+                self.record(if leaves { Fact::LeftUndone { step } } else { Fact::Compensated { step } });
             }
             (StepStatus::Dispatched | StepStatus::Compensating, End::Parked(_)) if !state.stalled => {
                 self.record(Fact::Stalled { step, item: None });
@@ -300,12 +303,17 @@ impl Transition<'_> {
 
     /// Tells the caller, if there is one, that this is compensated.
     pub(super) fn tell_compensated(&mut self) {
-        let error = self.instance.error.clone().unwrap_or_else(|| Failure {
+        let not_undone = self.instance.not_undone().collect::<Vec<_>>().join(", ");
+        let leaves = !not_undone.is_empty();
+        let mut error = self.instance.error.clone().unwrap_or_else(|| Failure {
             step: None,
             code: "COMPENSATED".to_owned(),
             message: "the called saga was compensated".to_owned(),
         });
-        self.tell_caller(if self.instance.held { End::Undone } else { End::Failed(error) });
+        if leaves {
+            error.message = format!("{}; not undone: {not_undone}", error.message);
+        }
+        self.tell_caller(if self.instance.held { End::Undone { leaves } } else { End::Failed(error) });
     }
 
     pub(super) fn tell_caller(&mut self, end: End) {

@@ -129,6 +129,12 @@ fn render_notice(
     index: usize,
 ) -> Outgoing {
     let message_id = instance.notice_id(index);
+    let mut headers = headers(plan, instance, message_id);
+    // An instance that is compensated changes no more.
+    let not_undone = instance.not_undone().collect::<Vec<_>>().join(",");
+    if notice.status == Status::Compensated && !not_undone.is_empty() {
+        headers.put("x-saga-not-undone", Header::Text(not_undone));
+    }
     Outgoing {
         origin: Origin { instance: instance.id, part: Part::Notice(index) },
         exchange: emission.exchange.clone(),
@@ -137,7 +143,7 @@ fn render_notice(
         wants_reply: false,
         correlation: None,
         timestamp: notice.at,
-        headers: headers(plan, instance, message_id),
+        headers,
         body: to_bytes(notice.body.as_deref().unwrap_or(&Value::Null)),
         repeated: false,
     }

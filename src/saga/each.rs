@@ -241,10 +241,10 @@ impl Transition<'_> {
                 self.record(Fact::ItemDone { step, item, output, error });
             }
             End::Failed(error) => self.record(Fact::ItemFailed { step, item, error: of_step(error) }),
-            End::Undone if phase == Phase::Action => {
+            End::Undone { .. } if phase == Phase::Action => {
                 self.record(Fact::ItemFailed { step, item, error: self.turned_back(step) });
             }
-            End::Undone => self.record(Fact::ItemUndone { step, item }),
+            End::Undone { .. } => self.record(Fact::ItemUndone { step, item }),
             End::Parked(_) => {}
         }
     }

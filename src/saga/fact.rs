@@ -264,6 +264,13 @@ pub enum Fact {
         /// What the step keeps of its reply.
         output: Arc<Value>,
     },
+    /// A person has changed what the step keeps.
+    Corrected {
+        /// Index of the step.
+        step: usize,
+        /// What it keeps now.
+        output: Value,
+    },
     /// The step was definitely not done.
     Failed {
         /// Index of the step.
@@ -284,6 +291,11 @@ pub enum Fact {
         step: usize,
         /// Why.
         error: Failure,
+    },
+    /// The step is not undone, and a person has the instance go on without that.
+    LeftUndone {
+        /// Index of the step.
+        step: usize,
     },
     /// The step is undone.
     Compensated {

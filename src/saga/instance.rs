@@ -193,6 +193,8 @@ pub enum StepStatus {
     Compensating,
     /// Undone.
     Compensated,
+    /// Not undone, and it will not be: a person had the instance go on without that.
+    NotUndone,
 }
 
 /// How far a command has got over its attempts.
@@ -303,6 +305,18 @@ impl Instance {
     /// Whether an event has counted already.
     pub fn has_heard(&self, event: EventKey) -> bool {
         self.heard.contains(&event)
+    }
+
+    /// Steps that may have taken effect and that the way back leaves as they are, because a person said so.
+    pub fn not_undone(&self) -> impl Iterator<Item = &str> {
+        let goes_back =
+            matches!(self.status, Status::Compensating | Status::Compensated) || self.error.is_some();
+        let is_left = move |state: &&StepState| match state.status {
+            StepStatus::NotUndone => true,
+            StepStatus::Skipped => goes_back && state.action.maybe_delivered,
+            _ => false,
+        };
+        self.steps.iter().filter(is_left).map(|state| state.name.as_str())
     }
 
     /// Why it is parked, else why it is stopping or was compensated.
@@ -449,6 +463,7 @@ impl StepStatus {
             StepStatus::Skipped => "skipped",
             StepStatus::Compensating => "compensating",
             StepStatus::Compensated => "compensated",
+            StepStatus::NotUndone => "not_undone",
         }
     }
 }

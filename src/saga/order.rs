@@ -37,7 +37,7 @@ pub struct Order {
 pub enum Verb {
     /// Send the step's command once more, now; or go on, where it is no step that the instance is parked for.
     Retry,
-    /// Go on without the step. It is not undone either.
+    /// Go on without the step, which is not undone either; or without undoing it, which is told as not undone.
     Skip,
     /// The step has succeeded, whatever is known of it.
     ResolveSucceeded,
@@ -47,6 +47,8 @@ pub enum Verb {
     Compensate,
     /// Undo what was done, as a cancelling event would; also where the instance is parked, which refuses the event.
     Cancel,
+    /// Change what a step keeps, while the instance is parked.
+    Correct,
 }
 
 /// Why an output is refused.
@@ -55,18 +57,25 @@ const NO_OUTPUT: &str = "nothing keeps an output here: leave it out";
 /// Why nothing can be asked of an instance that is done, and held for its caller.
 const HELD: &str = "it is done, and what becomes of it is up to the instance that called it";
 
+/// An object with these fields, as an example of what to type.
+fn shape(fields: &[&str]) -> String {
+    let fields: Vec<_> = fields.iter().map(|field| format!("{field:?}: ...")).collect();
+    format!("'{{{}}}'", fields.join(", "))
+}
+
 /// Why an order is refused, in words.
 pub type Refusal = String;
 
 impl Verb {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Retry,
         Self::Skip,
         Self::ResolveSucceeded,
         Self::ResolveFailed,
         Self::Compensate,
         Self::Cancel,
+        Self::Correct,
     ];
 
     /// The name as it stands in the API.
@@ -78,6 +87,7 @@ impl Verb {
             Verb::ResolveFailed => "resolve_failed",
             Verb::Compensate => "compensate",
             Verb::Cancel => "cancel",
+            Verb::Correct => "correct",
         }
     }
 }
@@ -93,7 +103,7 @@ struct Target {
 impl Transition<'_> {
     /// Does what a person asks for, or refuses it.
     pub(super) fn order(&mut self, order: Order) {
-        let keeps_output = matches!(order.verb, Verb::Skip | Verb::ResolveSucceeded);
+        let keeps_output = matches!(order.verb, Verb::Skip | Verb::ResolveSucceeded | Verb::Correct);
         let done = match self.instance.status {
             Status::Completed | Status::Compensated => Err(format!("it has ended: {}", self.instance.status)),
             _ if self.instance.is_held() => Err(HELD.to_owned()),
@@ -104,6 +114,7 @@ impl Transition<'_> {
                 Verb::ResolveSucceeded => self.settle_as(&order, Fact::succeeded),
                 Verb::ResolveFailed => self.resolve_failed(&order),
                 Verb::Compensate | Verb::Cancel => self.turn_back(&order),
+                Verb::Correct => self.correct(&order),
             },
         };
         self.decision.refused = done.err();
@@ -169,13 +180,73 @@ impl Transition<'_> {
             return Err("the instance turns back, and to skip its pivot would take it on: resolve the step"
                 .to_owned());
         }
+        if target.phase == Phase::Action {
+            self.check_output(order, target.step)?;
+        }
         self.record_order(order, Some(target.step));
         self.resume_from(target.step, target.phase);
         self.record(match target.phase {
             Phase::Action => fact(target.step, order.output.clone()),
+            Phase::Compensation if order.verb == Verb::Skip => Fact::LeftUndone { step: target.step },
             Phase::Compensation => Fact::Compensated { step: target.step },
         });
         Ok(())
+    }
+
+    /// Changes what a settled step keeps. Only while the instance is parked, and nothing is on its way that was made
+    /// from it: a command that is published again must be the same.
+    fn correct(&mut self, order: &Order) -> Result<(), Refusal> {
+        if self.instance.status != Status::Parked {
+            return Err(format!(
+                "it is {}: only what a parked instance keeps can be changed",
+                self.instance.status
+            ));
+        }
+        if order.step.is_none() {
+            return Err("name the step whose output is to be changed: --step NAME".to_owned());
+        }
+        if order.output.is_null() {
+            return Err("say what the step is to keep: --output JSON".to_owned());
+        }
+        if self.instance.unconfirmed().next().is_some() {
+            return Err("the broker has yet to confirm a message of it: try again in a moment".to_owned());
+        }
+        let Target { step, status, .. } = self.named(order)?;
+        if !matches!(status, StepStatus::Succeeded | StepStatus::Skipped) {
+            let name = &self.instance.steps[step].name;
+            return Err(format!("step {name} is {status} and keeps nothing yet: resolve it instead"));
+        }
+        self.check_output(order, step)?;
+        self.record_order(order, Some(step));
+        self.record(Fact::Corrected { step, output: order.output.clone() });
+        Ok(())
+    }
+
+    /// Whether the output that a person gives has the fields that later steps count on.
+    fn check_output(&self, order: &Order, step: usize) -> Result<(), Refusal> {
+        let name = &self.instance.steps[step].name;
+        let Some(declared) = &self.plan.steps[step].output else { return Ok(()) };
+        if order.output.is_null() {
+            let asks = order.verb != Verb::Skip;
+            let shape = declared.fields().map_or_else(|| "JSON".to_owned(), |fields| shape(&fields));
+            return if asks {
+                Err(format!("step {name} keeps an output, which later steps count on: --output {shape}"))
+            } else {
+                Ok(())
+            };
+        }
+        let Some(fields) = declared.fields() else { return Ok(()) };
+        let Value::Object(given) = &order.output else {
+            return Err(format!("the output of step {name} is an object: --output {}", shape(&fields)));
+        };
+        let missing: Vec<_> = fields.iter().filter(|field| !given.contains_key(**field)).copied().collect();
+        if !missing.is_empty() {
+            return Err(format!("the output of step {name} lacks {}", missing.join(", ")));
+        }
+        let unknown = given.keys().find(|field| !fields.contains(&field.as_str()));
+        unknown.map_or(Ok(()), |field| {
+            Err(format!("the output of step {name} has no field {field:?}, only {}", fields.join(", ")))
+        })
     }
 
     fn resolve_failed(&mut self, order: &Order) -> Result<(), Refusal> {
@@ -224,18 +295,28 @@ impl Transition<'_> {
     fn settled_by(&self, order: &Order) -> Result<Target, Refusal> {
         let target = self.target(order)?;
         let is_under_way = matches!(target.status, StepStatus::Dispatched | StepStatus::Compensating);
-        if is_under_way || self.is_open_to_orders(&target) { Ok(target) } else { Err(self.closed(&target)) }
+        // A person who has seen to a pivot that contradicted itself says that it has had no effect.
+        let is_seen_to = order.verb == Verb::ResolveFailed && self.is_parked_for(target.step);
+        if is_under_way || is_seen_to || self.is_open_to_orders(&target) {
+            Ok(target)
+        } else {
+            Err(self.closed(&target))
+        }
     }
 
     /// Whether a step that nothing is out for may be taken up again: it is what the instance is parked for.
     fn is_open_to_orders(&self, target: &Target) -> bool {
         let state = &self.instance.steps[target.step];
-        let parked_for = self.instance.parked.as_ref().and_then(|parked| parked.step.as_ref());
         let untouched = target.phase == Phase::Compensation || state.compensation.is_idle();
         let undoing = self.instance.steps.iter().any(|state| !state.compensation.is_idle());
         // A pivot that may have got through after steps were undone is beyond any order.
         let contradicts = self.plan.steps[target.step].kind == Kind::Pivot && undoing;
-        parked_for == Some(&state.name) && untouched && !contradicts
+        self.is_parked_for(target.step) && untouched && !contradicts
+    }
+
+    fn is_parked_for(&self, step: usize) -> bool {
+        let parked_for = self.instance.parked.as_ref().and_then(|parked| parked.step.as_ref());
+        parked_for == Some(&self.instance.steps[step].name)
     }
 
     fn closed(&self, target: &Target) -> Refusal {

@@ -16,7 +16,8 @@ pub const MESSAGE_FIELDS: [&str; 9] =
 /// The fields of a step under `steps`.
 pub const STEP_FIELDS: [&str; 3] = ["output", "status", "error"];
 /// The fields of `saga`, those first that never change.
-pub const SAGA_FIELDS: [&str; 7] = ["id", "name", "version", "business_key", "started_at", "status", "error"];
+pub const SAGA_FIELDS: [&str; 8] =
+    ["id", "name", "version", "business_key", "started_at", "status", "error", "not_undone"];
 
 /// How many of [`SAGA_FIELDS`] never change, and so may stand in every command.
 pub const LASTING_SAGA_FIELDS: usize = 5;
@@ -90,6 +91,7 @@ impl<'a> Scope<'a> {
                 "started_at" => Value::from(instance.started_at.to_string()),
                 "status" => Value::from(instance.status.as_str()),
                 "error" => failure(error),
+                "not_undone" => instance.not_undone().collect(),
                 _ => return None,
             })
         };

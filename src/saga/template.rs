@@ -64,6 +64,15 @@ impl Template {
         Ok(to_bytes(&*self.value(scope, &mut { MAX_RESULT }).and_then(bounded)?))
     }
 
+    /// The names of the fields of an object; `None` where that is not known before it is evaluated.
+    pub fn fields(&self) -> Option<Vec<&str>> {
+        match self {
+            Template::Literal(Value::Object(fields)) => Some(fields.keys().map(String::as_str).collect()),
+            Template::Map(fields) => Some(fields.iter().map(|(name, _)| name.as_str()).collect()),
+            Template::Literal(_) | Template::Expression(_) | Template::List(_) => None,
+        }
+    }
+
     /// The paths that it names.
     pub fn references(&self) -> Vec<&[String]> {
         self.expressions().into_iter().flat_map(Expression::references).map(Vec::as_slice).collect()

@@ -115,7 +115,7 @@ fn one_item_that_fails_has_the_others_turn_back_and_what_was_done_undone() {
     assert_eq!(run.step(PACK), StepStatus::Compensating);
     assert_eq!(run.instance.error.as_ref().unwrap().code, "BROKEN");
     assert_eq!(run.calls(), (vec![], 1), "the first was done, and is undone");
-    run.item(PACK, 0, End::Undone);
+    run.item(PACK, 0, End::Undone { leaves: false });
     assert_eq!((run.instance.status, run.step(PACK)), (Status::Compensated, StepStatus::Compensated));
 }
 
@@ -134,9 +134,9 @@ fn a_later_failure_undoes_the_last_items_first_so_many_at_a_time() {
     run.refuse(PAY);
     use ItemStatus::{Done, Recalled, Undone};
     assert_eq!(run.items(PACK), [Done, Recalled, Recalled]);
-    run.item(PACK, 2, End::Undone);
+    run.item(PACK, 2, End::Undone { leaves: false });
     assert_eq!(run.items(PACK), [Recalled, Recalled, Undone]);
-    run.item(PACK, 1, End::Undone).item(PACK, 0, End::Undone);
+    run.item(PACK, 1, End::Undone { leaves: false }).item(PACK, 0, End::Undone { leaves: false });
     assert_eq!(run.instance.status, Status::Compensated);
 }
 
@@ -201,7 +201,7 @@ fn a_history_with_items_folds_to_the_same_record() {
     let mut run = run(json!(["a", "b", "c"]));
     run.done(PACK, 0).item(PACK, 1, End::Parked(failure("SILENT"))).item(PACK, 2, End::Failed(failure("NO")));
     check_fold(&run);
-    run.item(PACK, 1, End::Failed(failure("NO"))).item(PACK, 0, End::Undone);
+    run.item(PACK, 1, End::Failed(failure("NO"))).item(PACK, 0, End::Undone { leaves: false });
     check_fold(&run);
     assert_eq!(run.instance.status, Status::Compensated);
 }

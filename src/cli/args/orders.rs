@@ -51,6 +51,20 @@ pub struct SettleArgs {
     pub order: OrderArgs,
 }
 
+/// Arguments of `correct`.
+#[derive(Debug, Args)]
+pub struct CorrectArgs {
+    /// Which step
+    #[arg(long, value_name = "NAME")]
+    pub step: String,
+    /// What the step is to keep, as JSON
+    #[arg(long, value_name = "JSON", value_parser = json)]
+    pub output: Value,
+    /// Of which instances.
+    #[command(flatten)]
+    pub order: OrderArgs,
+}
+
 /// Arguments of `resolve`.
 #[derive(Debug, Args)]
 pub struct ResolveArgs {

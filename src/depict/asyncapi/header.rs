@@ -30,7 +30,7 @@ pub(super) fn of_command(plan: &Plan, step: &Step, phase: Phase, key: &str) -> V
     if plan.deadline.is_some() {
         headers.must("x-saga-deadline", time(), "When the time limit of the instance passes.");
     }
-    headers.must("correlation_id", uuid(), "AMQP property, the same as `message_id`. The answer has it too.");
+    headers.must("correlation_id", text(), "AMQP property: opaque. The answer repeats it as it is.");
     headers.must("reply_to", text(), "AMQP property: the queue that the answer goes to.");
     headers.schema()
 }
@@ -68,10 +68,8 @@ pub(super) fn of_reply(outcome: Option<OutcomeKind>) -> Value {
             "Milliseconds until the next attempt, at most 24 hours, in place of the policy's delay.",
         );
     }
-    headers.names_its_command();
-    let mut schema = headers.schema();
-    schema["anyOf"] = json!([{"required": ["correlation_id"]}, {"required": ["x-saga-command-id"]}]);
-    schema
+    headers.must("correlation_id", text(), "AMQP property: that of the command that is answered, as it is.");
+    headers.schema()
 }
 
 /// Of an event that starts, cancels or is waited for; expressions read those in `read`.
@@ -122,7 +120,12 @@ impl Headers {
 
     fn names_its_command(&mut self) {
         self.may("correlation_id", text(), "AMQP property: that of the command that is answered.");
-        self.may("x-saga-command-id", text(), "That of the command, instead of `correlation_id`.");
+        self.may(
+            "x-saga-id",
+            text(),
+            "That of the command, with `x-saga-command-id` instead of `correlation_id`.",
+        );
+        self.may("x-saga-command-id", text(), "That of the command.");
     }
 
     fn trace(&mut self, what: &str) {

@@ -46,6 +46,7 @@ fn known(path: &[String]) -> Value {
         ["saga", "name" | "business_key" | "status"] | ["steps", _, "status"] => json!({"type": "string"}),
         ["saga", "version"] => json!({"type": "integer"}),
         ["saga", "started_at"] => json!({"type": "string", "format": "date-time"}),
+        ["saga", "not_undone"] => json!({"type": "array", "items": {"type": "string"}}),
         ["saga", "error"] | ["steps", _, "error"] => {
             let text = json!({"type": "string"});
             let properties = json!({"step": {"type": ["string", "null"]}, "code": text, "message": text});

@@ -139,17 +139,18 @@ impl Instance {
                 self.await_next(*step, *phase, Awaiting::Retry(*at), false);
             }
             Fact::Succeeded { step, output } => self.settle_with(*step, StepStatus::Succeeded, output),
+            Fact::Corrected { step, output } => {
+                if let Some(state) = self.steps.get_mut(*step) {
+                    state.output = Some(Arc::new(output.clone()));
+                }
+            }
             Fact::Failed { step, error } => self.settle(*step, StepStatus::Failed, Some(error)),
             Fact::GivenUp { step, error } => self.settle(*step, StepStatus::Unknown, Some(error)),
             Fact::NotUndone { step, .. } => {
                 self.await_next(*step, Phase::Compensation, Awaiting::Nothing, true);
             }
-            Fact::Compensated { step } => {
-                if let Some(state) = self.steps.get_mut(*step) {
-                    state.status = StepStatus::Compensated;
-                    state.compensation.awaiting = Awaiting::Nothing;
-                }
-            }
+            Fact::Compensated { step } => self.settle_undoing(*step, StepStatus::Compensated),
+            Fact::LeftUndone { step } => self.settle_undoing(*step, StepStatus::NotUndone),
             Fact::Stopping { error } => self.error = Some(error.clone()),
             Fact::StopOverruled => self.error = None,
             Fact::CompensationStarted => self.status = Status::Compensating,
@@ -194,6 +195,15 @@ impl Instance {
             state.early = None;
             state.stalled = false;
             state.action.awaiting = Awaiting::Nothing;
+        }
+    }
+
+    fn settle_undoing(&mut self, step: usize, status: StepStatus) {
+        if let Some(state) = self.steps.get_mut(step) {
+            state.status = status;
+            state.misread = None;
+            state.stalled = false;
+            state.compensation.awaiting = Awaiting::Nothing;
         }
     }
 
