@@ -7,6 +7,7 @@ use std::sync::Arc;
 pub use change::{Change, ChangeKind, SagaChange};
 
 use crate::definitions::{self, DefinitionsError, Loaded};
+use crate::saga::arrival::{Arrival, arrival};
 use crate::saga::code::Code;
 use crate::saga::compile;
 use crate::saga::expression::{ExpressionError, Scope};
@@ -28,10 +29,14 @@ pub struct Catalog {
     /// The highest version of each saga in the folder.
     starting: Vec<Arc<Plan>>,
     known: HashMap<DefinitionHash, Known>,
+    /// What the definitions that are known listen to now.
+    heard: BTreeSet<Subscription>,
     /// Patterns that the event queue may be bound to, whether or not a definition that is needed has them.
     bound: BTreeSet<Subscription>,
     /// Those of definitions that are about to come into force: the broker has them, or is being asked.
     expected: BTreeSet<Subscription>,
+    /// Those of `bound` that nobody listens to and by which an event came all the same.
+    left_over: BTreeSet<Subscription>,
     /// Whether other definitions are needed than when it was last asked for.
     shifted: bool,
 }
@@ -102,7 +107,9 @@ impl Catalog {
         self.starting = in_force.map(|loaded| Arc::clone(&self.known[&loaded.plan.hash].plan)).collect();
         let needed: Vec<_> = self.needed().map(|plan| plan.hash.clone()).collect();
         self.known.retain(|hash, _| needed.contains(hash));
+        self.listen();
         self.expected.clear();
+        self.left_over.clear();
         self.shift();
         Change::between(&before, &self.starting)
     }
@@ -164,6 +171,7 @@ impl Catalog {
         known.instances = known.instances.saturating_sub(1);
         if known.instances == 0 && !self.starts(&plan.hash) {
             self.known.retain(|hash, _| base(hash) != plan.hash);
+            self.listen();
             self.shift();
         }
     }
@@ -238,10 +246,30 @@ impl Catalog {
         self.distinct(|plan| reply::business_keys(plan, message))
     }
 
+    /// By which binding an event came, of those that definitions have that are known.
+    pub(crate) fn arrival(&self, message: &Message) -> Arrival<'_> {
+        arrival(&self.heard, message)
+    }
+
+    /// Whether an event came by a binding that is there for nothing: of a definition that was in force, or is about
+    /// to be. `Some(true)` for the first that comes by it.
+    pub(crate) fn take_left_over(&mut self, message: &Message) -> Option<bool> {
+        let on = self.bound.iter().find(|on| on.lets_through(message))?;
+        Some(self.left_over.insert(on.clone()))
+    }
+
     fn know(&mut self, plan: &Arc<Plan>) {
         for plan in Plan::family(plan) {
             self.known.entry(plan.hash.clone()).or_insert(Known { plan, instances: 0 });
         }
+        self.listen();
+    }
+
+    /// Notes what the definitions that are known listen to; the starts are those of the ones in force.
+    fn listen(&mut self) {
+        let starts = self.starting.iter().filter_map(|plan| Some(&plan.start.as_ref()?.on));
+        let all = self.known.values().flat_map(|known| known.plan.listens()).chain(starts);
+        self.heard = all.cloned().collect();
     }
 
     fn starts(&self, hash: &str) -> bool {

@@ -29,6 +29,7 @@ use crate::saga::transition::{self, Decision, Event};
 use crate::store::{Batch, Reader, Removal, StoreError};
 use crate::timers::Timers;
 
+mod arrival;
 mod calls;
 mod definitions;
 mod deliveries;

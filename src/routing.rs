@@ -88,6 +88,10 @@ impl Engine {
     /// one instance or one dead letter: where it has started or cancelled something, what else it is unreadable for
     /// only counts.
     fn route_event(&mut self, message: &Message, now: Timestamp) -> Result<Fate, EngineError> {
+        let message = &*match self.arrived(message) {
+            Ok(message) => message,
+            Err(fate) => return Ok(fate),
+        };
         let (mut refusals, mut begun) = (Vec::new(), Vec::new());
         let (mut meant, mut taken) = (false, false);
         for plan in self.catalog.starting() {

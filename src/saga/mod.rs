@@ -29,6 +29,7 @@ pub(crate) mod fuzzing;
 
 mod advance;
 mod answer;
+pub mod arrival;
 pub mod called;
 pub mod command;
 pub mod each;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::expression::{Expression, Template};
 use super::id::Phase;
+use super::message::Message;
 use super::retry::RetryPolicy;
 
 /// A compiled definition. Immutable; instances share it.
@@ -280,17 +281,21 @@ impl Plan {
 
     /// Every pattern that the event queue must be bound to, without repeats.
     pub fn subscriptions(&self) -> Vec<Subscription> {
-        let rules = self.listeners().flat_map(|(_, _, rules)| rules).filter_map(|rule| rule.on.clone());
-        let start = self.start.as_ref().map(|start| start.on.clone());
+        let start = self.start.iter().map(|start| start.on.clone());
         let mut all: Vec<_> = start
-            .into_iter()
-            .chain(self.cancel.as_ref().map(|cancel| cancel.on.clone()))
-            .chain(rules)
+            .chain(self.listens().cloned())
             .chain(self.bodies().flat_map(|body| body.subscriptions()))
             .collect();
         all.sort();
         all.dedup();
         all
+    }
+
+    /// What concerns instances that there are: cancellations, answers, and events that are waited for.
+    pub fn listens(&self) -> impl Iterator<Item = &Subscription> {
+        let rules = self.listeners().flat_map(|(_, _, rules)| rules);
+        let cancel = self.cancel.iter().map(|cancel| &cancel.on);
+        cancel.chain(rules.filter_map(|rule| rule.on.as_ref()))
     }
 
     /// Every exchange that the saga publishes to or listens on, without repeats.
@@ -390,6 +395,11 @@ impl Subscription {
     /// exchanges.
     pub fn matches(&self, exchange: &str, key: &str) -> bool {
         self.exchange == exchange && pattern_matches(&self.pattern, key)
+    }
+
+    /// Whether its binding lets a message through that is at its exchange, wherever it was published.
+    pub fn lets_through(&self, message: &Message) -> bool {
+        pattern_matches(&self.pattern, &message.key)
     }
 }
 
