@@ -235,8 +235,7 @@ impl Catalog {
     pub fn cancelled_by(&self, message: &Message) -> Vec<(String, Result<String, ExpressionError>)> {
         let scope = Scope { event: Some(message), ..Scope::default() };
         self.distinct(|plan| {
-            let cancel =
-                plan.cancel.iter().filter(|cancel| cancel.on.matches(&message.exchange, &message.key));
+            let cancel = plan.cancel.iter().filter(|cancel| cancel.on.hears(message));
             cancel.map(|cancel| cancel.business_key.evaluate_key(&scope)).collect()
         })
     }

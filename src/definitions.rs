@@ -1,6 +1,7 @@
 //! Definition files on disk.
 
 mod calls;
+mod exchanges;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -142,6 +143,7 @@ pub fn load_paths(paths: &[PathBuf]) -> (Vec<Loaded>, Vec<Problem>) {
     }
     problems.extend(repeats(&loaded));
     problems.extend(calls::problems(&loaded));
+    problems.extend(exchanges::problems(&loaded));
     problems.sort_by(|a, b| place(a).cmp(&place(b)));
     loaded.retain(|one| problems.iter().all(|problem| problem.file != one.file));
     (loaded, problems)

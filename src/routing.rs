@@ -95,7 +95,7 @@ impl Engine {
         let (mut refusals, mut begun) = (Vec::new(), Vec::new());
         let (mut meant, mut taken) = (false, false);
         for plan in self.catalog.starting() {
-            if plan.starts_on(&message.exchange, &message.key) {
+            if plan.starts_on(message) {
                 meant = true;
                 match self.start(&plan, message, now)? {
                     Started::With(id) => begun.push(id),

@@ -16,6 +16,7 @@ use sagamq::config::{BrokerConfig, QueueType, Secret, TopologyMode};
 use sagamq::delivery::{Delivery, Queue, Report, Settlement, Verdict};
 use sagamq::health::Health;
 use sagamq::saga::correlation::{Asked, Sealer};
+use sagamq::saga::exchange::Exchange;
 use sagamq::saga::id::{InstanceId, MessageId, Phase, StoreId};
 use sagamq::saga::message::{Header, Headers, Message, Origin, Outgoing, Part};
 use sagamq::saga::plan::Subscription;
@@ -48,8 +49,8 @@ impl Bench {
             prefix,
             queue_type: QueueType::Quorum,
             mode: TopologyMode::Declare,
-            exchanges: vec![exchange.clone()],
-            subscriptions: vec![Subscription { exchange, pattern: "routed.#".into() }],
+            exchanges: vec![Exchange::topic(&exchange)],
+            subscriptions: vec![Subscription::topic(exchange, "routed.#")],
             unneeded: Vec::new(),
         });
         probe(&config, &topology).await.unwrap();
@@ -74,7 +75,7 @@ impl Bench {
     }
 
     fn exchange(&self) -> &str {
-        &self.topology.exchanges[0]
+        &self.topology.exchanges[0].name
     }
 
     async fn put(&self, queue: &str, body: &str) {
@@ -144,6 +145,7 @@ fn message(exchange: &str, key: &str, n: u32) -> Outgoing {
         timestamp: Timestamp(1_767_323_045_000),
         headers: attempt_header(n),
         body: json!({"n": n}).to_string().into_bytes(),
+        extras: None,
         repeated: false,
     }
 }
@@ -173,7 +175,7 @@ async fn the_topology_is_made_and_checked() {
 
     let missing = with(|topology| {
         topology.mode = TopologyMode::Verify;
-        topology.exchanges.push("no-such-exchange".into());
+        topology.exchanges.push(Exchange::topic("no-such-exchange"));
     });
     let error = check(missing).await.unwrap_err();
     assert!(
@@ -204,9 +206,8 @@ async fn a_topology_that_changes_is_followed_while_deliveries_go_on() {
     publish("routed.first").await;
     assert_eq!(understood(&next(deliveries.recv()).await).key, "routed.first");
 
-    let [old, new] = ["routed.#", "other.#"]
-        .map(|pattern| Subscription { exchange: exchange.to_owned(), pattern: pattern.to_owned() });
-    let never = Subscription { exchange: "no-such-exchange".to_owned(), pattern: "#".to_owned() };
+    let [old, new] = ["routed.#", "other.#"].map(|pattern| Subscription::topic(exchange, pattern));
+    let never = Subscription::topic("no-such-exchange", "#");
     topology.send_modify(|topology| {
         topology.subscriptions = vec![new];
         topology.unneeded = vec![never, old];

@@ -8,6 +8,8 @@ mod arrivals;
 mod calls;
 #[path = "engine/events.rs"]
 mod events;
+#[path = "engine/extras.rs"]
+mod extras;
 #[path = "engine/limits.rs"]
 mod limits;
 

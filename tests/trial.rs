@@ -182,8 +182,7 @@ fn what_cannot_be_evaluated_on_a_path_is_a_warning_with_that_path() {
     let (code, text) = test(&[&path, "--no-pairs"]);
     assert_eq!(code, Some(0), "{text}");
     // The parcel is not known where the answer was lost.
-    let warning =
-        "warning: undo reserve: the command's body cannot be made: add does not work on null and int";
+    let warning = "warning: undo reserve: the command cannot be made: add does not work on null and int";
     assert!(text.contains(warning), "{text}");
     assert!(text.contains("the first: reserve: timeout)"), "{text}");
 }

@@ -14,6 +14,7 @@
 
 mod acks;
 pub mod consumer;
+mod exchange;
 mod outbox;
 pub mod publisher;
 pub mod session;

@@ -157,6 +157,7 @@ mod tests {
             timestamp: Timestamp(0),
             headers: Headers::default(),
             body: Vec::new(),
+            extras: None,
             repeated: false,
         };
         range.map(message).collect()

@@ -1,24 +1,26 @@
 //! Queues, exchanges and bindings: what the orchestrator needs of the broker.
 //!
 //! ```text
-//!  topic exchanges of the sagas ──patterns──> <prefix>.events ──┐
+//!  exchanges of the sagas ───────patterns───> <prefix>.events ──┐
 //!  default exchange ──reply_to──────────────> <prefix>.replies ─┤ poison, or delivered too often
 //!                         <prefix>.dead <── exchange <prefix>.dead
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{QueueBindOptions, QueueDeclareOptions};
 use lapin::protocol::AMQPSoftError;
-use lapin::types::{FieldTable, ShortString};
-use lapin::{Channel, Connection, ExchangeKind};
+use lapin::types::ShortString;
+use lapin::{Channel, Connection};
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tracing::warn;
 
+use super::exchange;
 use super::session::{AmqpError, answered, open_channel, refusal};
 use super::wire::{short, table};
 use crate::config::{BrokerConfig, QueueType, TopologyMode};
+use crate::saga::exchange::{Exchange, ExchangeKind};
 use crate::saga::plan::{Plan, Subscription};
 
 /// Deliveries of one message before a quorum queue takes it for one that kills its consumer. Each
@@ -34,8 +36,8 @@ pub struct Topology {
     pub queue_type: QueueType,
     /// Make, check, or leave alone.
     pub mode: TopologyMode,
-    /// Durable topic exchanges that definitions name.
-    pub exchanges: Vec<String>,
+    /// Exchanges that definitions name.
+    pub exchanges: Vec<Exchange>,
     /// What the event queue is bound to.
     pub subscriptions: Vec<Subscription>,
     /// What it is taken off from where we make the topology: nothing listens to it any more.
@@ -45,16 +47,24 @@ pub struct Topology {
 impl Topology {
     /// What definitions need.
     pub fn of<'a>(config: &BrokerConfig, plans: impl IntoIterator<Item = &'a Plan>) -> Self {
-        let (mut exchanges, mut subscriptions) = (BTreeSet::new(), BTreeSet::new());
+        let (mut named, mut subscriptions) = (BTreeSet::new(), BTreeSet::new());
+        let mut exchanges: BTreeMap<String, Exchange> = BTreeMap::new();
         for plan in plans {
-            exchanges.extend(plan.exchanges());
+            named.extend(plan.exchanges());
             subscriptions.extend(plan.subscriptions());
+            for one in &plan.described {
+                let known = exchanges.entry(one.name.clone()).or_insert_with(|| one.clone());
+                known.declare &= one.declare;
+            }
+        }
+        for name in named {
+            exchanges.entry(name.clone()).or_insert_with(|| Exchange::topic(name));
         }
         Self {
             prefix: config.prefix.clone(),
             queue_type: config.queue_type,
             mode: config.topology,
-            exchanges: exchanges.into_iter().collect(),
+            exchanges: exchanges.into_values().collect(),
             subscriptions: subscriptions.into_iter().collect(),
             unneeded: Vec::new(),
         }
@@ -78,9 +88,10 @@ impl Topology {
     /// The same as a RabbitMQ definitions file, for `rabbitmqctl import_definitions`, in the
     /// virtual host `/`.
     pub fn definitions(&self) -> Value {
-        let exchanges = self.all_exchanges().into_iter().map(|exchange| {
+        let made = self.exchanges.iter().filter(|exchange| exchange.declare);
+        let exchanges = [self.dead_exchange()].into_iter().chain(made.cloned()).map(|exchange| {
             json!({
-                "name": exchange.name, "vhost": "/", "type": exchange.kind, "durable": true,
+                "name": exchange.name, "vhost": "/", "type": exchange.kind.as_str(), "durable": true,
                 "auto_delete": false, "internal": false, "arguments": {},
             })
         });
@@ -93,7 +104,7 @@ impl Topology {
         let bindings = self.all_bindings().into_iter().map(|binding| {
             json!({
                 "source": binding.exchange, "vhost": "/", "destination": binding.queue,
-                "destination_type": "queue", "routing_key": binding.key, "arguments": {},
+                "destination_type": "queue", "routing_key": binding.key, "arguments": binding.arguments,
             })
         });
         json!({
@@ -115,9 +126,10 @@ impl Topology {
             TopologyMode::Verify => true,
             TopologyMode::Declare => false,
         };
-        let channel = open_channel(connection).await?;
-        for exchange in self.all_exchanges() {
-            exchange.declare(&channel, passive).await?;
+        let mut channel = open_channel(connection).await?;
+        exchange::declare(&channel, &self.dead_exchange(), passive).await?;
+        for exchange in &self.exchanges {
+            channel = exchange::see_to(connection, channel, exchange, passive, &self.subscriptions).await?;
         }
         for queue in self.all_queues() {
             queue.declare(&channel, passive).await?;
@@ -146,10 +158,8 @@ impl Topology {
         Ok(())
     }
 
-    fn all_exchanges(&self) -> Vec<Exchange> {
-        let dead = Exchange { name: self.dead_queue(), kind: "fanout" };
-        let topics = self.exchanges.iter().map(|name| Exchange { name: name.clone(), kind: "topic" });
-        std::iter::once(dead).chain(topics).collect()
+    fn dead_exchange(&self) -> Exchange {
+        Exchange { name: self.dead_queue(), kind: ExchangeKind::Fanout, declare: true }
     }
 
     fn all_queues(&self) -> Vec<OwnQueue> {
@@ -182,12 +192,22 @@ impl Topology {
     }
 
     fn all_bindings(&self) -> Vec<Binding> {
-        let dead = Binding { exchange: self.dead_queue(), queue: self.dead_queue(), key: String::new() };
+        let dead = Binding {
+            exchange: self.dead_queue(),
+            queue: self.dead_queue(),
+            key: String::new(),
+            arguments: Map::new(),
+        };
         std::iter::once(dead).chain(self.subscriptions.iter().map(|on| self.binding(on))).collect()
     }
 
     fn binding(&self, on: &Subscription) -> Binding {
-        Binding { exchange: on.exchange.clone(), queue: self.events_queue(), key: on.pattern.clone() }
+        Binding {
+            exchange: on.exchange.clone(),
+            queue: self.events_queue(),
+            key: on.pattern.clone(),
+            arguments: on.matching.arguments(),
+        }
     }
 }
 
@@ -207,26 +227,6 @@ pub(crate) async fn follow(
         if !topology.has_changed().unwrap_or(false) {
             return Ok(());
         }
-    }
-}
-
-struct Exchange {
-    name: String,
-    kind: &'static str,
-}
-
-impl Exchange {
-    async fn declare(self, channel: &Channel, passive: bool) -> Result<(), AmqpError> {
-        let object = format!("exchange {:?}", self.name);
-        let name = name("exchange name", &self.name, &object)?;
-        let options = ExchangeDeclareOptions { passive, durable: true, ..Default::default() };
-        let declaring = channel.exchange_declare(
-            name,
-            ExchangeKind::Custom(self.kind.into()),
-            options,
-            FieldTable::default(),
-        );
-        answered("declare an exchange", declaring).await.map_err(|error| explain(error, object))
     }
 }
 
@@ -250,43 +250,43 @@ struct Binding {
     exchange: String,
     queue: String,
     key: String,
+    arguments: Map<String, Value>,
 }
 
 impl Binding {
     async fn make(self, channel: &Channel) -> Result<(), AmqpError> {
         let object = self.object();
-        let [queue, exchange, key] = self.names()?;
-        let options = QueueBindOptions::default();
-        let binding = channel.queue_bind(queue, exchange, key, options, FieldTable::default());
+        let ([queue, exchange, key], arguments) = (self.names()?, table(&self.arguments));
+        let binding = channel.queue_bind(queue, exchange, key, QueueBindOptions::default(), arguments);
         answered("bind a queue", binding).await.map_err(|error| explain(error, object))
     }
 
     async fn remove(self, channel: &Channel) -> Result<(), AmqpError> {
         let object = self.object();
-        let [queue, exchange, key] = self.names()?;
-        let removing = channel.queue_unbind(queue, exchange, key, FieldTable::default());
+        let ([queue, exchange, key], arguments) = (self.names()?, table(&self.arguments));
+        let removing = channel.queue_unbind(queue, exchange, key, arguments);
         answered("unbind a queue", removing).await.map_err(|error| explain(error, object))
     }
 
     /// Queue, exchange and key as AMQP has them.
     fn names(&self) -> Result<[ShortString; 3], AmqpError> {
-        let (object, Binding { exchange, queue, key }) = (self.object(), self);
+        let (object, Binding { exchange, queue, key, .. }) = (self.object(), self);
         let exchange = name("exchange name", exchange, &object)?;
         Ok([name("queue name", queue, &object)?, exchange, name("pattern", key, &object)?])
     }
 
     fn object(&self) -> String {
-        let Binding { exchange, queue, key } = self;
+        let Binding { exchange, queue, key, .. } = self;
         format!("binding of queue {queue:?} to exchange {exchange:?} for {key:?}")
     }
 }
 
-fn name(what: &str, text: &str, object: &str) -> Result<ShortString, AmqpError> {
+pub(super) fn name(what: &str, text: &str, object: &str) -> Result<ShortString, AmqpError> {
     let remedy = "shorten it";
     short(what, text).map_err(|reason| AmqpError::Topology { object: object.to_owned(), reason, remedy })
 }
 
-fn explain(error: AmqpError, object: String) -> AmqpError {
+pub(super) fn explain(error: AmqpError, object: String) -> AmqpError {
     let AmqpError::Failed { source, .. } = &error else { return error };
     let Some((code, reason)) = refusal(source) else { return error };
     let remedy = match code {
@@ -315,8 +315,8 @@ mod tests {
             prefix: "shop".into(),
             queue_type,
             mode: TopologyMode::Declare,
-            exchanges: vec!["orders".into()],
-            subscriptions: vec![Subscription { exchange: "orders".into(), pattern: "order.*".into() }],
+            exchanges: vec![Exchange::topic("orders")],
+            subscriptions: vec![Subscription::topic("orders", "order.*")],
             unneeded: Vec::new(),
         }
     }

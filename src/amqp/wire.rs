@@ -4,7 +4,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use serde_json::{Map, Value, json};
 
-use crate::saga::message::{APP_ID, Outgoing, RawMessage};
+use crate::saga::message::{APP_ID, Extras, Outgoing, RawMessage};
 
 /// Tables and arrays within headers may nest to this depth.
 const MAX_DEPTH: usize = 8;
@@ -55,6 +55,15 @@ pub(crate) fn outgoing(message: &Outgoing, reply_to: &str) -> Result<Envelope, S
         header_bytes += name.len() + value.len();
         headers.insert(short("header name", name)?, AMQPValue::LongString(value.into()));
     }
+    let extras = message.extras.as_deref();
+    for (name, value) in
+        extras.iter().flat_map(|extras| &extras.headers).filter(|(_, value)| !value.is_null())
+    {
+        header_bytes += name.len() + value.to_string().len();
+        let what = || format!("header {name:?}");
+        headers
+            .insert(short("header name", name)?, amqp_value(value, MAX_DEPTH).map_err(|why| what() + why)?);
+    }
     if header_bytes > MAX_HEADER_BYTES {
         return Err(format!("headers of {header_bytes} bytes are over the limit of {MAX_HEADER_BYTES}"));
     }
@@ -69,11 +78,64 @@ pub(crate) fn outgoing(message: &Outgoing, reply_to: &str) -> Result<Envelope, S
         .with_app_id(APP_ID.into())
         .with_timestamp(message.timestamp.as_secs())
         .with_headers(headers);
+    let properties = match extras {
+        Some(extras) => with_extras(properties, extras)?,
+        None => properties,
+    };
     let properties = match message.correlation_id() {
         Some(id) => properties.with_correlation_id(id.into()).with_reply_to(short("reply queue", reply_to)?),
         None => properties,
     };
     Ok(Envelope { exchange, key, properties })
+}
+
+/// Properties that the definition says something of, in place of the usual ones.
+fn with_extras(mut properties: BasicProperties, extras: &Extras) -> Result<BasicProperties, String> {
+    if let Some(content_type) = &extras.content_type {
+        properties = properties.with_content_type(short("content type", content_type)?);
+    }
+    if let Some(kind) = &extras.kind {
+        properties = properties.with_type(short("type", kind)?);
+    }
+    if let Some(priority) = extras.priority {
+        properties = properties.with_priority(priority);
+    }
+    if let Some(expires) = extras.expires {
+        properties = properties.with_expiration(short("expiration", &expires.as_millis().to_string())?);
+    }
+    Ok(properties)
+}
+
+/// A value of a header, with the type that it has in JSON.
+///
+/// # Errors
+/// AMQP cannot carry it as it is.
+fn amqp_value(value: &Value, depth: usize) -> Result<AMQPValue, &'static str> {
+    let within = || depth.checked_sub(1).ok_or(" nests too deep");
+    Ok(match value {
+        Value::Null => AMQPValue::Void,
+        Value::Bool(flag) => AMQPValue::Boolean(*flag),
+        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(whole), _) => AMQPValue::LongLongInt(whole),
+            (None, Some(real)) if !number.is_u64() => AMQPValue::Double(real),
+            _ => return Err(" holds a number of more than 64 bits: send it as a text"),
+        },
+        Value::String(text) => AMQPValue::LongString(text.as_str().into()),
+        Value::Array(items) => {
+            let depth = within()?;
+            let items: Result<Vec<_>, _> = items.iter().map(|item| amqp_value(item, depth)).collect();
+            AMQPValue::FieldArray(items?.into())
+        }
+        Value::Object(fields) => {
+            let (depth, mut table) = (within()?, FieldTable::default());
+            for (name, value) in fields {
+                let name =
+                    ShortString::try_new(name.as_str()).map_err(|_| " has a name of more than 255 bytes")?;
+                table.insert(name, amqp_value(value, depth)?);
+            }
+            AMQPValue::FieldTable(table)
+        }
+    })
 }
 
 /// A string that AMQP limits to 255 bytes.
@@ -88,6 +150,7 @@ pub(crate) fn table(arguments: &Map<String, Value>) -> FieldTable {
         let value = match value {
             Value::Number(number) => AMQPValue::LongLongInt(number.as_i64().unwrap_or(i64::MAX)),
             Value::String(text) => AMQPValue::LongString(text.as_str().into()),
+            Value::Bool(flag) => AMQPValue::Boolean(*flag),
             other => AMQPValue::LongString(other.to_string().into()),
         };
         table.insert(name.as_str().into(), value);
@@ -206,6 +269,7 @@ mod tests {
             timestamp: Timestamp(1_767_323_045_678),
             headers: every_header(instance),
             body: b"{}".to_vec(),
+            extras: None,
             repeated: false,
         }
     }
@@ -277,6 +341,39 @@ mod tests {
     }
 
     #[test]
+    fn what_the_definition_says_stands_in_place_of_the_usual() {
+        let headers_of = |extras| {
+            let sent = outgoing(&Outgoing { extras: Some(Box::new(extras)), ..message() }, "r").unwrap();
+            let (mut texts, _) = headers(sent.properties.headers().as_ref().unwrap());
+            texts.retain(|name, _| !name.starts_with("x-saga-"));
+            (Value::Object(texts), sent.properties)
+        };
+        let header = |name: &str, value| (name.into(), value);
+        let extras = Extras {
+            headers: vec![
+                header("tenant", json!("t-1")),
+                header("retries", json!(0)),
+                header("nested", json!({"limits": [null, 1.5, true]})),
+                header("left_out", Value::Null),
+            ],
+            priority: Some(5),
+            expires: Some(std::time::Duration::from_secs(60)),
+            content_type: Some("application/vnd.shop+json".into()),
+            kind: Some("reserve".into()),
+        };
+        let (extra, properties) = headers_of(extras);
+        let nested = json!({"limits": [null, 1.5, true]});
+        assert_eq!(extra, json!({"tenant": "t-1", "retries": 0, "nested": nested}));
+        assert_eq!((properties.priority(), properties.kind()), (&Some(5), &Some("reserve".into())));
+        assert_eq!(properties.expiration(), &Some("60000".into()));
+        assert_eq!(properties.content_type(), &Some("application/vnd.shop+json".into()));
+        assert_eq!(properties.reply_to(), &Some("r".into()));
+        let (_, usual) = headers_of(Extras::default());
+        assert_eq!((usual.kind(), usual.priority()), (&Some("order.ship".into()), &None));
+        assert_eq!(usual.content_type(), &Some("application/json".into()));
+    }
+
+    #[test]
     fn what_amqp_cannot_carry_is_an_error_and_not_a_broken_connection() {
         let refused = |message| outgoing(&message, "r").map(|sent| sent.key).unwrap_err();
         let long_key = Outgoing { key: "k".repeat(256).into(), ..message() };
@@ -286,5 +383,13 @@ mod tests {
         let mut headers = Headers::default();
         headers.put("traceparent", Header::Text("x".repeat(MAX_HEADER_BYTES)));
         assert!(refused(Outgoing { headers, ..message() }).starts_with("headers of"));
+        let extra = |value| {
+            let extras = Extras { headers: vec![("tenant".into(), value)], ..Extras::default() };
+            refused(Outgoing { extras: Some(Box::new(extras)), ..message() })
+        };
+        assert!(extra(json!(u64::MAX)).starts_with("header \"tenant\" holds a number"));
+        let deep = (0..20).fold(json!(1), |inner, _| json!([inner]));
+        assert_eq!(extra(deep), "header \"tenant\" nests too deep");
+        assert!(extra(json!("x".repeat(MAX_HEADER_BYTES))).starts_with("headers of"));
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::amqp::Topology;
 use crate::config::{QueueType, TopologyMode};
+use crate::saga::exchange::Exchange;
 use crate::saga::plan::Subscription;
 
 /// The steps, in their order.
@@ -64,8 +65,8 @@ impl Names {
             prefix: self.prefix.clone(),
             queue_type,
             mode: TopologyMode::Declare,
-            exchanges: vec![self.exchange()],
-            subscriptions: vec![Subscription { exchange: self.exchange(), pattern: START_KEY.to_owned() }],
+            exchanges: vec![Exchange::topic(self.exchange())],
+            subscriptions: vec![Subscription::topic(self.exchange(), START_KEY)],
             unneeded: Vec::new(),
         }
     }

@@ -7,10 +7,11 @@ use std::time::Duration;
 use super::graph::has_pivot;
 use super::words::{printable, title};
 use crate::saga::duration;
+use crate::saga::exchange::Matching;
 use crate::saga::expression::Expression;
 use crate::saga::plan::{
-    AtDeadline, Call, Delay, Each, Emission, Kind, Limit, OnTimeout, OutcomeKind, Plan, ReplyRule, Step,
-    SubSaga, Subscription, Wait, Work,
+    AtDeadline, Call, Delay, Each, Emission, Extras, Kind, Limit, OnTimeout, OutcomeKind, Plan, ReplyRule,
+    Step, SubSaga, Subscription, Wait, Work,
 };
 use crate::saga::retry::{Jitter, RetryPolicy};
 use crate::saga::template::Template;
@@ -212,8 +213,8 @@ fn failures(step: &Step) -> impl Iterator<Item = &'static str> {
 
 /// What is sent and how its outcome is told.
 fn call(call: &Call, verb: &str) -> Vec<String> {
-    let (key, exchange) = (code(&call.key), code(&call.exchange));
-    let mut said = vec![format!("{verb} {key} with {} to exchange {exchange}.", value(&call.body))];
+    let what = sent(&call.exchange, &call.key, &call.body, call.extras.as_deref());
+    let mut said = vec![format!("{verb} {what}.")];
     if call.replies.is_empty() {
         said.push("The outcome is what the header `x-saga-outcome` of the reply says.".to_owned());
     } else {
@@ -376,12 +377,45 @@ fn ends(plan: &Plan) -> Vec<String> {
     ]
 }
 
-fn emitted(Emission { exchange, key, body }: &Emission) -> String {
-    format!("{} with {} to exchange {}", code(key), value(body), code(exchange))
+fn emitted(Emission { exchange, key, body, extras }: &Emission) -> String {
+    sent(exchange, key, body, extras.as_deref())
+}
+
+/// A message, where it goes, and what it carries.
+fn sent(exchange: &str, key: &str, body: &Template, extras: Option<&Extras>) -> String {
+    let body = value(body);
+    let address = match exchange.is_empty() {
+        true => format!("a message with {body} to queue {}", code(key)),
+        false => format!("{} with {body} to exchange {}", code(key), code(exchange)),
+    };
+    let carried = extras.map(carried).unwrap_or_default();
+    if carried.is_empty() {
+        address
+    } else {
+        format!("{address}, carrying {}", list(carried.into_iter(), "and"))
+    }
+}
+
+/// What a message carries beside its body.
+fn carried(Extras { headers, priority, expires, content_type, kind }: &Extras) -> Vec<String> {
+    let mut carried: Vec<_> = headers.iter().map(|(name, _)| format!("header {}", code(name))).collect();
+    carried.extend(priority.map(|priority| format!("priority {priority}")));
+    carried.extend(expires.map(|expires| format!("an expiry of {}", duration::format(expires))));
+    carried.extend(content_type.as_ref().map(|text| format!("content type {}", code(text))));
+    carried.extend(kind.as_ref().map(|text| format!("type {}", code(text))));
+    carried
 }
 
 fn event(on: &Subscription) -> String {
-    format!("{} on exchange {}", code(&on.pattern), code(&on.exchange))
+    let exchange = code(&on.exchange);
+    match &on.matching {
+        Matching::Pattern | Matching::Key => format!("{} on exchange {exchange}", code(&on.pattern)),
+        Matching::Headers { any, headers } if !headers.is_empty() => {
+            let headers = headers.iter().map(|(name, value)| code(&format!("{name}: {}", value.to_json())));
+            format!("with {} on exchange {exchange}", list(headers, if *any { "or" } else { "and" }))
+        }
+        Matching::Anything | Matching::Headers { .. } => format!("of any kind on exchange {exchange}"),
+    }
 }
 
 /// What a template makes: the names of an object's fields, an expression, or a literal value.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::words::{patience, place, printable};
+use super::words::{heard, patience, place, printable};
 use crate::saga::duration;
 use crate::saga::id::Phase;
 use crate::saga::plan::{AtDeadline, Delay, Emission, Kind, Limit, Plan, Step, Work};
@@ -102,7 +102,7 @@ pub(super) fn lines(plan: &Plan, node: Node) -> Vec<String> {
     };
     match node {
         Node::Start => {
-            let on = plan.start.as_ref().map(|start| place(&start.on.exchange, &start.on.pattern));
+            let on = plan.start.as_ref().map(|start| heard(&start.on));
             vec!["start".to_owned(), on.map_or("when called".to_owned(), |on| format!("on {on}"))]
         }
         Node::Completed => ending("completed", &plan.on_completed),
@@ -140,7 +140,7 @@ fn work(step: &Step) -> Vec<String> {
         Work::Wait(wait) => {
             let mut on: Vec<_> = wait.events.iter().filter_map(|event| event.on.as_ref()).collect();
             on.dedup();
-            let events = on.into_iter().map(|on| format!("waits for {}", place(&on.exchange, &on.pattern)));
+            let events = on.into_iter().map(|on| format!("waits for {}", heard(on)));
             events.chain([format!("at most {}", duration::format(wait.timeout))]).collect()
         }
         Work::Delay(Delay::For(time)) => vec![format!("waits {}", duration::format(*time))],
@@ -175,7 +175,7 @@ pub(super) fn remarks(plan: &Plan) -> Vec<String> {
         format!("Deadline: {} after the start{before}; then it {then}.", duration::format(deadline.after))
     });
     let cancel = plan.cancel.as_ref().map(|cancel| &cancel.on);
-    let cancel = cancel.map(|on| format!("Cancelled by {}.", place(&on.exchange, &on.pattern)));
+    let cancel = cancel.map(|on| format!("Cancelled by {}.", heard(on)));
     let emits = |when: &str, emission: &Option<Emission>| {
         let emission = emission.as_ref();
         emission.map(|emission| format!("When {when}: emits {}.", place(&emission.exchange, &emission.key)))

@@ -1,7 +1,8 @@
 //! Short texts that pictures and sentences share.
 
 use crate::saga::duration;
-use crate::saga::plan::{Call, Plan};
+use crate::saga::exchange::Matching;
+use crate::saga::plan::{Call, Plan, Subscription};
 
 /// Longest line of a label, in characters.
 pub(super) const LONGEST: usize = 80;
@@ -26,9 +27,22 @@ pub(super) fn title(plan: &Plan) -> String {
     format!("{} v{}", plan.saga, plan.version)
 }
 
-/// An exchange, and a routing key or a pattern.
+/// An exchange and a routing key, or a queue.
 pub(super) fn place(exchange: &str, key: &str) -> String {
-    printable(&format!("{exchange} / {key}"))
+    printable(&if exchange.is_empty() { format!("queue {key}") } else { format!("{exchange} / {key}") })
+}
+
+/// An exchange, and which of its messages are meant.
+pub(super) fn heard(on: &Subscription) -> String {
+    match &on.matching {
+        Matching::Pattern | Matching::Key => place(&on.exchange, &on.pattern),
+        Matching::Headers { any, headers } if !headers.is_empty() => {
+            let headers: Vec<_> =
+                headers.iter().map(|(name, value)| format!("{name}: {}", value.to_json())).collect();
+            printable(&format!("{} / {}", on.exchange, headers.join(if *any { " or " } else { ", " })))
+        }
+        Matching::Anything | Matching::Headers { .. } => printable(&format!("{} / all", on.exchange)),
+    }
 }
 
 /// How long an answer is awaited and how often it is asked for.

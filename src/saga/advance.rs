@@ -144,7 +144,7 @@ impl Transition<'_> {
         match command::render(self.plan, self.instance, Part::Attempt { step, phase, attempt }) {
             Ok(outgoing) => self.decision.outgoing.extend(outgoing),
             Err(error) => {
-                let message = format!("the command's body cannot be made: {error}");
+                let message = format!("the command cannot be made: {error}");
                 let error = self.failure(step, "BAD_EXPRESSION", message);
                 self.record(Fact::NotSent { step, phase, error: error.clone() });
                 self.exhausted(step, phase, error);

@@ -24,12 +24,15 @@ pub enum Arrival<'a> {
 ///
 /// One that is meant as it was published is not looked at further, though a copy may also have come by another
 /// exchange: the broker hands a queue one copy of a message, and the sender named that exchange.
-pub fn arrival<'a>(heard: impl IntoIterator<Item = &'a Subscription>, message: &Message) -> Arrival<'a> {
+pub fn arrival<'a>(
+    heard: impl IntoIterator<Item = &'a Subscription> + Clone,
+    message: &Message,
+) -> Arrival<'a> {
+    if heard.clone().into_iter().any(|on| on.hears(message)) {
+        return Arrival::Direct;
+    }
     let mut through: Vec<&str> = Vec::new();
     for on in heard.into_iter().filter(|on| on.lets_through(message)) {
-        if on.exchange == message.exchange {
-            return Arrival::Direct;
-        }
         if !through.contains(&&*on.exchange) {
             through.push(&on.exchange);
         }
@@ -46,11 +49,8 @@ mod tests {
     use super::*;
 
     fn came(heard: &[(&str, &str)], exchange: &str, key: &str) -> String {
-        let on = |(exchange, pattern): &(&str, &str)| Subscription {
-            exchange: (*exchange).to_owned(),
-            pattern: (*pattern).to_owned(),
-        };
-        let heard: Vec<_> = heard.iter().map(on).collect();
+        let heard: Vec<_> =
+            heard.iter().map(|(exchange, pattern)| Subscription::topic(*exchange, *pattern)).collect();
         let message = Message { exchange: exchange.to_owned(), key: key.to_owned(), ..Message::default() };
         format!("{:?}", arrival(&heard, &message))
     }

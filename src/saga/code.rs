@@ -98,6 +98,10 @@ codes! {
     ErrorOfSuccess "S0603" "a success with an error code",
     OwnMessage "S0604" "a pattern that matches what the saga publishes itself",
     NoKey "S0605" "an event that finds no instance",
+    UnusedExchange "S0610" "a word on an exchange that nothing names",
+    NotOfItsType "S0611" "a subscription that does not fit the type of its exchange",
+    OwnHeader "S0612" "a header that is sagamq's own",
+    InvalidProperty "S0613" "a header or a property that AMQP cannot carry",
 
     // Versions.
     VersionZero "S0701" "a version of zero",

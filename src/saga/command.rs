@@ -12,8 +12,8 @@ use super::expression::{ExpressionError, Scope};
 use super::fact::{Tells, Trace};
 use super::id::{MessageId, Phase};
 use super::instance::{Instance, Notice, Status};
-use super::message::{Header, Headers, Origin, Outgoing, Part};
-use super::plan::{Call, Emission, Plan, Step};
+use super::message::{Extras, Header, Headers, Origin, Outgoing, Part};
+use super::plan::{self, Call, Emission, Plan, Step};
 use super::template::to_bytes;
 use super::time::Timestamp;
 use crate::fault::{self, Bug};
@@ -37,7 +37,7 @@ pub fn render(plan: &Plan, instance: &Instance, part: Part) -> Result<Option<Out
         Part::Notice(index) => {
             let Some(notice) = instance.notices.get(index) else { return Ok(None) };
             let Some(emission) = emission(plan, notice.tells, notice.status) else { return Ok(None) };
-            Ok(Some(render_notice(plan, instance, emission, notice, index)))
+            render_notice(plan, instance, emission, notice, index).map(Some)
         }
     }
 }
@@ -82,6 +82,10 @@ fn render_attempt(
     if let Some(deadline) = instance.deadline {
         headers.put("x-saga-deadline", Header::Time(deadline));
     }
+    // By its key in the type, or here, an orchestrator that hears its own command knows it.
+    if call.extras.as_ref().is_some_and(|extras| extras.kind.is_some()) {
+        headers.put("x-saga-key", Header::Text(call.key.to_string()));
+    }
     Ok(Outgoing {
         origin: Origin { instance: instance.id, part: Part::Attempt { step, phase, attempt } },
         exchange: call.exchange.clone(),
@@ -92,6 +96,7 @@ fn render_attempt(
         timestamp: instance.steps[step].progress(phase).dispatched_at,
         headers,
         body,
+        extras: extras(call.extras.as_deref(), instance)?,
         repeated: false,
     })
 }
@@ -117,6 +122,7 @@ fn render_event(
         timestamp: instance.steps[step].progress(phase).dispatched_at,
         headers,
         body: emission.body.render(&Scope::of(instance))?,
+        extras: extras(emission.extras.as_deref(), instance)?,
         repeated: false,
     })
 }
@@ -127,7 +133,7 @@ fn render_notice(
     emission: &Emission,
     notice: &Notice,
     index: usize,
-) -> Outgoing {
+) -> Result<Outgoing, ExpressionError> {
     let message_id = instance.notice_id(index);
     let mut headers = headers(plan, instance, message_id);
     // An instance that is compensated changes no more.
@@ -135,7 +141,7 @@ fn render_notice(
     if notice.status == Status::Compensated && !not_undone.is_empty() {
         headers.put("x-saga-not-undone", Header::Text(not_undone));
     }
-    Outgoing {
+    Ok(Outgoing {
         origin: Origin { instance: instance.id, part: Part::Notice(index) },
         exchange: emission.exchange.clone(),
         key: emission.key.clone(),
@@ -145,8 +151,29 @@ fn render_notice(
         timestamp: notice.at,
         headers,
         body: to_bytes(notice.body.as_deref().unwrap_or(&Value::Null)),
+        extras: extras(emission.extras.as_deref(), instance)?,
         repeated: false,
+    })
+}
+
+/// What a message carries beside its body. It sees what the body of a command sees, which stands still.
+fn extras(
+    extras: Option<&plan::Extras>,
+    instance: &Instance,
+) -> Result<Option<Box<Extras>>, ExpressionError> {
+    let Some(extras) = extras else { return Ok(None) };
+    let scope = Scope::of(instance);
+    let mut headers = Vec::with_capacity(extras.headers.len());
+    for (name, value) in &extras.headers {
+        headers.push((name.clone(), value.evaluate(&scope)?));
     }
+    Ok(Some(Box::new(Extras {
+        headers,
+        priority: extras.priority,
+        expires: extras.expires,
+        content_type: extras.content_type.clone(),
+        kind: extras.kind.clone(),
+    })))
 }
 
 fn headers_of_attempt(

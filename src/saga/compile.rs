@@ -1,5 +1,6 @@
 //! From a definition to a plan: defaults filled in, expressions compiled, the graph made.
 
+mod messages;
 mod steps;
 
 use std::ops::Range;
@@ -69,6 +70,7 @@ fn compiled(
     let mut compiler =
         Compiler { source, definition, nodes, item: None, hash: definition.hash(), is_strict, findings };
     let plan = compiler.plan();
+    compiler.unused_exchanges(&plan);
     let findings = compiler.findings.sorted();
     if findings.is_empty() {
         return Ok(plan);
@@ -140,8 +142,9 @@ impl Compiler<'_> {
             saga: definition.saga.value.clone(),
             version: definition.version.value,
             hash: self.hash.clone(),
+            described: self.described(),
             start: definition.start.as_ref().map(|start| plan::Start {
-                on: subscription(&start.on),
+                on: self.subscription(&start.on),
                 business_key: self.key(&start.business_key, &at_start),
                 input: self.template_or(start.input.as_ref(), "event.data", &at_start),
             }),
@@ -159,7 +162,7 @@ impl Compiler<'_> {
                 },
             }),
             cancel: definition.cancel.as_ref().map(|cancel| plan::Cancel {
-                on: subscription(&cancel.on),
+                on: self.subscription(&cancel.on),
                 business_key: self.key(&cancel.business_key, &at_start.at("a cancellation")),
             }),
             steps: nodes.iter().map(|node| self.step(node, &steps)).collect(),
@@ -172,14 +175,27 @@ impl Compiler<'_> {
     }
 
     fn ending(&mut self, ending: Option<&definition::Ending>, names: &Names<'_>) -> Option<plan::Emission> {
-        Some(self.emission(&ending?.emit, &names.at("an event at the end")))
+        let event = &ending?.emit;
+        let names = names.at("an event at the end");
+        // The body is kept as it was at the end. Headers are made again with each copy, while the instance goes on.
+        let lasting = Names {
+            steps: Some(&[]),
+            saga: &SAGA_FIELDS[..LASTING_SAGA_FIELDS],
+            place: "a header of an event at the end",
+            ..names
+        };
+        let extras = self.extras(event, &lasting);
+        Some(plan::Emission { extras, ..self.emission(event, &names) })
     }
 
+    /// An event without its headers.
     fn emission(&mut self, event: &definition::Command, names: &Names<'_>) -> plan::Emission {
+        let (exchange, key) = event.address();
         plan::Emission {
-            exchange: event.exchange.value.as_str().into(),
-            key: event.key.value.as_str().into(),
+            exchange: exchange.into(),
+            key: key.into(),
             body: self.template_or(event.body.as_ref(), "input", names),
+            extras: None,
         }
     }
 
@@ -290,10 +306,6 @@ impl Compiler<'_> {
             self.findings.push(Finding { code, at, message, hint });
         }
     }
-}
-
-fn subscription(on: &definition::Subscription) -> plan::Subscription {
-    plan::Subscription { exchange: on.exchange.value.clone(), pattern: on.key.value.clone() }
 }
 
 /// Where in a text the error is, if the text is written in one line as it is, with quotes or

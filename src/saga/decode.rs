@@ -77,14 +77,15 @@ pub fn recognise(raw: RawMessage, body: Value) -> Message {
     }
 }
 
-/// Whether it is a command of an orchestrator: sent by one, with a correlation of ours, and of the type that is its key. An
-/// answer that echoes a command's properties differs in one of these.
+/// Whether it is a command of an orchestrator: sent by one, with a correlation of ours, and of the type that is its key,
+/// or with its key in a header where the definition gave it another type. An answer that echoes a command's properties differs in one of these.
 fn is_command(raw: &RawMessage) -> bool {
     raw.headers.contains_key("x-saga-phase")
         && !raw.headers.contains_key("x-saga-outcome")
         && raw.app_id.as_deref() == Some(APP_ID)
         && raw.correlation_id.as_deref().is_some_and(|id| Correlation::parse(id).is_some())
-        && raw.kind.as_ref() == Some(&raw.key)
+        && (raw.kind.as_ref() == Some(&raw.key)
+            || raw.headers.get("x-saga-key").and_then(Value::as_str) == Some(&raw.key))
 }
 
 /// The exchange and the routing key that a message had before it was dead-lettered, if it was moved back

@@ -4,12 +4,14 @@
 //! this file are also the descriptions of the JSON Schema.
 
 mod forms;
+mod messages;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use self::forms::{AtTimeout, Awaited, Call, Delay, Emit, Foreach, Form, Verdict, Wait};
+pub use self::messages::{Command, Exchange, ExchangeType, Match, Subscription};
 use super::plan::DefinitionHash;
 pub(crate) use super::reader::read;
 pub use super::reader::{MAX_SOURCE, parse};
@@ -26,6 +28,9 @@ pub struct Definition {
     /// Version of this definition. A version is immutable: whoever changes the saga raises it.
     #[schemars(range(min = 1))]
     pub version: Located<u32>,
+    /// What is to be known of exchanges, by name: those of others, and those that are no topic exchanges.
+    #[serde(default, skip_serializing_if = "Entries::is_empty")]
+    pub exchanges: Entries<Exchange>,
     /// What starts an instance; left out where only other sagas call it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<Start>,
@@ -83,16 +88,6 @@ pub struct Cancel {
     /// Finds the instance. In scope: event.
     #[schemars(with = "ExpressionText")]
     pub business_key: Located<Node>,
-}
-
-/// A topic exchange and a pattern over its routing keys.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Subscription {
-    /// Name of the exchange.
-    pub exchange: Located<String>,
-    /// Pattern of routing keys: `*` stands for one word, `#` for any number of words.
-    pub key: Located<String>,
 }
 
 /// Time limit of a whole instance.
@@ -217,7 +212,7 @@ pub struct Step {
     #[schemars(with = "Option<ConditionText>")]
     pub when: Option<Located<Node>>,
     /// What does the step.
-    pub command: Command,
+    pub command: Located<Command>,
     /// Rules that read an outcome from a message without the header `x-saga-outcome`; the first match wins.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replies: Vec<Rule>,
@@ -277,19 +272,6 @@ pub enum OnTimeout {
     Compensate,
     /// Wait for a person.
     Park,
-}
-
-/// A command: a message that a participant consumes and answers.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Command {
-    /// Exchange to publish to.
-    pub exchange: Located<String>,
-    /// Routing key.
-    pub key: Located<String>,
-    /// Body, by default `=input`. In scope: input, saga, the steps before; in a compensation also its own step.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub body: Option<Located<Node>>,
 }
 
 /// Reads an outcome from a message without an outcome header.
@@ -353,7 +335,7 @@ pub enum Compensate {
 #[serde(deny_unknown_fields)]
 pub struct Compensation {
     /// What undoes the step.
-    pub command: Command,
+    pub command: Located<Command>,
     /// Rules that read an outcome from a message without the header `x-saga-outcome`; the first match wins.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replies: Vec<Rule>,
@@ -370,7 +352,7 @@ pub struct Compensation {
 #[serde(deny_unknown_fields)]
 pub struct Ending {
     /// The event to emit. In scope of its body: input, saga, all steps.
-    pub emit: Command,
+    pub emit: Located<Command>,
 }
 
 impl Definition {
@@ -400,6 +382,7 @@ impl Definition {
         Self {
             saga,
             version: self.version.clone(),
+            exchanges: self.exchanges.clone(),
             start: None,
             attributes: Entries::default(),
             deadline: self.deadline.clone(),

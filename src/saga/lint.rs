@@ -4,6 +4,7 @@
 //! Which names an expression may use is checked by [`names`](super::names), where it is compiled.
 
 mod forms;
+mod messages;
 mod time;
 
 use std::collections::BTreeMap;
@@ -163,7 +164,7 @@ impl<'a> Lint<'a> {
 
     fn call(
         &mut self,
-        command: &Command,
+        command: &Located<Command>,
         replies: &[Rule],
         timeout: Option<&Located<Period>>,
         retry: Option<&'a Located<Retry>>,
@@ -281,11 +282,6 @@ impl<'a> Lint<'a> {
         }
     }
 
-    fn command(&mut self, command: &Command) {
-        self.short_string("exchange", &command.exchange);
-        self.short_string("key", &command.key);
-    }
-
     /// A saga must not take what it publishes itself for a start, a cancellation or an answer.
     fn own_messages(&mut self) {
         let definition = self.definition;
@@ -316,22 +312,21 @@ impl<'a> Lint<'a> {
                 rules.into_iter().filter_map(|rule| Some(("takes for an answer", rule.on.as_ref()?))),
             );
         }
-        own.extend(self.endings().map(|ending| &ending.emit));
+        own.extend(self.endings().map(|ending| &*ending.emit));
         let words = |key: &str| 1 + key.matches('.').count();
-        let of_own: usize = own.iter().map(|own| words(&own.key)).sum();
-        let of_patterns: usize = listens.iter().map(|(_, on)| words(&on.key)).sum();
+        let of_own: usize = own.iter().map(|own| words(own.address().1)).sum();
+        let of_patterns: usize =
+            listens.iter().map(|(_, on)| on.key.as_ref().map_or(1, |key| words(key))).sum();
         if of_own.saturating_mul(of_patterns) > MAX_COMPARED {
             let message = "there are too many patterns and keys to hold each against each";
             let hint = "shorten them, or move steps into sagas of their own";
             return self.refuse(Code::TooLarge, definition.steps.at, message, Some(hint));
         }
         for (how, on) in listens {
-            let pattern = Subscription { exchange: on.exchange.value.clone(), pattern: on.key.value.clone() };
-            if let Some(own) = own.iter().find(|own| pattern.matches(&own.exchange, &own.key)) {
-                let message = format!(
-                    "the saga {how} what it publishes itself: {:?} on exchange {:?}",
-                    own.key.value, own.exchange.value
-                );
+            if let Some(own) = own.iter().find(|own| self.hears(on, own)) {
+                let (exchange, key) = own.address();
+                let message =
+                    format!("the saga {how} what it publishes itself: {key:?} on exchange {exchange:?}");
                 self.refuse(
                     Code::OwnMessage,
                     on.at,
@@ -351,11 +346,6 @@ impl<'a> Lint<'a> {
             &definition.on_cancel_refused,
         ];
         endings.into_iter().flatten()
-    }
-
-    fn subscription(&mut self, on: &definition::Subscription) {
-        self.short_string("exchange", &on.exchange);
-        self.short_string("key", &on.key);
     }
 
     fn short_string(&mut self, what: &str, text: &Located<String>) {

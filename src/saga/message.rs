@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -152,9 +153,26 @@ pub struct Outgoing {
     pub headers: Headers,
     /// JSON.
     pub body: Vec<u8>,
+    /// What else it carries, where its definition says so.
+    pub extras: Option<Box<Extras>>,
     /// True if a copy may have been published before, by an earlier connection or an earlier
     /// process: a return then does not prove that nobody got it.
     pub repeated: bool,
+}
+
+/// What an outgoing message carries beside its body and what every message carries.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Extras {
+    /// Headers, by name. Null is no header.
+    pub headers: Vec<(Arc<str>, Value)>,
+    /// Priority in a queue.
+    pub priority: Option<u8>,
+    /// How long it may wait in a queue.
+    pub expires: Option<Duration>,
+    /// Property `content_type`.
+    pub content_type: Option<Arc<str>>,
+    /// Property `type`.
+    pub kind: Option<Arc<str>>,
 }
 
 impl Outgoing {
@@ -162,6 +180,24 @@ impl Outgoing {
     pub fn correlation_id(&self) -> Option<String> {
         self.correlation.map(|correlation| correlation.to_string())
     }
+
+    /// Whoever gets it, by the name of the exchange, or of the queue where it is sent straight to one.
+    pub fn participant(&self) -> &str {
+        participant(&self.exchange, &self.key)
+    }
+
+    /// All headers, as texts.
+    pub fn header_texts(&self) -> impl Iterator<Item = (String, String)> {
+        let extra =
+            self.extras.iter().flat_map(|extras| &extras.headers).filter(|(_, value)| !value.is_null());
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        self.headers.texts().chain(extra.map(move |(name, value)| (name.to_string(), text(value))))
+    }
+}
+
+/// Whoever gets what goes to an exchange, or by the default exchange to the queue that the key names.
+pub(super) fn participant<'a>(exchange: &'a str, key: &'a str) -> &'a str {
+    if exchange.is_empty() { key } else { exchange }
 }
 
 /// The headers of an outgoing message. They become text where it is published, and not before: a message waits

@@ -33,6 +33,7 @@ pub mod arrival;
 pub mod called;
 pub mod command;
 pub mod each;
+pub mod exchange;
 pub mod fact;
 pub mod instance;
 pub mod order;

@@ -6,9 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Map;
+
+use super::exchange::{Exchange, ExchangeKind, Matching};
 use super::expression::{Expression, Template};
 use super::id::Phase;
-use super::message::Message;
+use super::message::{Message, participant};
 use super::retry::RetryPolicy;
 
 /// A compiled definition. Immutable; instances share it.
@@ -20,6 +23,8 @@ pub struct Plan {
     pub version: u32,
     /// Hash of the definition's content.
     pub hash: DefinitionHash,
+    /// The exchanges that the definition says something of.
+    pub described: Vec<Exchange>,
     /// What starts an instance; `None` where only other sagas call it.
     pub start: Option<Start>,
     /// Searchable values, by name.
@@ -65,13 +70,16 @@ pub struct Cancel {
     pub business_key: Expression,
 }
 
-/// A topic exchange and a pattern over its routing keys.
+/// An exchange, and which of its messages are meant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Subscription {
     /// Name of the exchange.
     pub exchange: String,
-    /// `*` stands for one word, `#` for any number of words.
+    /// `*` stands for one word, `#` for any number of words. A key where the exchange is direct, and empty where
+    /// it does not go by keys.
     pub pattern: String,
+    /// What the binding lets through.
+    pub matching: Matching,
 }
 
 /// Time limit of a whole instance.
@@ -212,6 +220,8 @@ pub struct Call {
     pub key: Arc<str>,
     /// Body.
     pub body: Template,
+    /// What it carries beside its body, where the definition says so.
+    pub extras: Option<Box<Extras>>,
     /// Rules that read an outcome from a message without an `x-saga-outcome` header; the first
     /// match wins.
     pub replies: Vec<ReplyRule>,
@@ -271,12 +281,29 @@ pub struct Emission {
     pub key: Arc<str>,
     /// Body.
     pub body: Template,
+    /// What it carries beside its body, where the definition says so.
+    pub extras: Option<Box<Extras>>,
+}
+
+/// What a message carries beside its body and what every message carries.
+#[derive(Debug)]
+pub struct Extras {
+    /// Headers, by name.
+    pub headers: Vec<(Arc<str>, Template)>,
+    /// Priority in a queue.
+    pub priority: Option<u8>,
+    /// How long it may wait in a queue.
+    pub expires: Option<Duration>,
+    /// Property `content_type`.
+    pub content_type: Option<Arc<str>>,
+    /// Property `type`.
+    pub kind: Option<Arc<str>>,
 }
 
 impl Plan {
-    /// Whether an event published to `exchange` with `key` starts an instance.
-    pub fn starts_on(&self, exchange: &str, key: &str) -> bool {
-        self.start.as_ref().is_some_and(|start| start.on.matches(exchange, key))
+    /// Whether an event starts an instance.
+    pub fn starts_on(&self, event: &Message) -> bool {
+        self.start.as_ref().is_some_and(|start| start.on.hears(event))
     }
 
     /// Every pattern that the event queue must be bound to, without repeats.
@@ -312,6 +339,11 @@ impl Plan {
         all.sort();
         all.dedup();
         all
+    }
+
+    /// How an exchange hands messages on, as far as the definition says.
+    pub fn kind_of(&self, exchange: &str) -> ExchangeKind {
+        self.described.iter().find(|of| of.name == exchange).map(|of| of.kind).unwrap_or_default()
     }
 
     /// Every event that is emitted, by steps and at the ends.
@@ -357,6 +389,20 @@ impl Plan {
     }
 }
 
+impl Call {
+    /// Whoever gets it, by the name of the exchange, or of the queue where it is sent straight to one.
+    pub fn participant(&self) -> &str {
+        participant(&self.exchange, &self.key)
+    }
+}
+
+impl Emission {
+    /// Whoever gets it, as with [`Call::participant`].
+    pub fn participant(&self) -> &str {
+        participant(&self.exchange, &self.key)
+    }
+}
+
 impl Step {
     /// Whether something undoes it.
     pub fn is_undoable(&self) -> bool {
@@ -391,72 +437,27 @@ impl Step {
 }
 
 impl Subscription {
-    /// Whether a message published to `exchange` with `key` is meant, by the rules of AMQP topic
-    /// exchanges.
+    /// Of a topic exchange.
+    pub fn topic(exchange: impl Into<String>, pattern: impl Into<String>) -> Self {
+        Self { exchange: exchange.into(), pattern: pattern.into(), matching: Matching::Pattern }
+    }
+
+    /// Whether a message is meant.
+    pub fn hears(&self, message: &Message) -> bool {
+        self.exchange == message.exchange && self.lets_through(message)
+    }
+
+    /// Whether a message may be meant that was published to `exchange` with `key`: of the headers nothing is known.
     pub fn matches(&self, exchange: &str, key: &str) -> bool {
-        self.exchange == exchange && pattern_matches(&self.pattern, key)
+        let by_key = match &self.matching {
+            Matching::Headers { .. } => true,
+            matching => matching.lets_through(&self.pattern, key, &Map::new()),
+        };
+        self.exchange == exchange && by_key
     }
 
     /// Whether its binding lets a message through that is at its exchange, wherever it was published.
     pub fn lets_through(&self, message: &Message) -> bool {
-        pattern_matches(&self.pattern, &message.key)
-    }
-}
-
-/// Topic matching without backtracking over words: linear for `*`, quadratic at worst for `#`.
-fn pattern_matches(pattern: &str, key: &str) -> bool {
-    if !pattern.contains(['*', '#']) {
-        return pattern == key;
-    }
-    let words = topic_words(key);
-    // reachable[i]: the pattern so far can have consumed the first i words.
-    let mut reachable = vec![false; words.len() + 1];
-    reachable[0] = true;
-    for part in topic_words(pattern) {
-        let mut next = vec![false; words.len() + 1];
-        let mut earlier = false;
-        for at in 0..=words.len() {
-            earlier |= reachable[at];
-            next[at] = match part {
-                "#" => earlier,
-                "*" => at > 0 && reachable[at - 1],
-                word => at > 0 && reachable[at - 1] && words[at - 1] == word,
-            };
-        }
-        reachable = next;
-    }
-    reachable[words.len()]
-}
-
-/// The words of a routing key; the empty key has none.
-fn topic_words(key: &str) -> Vec<&str> {
-    if key.is_empty() { Vec::new() } else { key.split('.').collect() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns_match_as_topic_exchanges_do() {
-        let matching = [
-            ("order.placed", "order.placed"),
-            ("order.*", "order.placed"),
-            ("#", ""),
-            ("#", "a.b.c"),
-            ("order.#", "order"),
-            ("order.#", "order.placed.eu"),
-            ("#.eu", "order.placed.eu"),
-            ("*.*", "a.b"),
-            ("#.b.#", "a.b.c"),
-        ];
-        for (pattern, key) in matching {
-            assert!(pattern_matches(pattern, key), "{pattern} should match {key}");
-        }
-        for (pattern, key) in
-            [("order.*", "order"), ("order.*", "order.a.b"), ("*", ""), ("a", "b"), ("a.#.b", "a")]
-        {
-            assert!(!pattern_matches(pattern, key), "{pattern} should not match {key}");
-        }
+        self.matching.lets_through(&self.pattern, &message.key, &message.headers)
     }
 }

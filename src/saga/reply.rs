@@ -145,7 +145,7 @@ fn matching_rule<'a>(
 /// about the reply queue, which is fed by the default exchange.
 pub fn listens(rule: &ReplyRule, message: &Message) -> bool {
     match &rule.on {
-        Some(on) => on.matches(&message.exchange, &message.key),
+        Some(on) => on.hears(message),
         None => message.exchange.is_empty(),
     }
 }

@@ -98,7 +98,7 @@ impl Broker {
             message_id: outgoing.message_id.to_string(),
             exchange: outgoing.exchange.to_string(),
             key: outgoing.key.to_string(),
-            headers: outgoing.headers.texts().collect(),
+            headers: outgoing.header_texts().collect(),
             body: String::from_utf8_lossy(&outgoing.body).into_owned(),
             at,
         });

@@ -97,7 +97,7 @@ impl Participants {
             None => (Answer::Success, booked(1)),
         };
         self.answers.insert(command_id.clone(), answer);
-        let participant = command.exchange.to_string();
+        let participant = command.participant().to_owned();
         let word = Value::from(answer.as_str());
         self.entries.push(Entry { participant, command_id, compensates, effect, answer: word, at });
         answer

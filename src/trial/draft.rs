@@ -47,6 +47,7 @@ pub(super) fn drafts(plan: &Plan, given: &Given) -> Vec<Draft> {
     let on = |on: &Subscription, message: Message| Message {
         exchange: on.exchange.clone(),
         key: some_key(&on.pattern),
+        headers: on.matching.headers(),
         ..message
     };
     let empty = || Message { data: Value::Object(Map::new()), ..Message::default() };
@@ -55,7 +56,10 @@ pub(super) fn drafts(plan: &Plan, given: &Given) -> Vec<Draft> {
         start.data = empty().data;
     }
     if let Some(of) = &plan.start {
-        let Message { exchange, key, .. } = on(&of.on, Message::default());
+        let Message { exchange, key, headers, .. } = on(&of.on, Message::default());
+        for (name, value) in headers {
+            start.headers.entry(name).or_insert(value);
+        }
         start.exchange = Some(start.exchange).filter(|given| !given.is_empty()).unwrap_or(exchange);
         start.key = Some(start.key).filter(|given| !given.is_empty()).unwrap_or(key);
     }
@@ -208,7 +212,7 @@ mod tests {
             [("order.placed", "order.placed"), ("order.*", "order.any"), ("#.eu", "eu"), ("#", "")]
         {
             assert_eq!(some_key(pattern), key);
-            let on = Subscription { exchange: "e".to_owned(), pattern: pattern.to_owned() };
+            let on = Subscription::topic("e", pattern);
             assert!(on.matches("e", key));
         }
     }

@@ -29,7 +29,7 @@ impl Ledger {
             (Books::Done, Phase::Compensation) => self.entries.iter().any(is_done).then_some(-1),
         };
         self.entries.push(Entry {
-            participant: command.exchange.to_string(),
+            participant: command.participant().to_owned(),
             command_id,
             compensates,
             effect: amount.map(|amount| ("work".to_owned(), amount)).into_iter().collect(),

@@ -213,11 +213,17 @@ fn answer(plan: &Plan, sample: &Sample, target: Target, reply: &Reply) -> Option
         (None, Some(on)) => (on.exchange.clone(), some_key(&on.pattern)),
         (None, None) => Default::default(),
     };
-    let message =
-        Message { data: reply.data.clone(), headers: headers.collect(), exchange, key, ..Message::default() };
+    let headers = headers.chain(wanted_headers(rules, &exchange)).collect();
+    let message = Message { data: reply.data.clone(), headers, exchange, key, ..Message::default() };
     // An event names its instance by itself, unless it says its outcome as replies do.
     let correlated = message.exchange.is_empty() || outcome.is_some();
     Some(Answer::of(&message, correlated))
+}
+
+/// The headers by which the first rule about an exchange has its events handed on.
+fn wanted_headers(rules: &[ReplyRule], exchange: &str) -> impl Iterator<Item = (String, Value)> {
+    let on = rules.iter().filter_map(|rule| rule.on.as_ref()).find(|on| on.exchange == exchange);
+    on.map(|on| on.matching.headers()).unwrap_or_default().into_iter()
 }
 
 /// An event that is awaited: the first one that means what is said, made up where nothing is told of it.
@@ -237,7 +243,9 @@ fn awaited(rules: &[ReplyRule], sample: &Sample, target: Target, reply: &Reply) 
         (None, Some(on)) => (on.exchange.clone(), some_key(&on.pattern)),
         (None, None) => return None,
     };
-    Some(Answer::of(&Message { exchange, key, data: reply.data.clone(), ..Message::default() }, false))
+    let headers = wanted_headers(rules, &exchange).collect();
+    let message = Message { exchange, key, headers, data: reply.data.clone(), ..Message::default() };
+    Some(Answer::of(&message, false))
 }
 
 /// An event that comes in; none where it waits for an item that is not there.
@@ -247,7 +255,7 @@ fn cue(plan: &Plan, cast: &[Actor], further: &Further) -> Option<Cue> {
     let what = understand(event.clone()).ok().and_then(|message| {
         let scope = Scope { event: Some(&message), ..Scope::default() };
         let key = |key: &Expression| key.evaluate_key(&scope).ok();
-        let matches = |on: &Subscription| on.matches(&message.exchange, &message.key);
+        let matches = |on: &Subscription| on.hears(&message);
         let saga = || plan.saga.clone();
         if let Some(start) = plan.start.as_ref().filter(|start| matches(&start.on)) {
             let business_key = key(&start.business_key)?;
@@ -300,7 +308,7 @@ fn misaddressed(cast: &[Actor], further: &Further) -> Option<String> {
     let scope = Scope { event: Some(&message), reply: Some(&message), ..Scope::default() };
     let mut named = Vec::new();
     for Actor { plan, sample, .. } in cast {
-        let matches = |on: &Subscription| on.matches(&message.exchange, &message.key);
+        let matches = |on: &Subscription| on.hears(&message);
         if plan.start.as_ref().is_some_and(|start| matches(&start.on)) {
             return None;
         }

@@ -120,7 +120,11 @@ impl Happened {
         };
         let body = shortened(&String::from_utf8_lossy(&outgoing.body));
         let back = if unroutable { ", which came back: no queue is bound" } else { "" };
-        Self::Sent(format!("{whose}{} on {} {body}{back}", outgoing.key, outgoing.exchange))
+        let place = match &*outgoing.exchange {
+            "" => format!("to queue {}", outgoing.key),
+            exchange => format!("{} on {exchange}", outgoing.key),
+        };
+        Self::Sent(format!("{whose}{place} {body}{back}"))
     }
 }
 

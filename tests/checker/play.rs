@@ -127,7 +127,7 @@ impl Play {
             message_id: outgoing.message_id.to_string(),
             exchange: outgoing.exchange.to_string(),
             key: outgoing.key.to_string(),
-            headers: outgoing.headers.texts().collect(),
+            headers: outgoing.header_texts().collect(),
             body: String::from_utf8(outgoing.body).unwrap(),
             at: self.now,
         });

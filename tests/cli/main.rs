@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod disk;
+mod exchanges;
 mod forms;
 mod life;
 mod limits;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use lapin::message::BasicGetMessage;
 use lapin::options::{
-    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions,
-    QueueDeclareOptions,
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeBindOptions, ExchangeDeclareOptions,
+    QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind};
@@ -44,6 +44,39 @@ impl Peer {
                 .queue_bind(queue.into(), exchange.into(), "#".into(), options, none())
                 .await
                 .unwrap();
+        });
+    }
+
+    /// Makes an exchange of a type, with another as its alternate where one is named.
+    pub(crate) fn exchange(&self, name: &str, kind: &str, alternate: Option<&str>) {
+        let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
+        let mut arguments = FieldTable::default();
+        if let Some(alternate) = alternate {
+            arguments.insert("alternate-exchange".into(), AMQPValue::LongString(alternate.into()));
+        }
+        let kind = ExchangeKind::Custom(kind.into());
+        self.runtime.block_on(self.channel.exchange_declare(name.into(), kind, durable, arguments)).unwrap();
+    }
+
+    /// Has what comes to an exchange with this key go on to another.
+    pub(crate) fn bind_exchange(&self, source: &str, to: &str, key: &str) {
+        let options = ExchangeBindOptions::default();
+        let binding =
+            self.channel.exchange_bind(to.into(), source.into(), key.into(), options, FieldTable::default());
+        self.runtime.block_on(binding).unwrap();
+    }
+
+    /// Makes a durable queue that gets what is published to an exchange with this key, if one is named.
+    pub(crate) fn queue(&self, queue: &str, bound: Option<(&str, &str)>) {
+        self.runtime.block_on(async {
+            let none = FieldTable::default;
+            self.channel.queue_declare(queue.into(), QueueDeclareOptions::durable(), none()).await.unwrap();
+            if let Some((exchange, key)) = bound {
+                let options = QueueBindOptions::default();
+                let binding =
+                    self.channel.queue_bind(queue.into(), exchange.into(), key.into(), options, none());
+                binding.await.unwrap();
+            }
         });
     }
 

@@ -9,11 +9,12 @@ use serde_json::Value;
 use super::{DEFINITIONS, blocks, code, framed, shown};
 
 /// Where the reference explains a type of the schema: a heading, and what stands before its fields there.
-const PLACES: [(&str, &str, &str); 20] = [
+const PLACES: [(&str, &str, &str); 21] = [
     ("Definition", "At the top", ""),
     ("Start", "Start and cancel", "start."),
     ("Cancel", "Start and cancel", "cancel."),
     ("Subscription", "Subscription", ""),
+    ("Exchange", "Exchanges", ""),
     ("Deadline", "Deadline", ""),
     ("Step", "Step", ""),
     ("Limit", "Limit", ""),

@@ -7,24 +7,29 @@ use serde_json::{Map, Value, json};
 use super::REPLIES;
 use super::operation::{Operation, Reply};
 use crate::depict::words::place;
+use crate::saga::exchange::ExchangeKind;
 
 /// Version of the AMQP bindings.
 pub(super) const BINDING: &str = "0.3.0";
 
-/// The ids of channels, by exchange and by routing key or pattern.
-pub(super) struct Channels(BTreeMap<(String, String), String>);
+/// The ids of channels, by exchange and by routing key or pattern; and the kinds of exchanges.
+pub(super) struct Channels(BTreeMap<(String, String), String>, BTreeMap<String, ExchangeKind>);
 
 impl Channels {
     pub(super) fn of(operations: &[Operation]) -> Self {
         let places: BTreeSet<_> = operations.iter().map(place_of).collect();
         let mut taken = BTreeSet::new();
         let mut id = |(exchange, key): &(String, String)| {
-            let id = fit(&format!("{exchange}.{key}"));
+            let id = fit(&format!("{}.{key}", if exchange.is_empty() { "queue" } else { exchange }));
             let others = (2..).map(|number| format!("{id}_{number}"));
             let free = [id.clone()].into_iter().chain(others).find(|id| taken.insert(id.clone()));
             free.expect("there is always another number")
         };
-        Self(places.into_iter().map(|place| (place.clone(), id(&place))).collect())
+        let ids = places.into_iter().map(|place| (place.clone(), id(&place))).collect();
+        let kinds = operations.iter().map(|operation| (operation.exchange.clone(), operation.kind));
+        // What one says that it is no topic exchange counts for all.
+        let said = kinds.clone().filter(|(_, kind)| *kind != ExchangeKind::Topic);
+        Self(ids, kinds.chain(said).collect())
     }
 
     pub(super) fn id(&self, operation: &Operation) -> &str {
@@ -33,8 +38,11 @@ impl Channels {
 
     /// All channels, each with the messages that go over it.
     pub(super) fn described(&self, operations: &[Operation]) -> Map<String, Value> {
-        let mut channels: Map<_, _> =
-            self.0.iter().map(|((exchange, key), id)| (id.clone(), channel(exchange, key))).collect();
+        let mut channels: Map<_, _> = self
+            .0
+            .iter()
+            .map(|((exchange, key), id)| (id.clone(), channel(exchange, self.1[exchange], key)))
+            .collect();
         let reference = |id: &str| json!({"$ref": format!("#/components/messages/{id}")});
         for operation in operations {
             channels[self.id(operation)]["messages"][&operation.id] = reference(&operation.id);
@@ -51,7 +59,10 @@ fn place_of(operation: &Operation) -> (String, String) {
     (operation.exchange.clone(), operation.key.clone())
 }
 
-fn channel(exchange: &str, key: &str) -> Value {
+fn channel(exchange: &str, kind: ExchangeKind, key: &str) -> Value {
+    if exchange.is_empty() {
+        return queue(key);
+    }
     let (address, parameters) = address(key);
     let mut channel = json!({
         "title": place(exchange, key),
@@ -59,7 +70,7 @@ fn channel(exchange: &str, key: &str) -> Value {
         "messages": {},
         "bindings": {"amqp": {
             "is": "routingKey",
-            "exchange": {"name": exchange, "type": "topic", "durable": true, "autoDelete": false},
+            "exchange": {"name": exchange, "type": kind.as_str(), "durable": true, "autoDelete": false},
             "bindingVersion": BINDING,
         }},
     });
@@ -67,6 +78,16 @@ fn channel(exchange: &str, key: &str) -> Value {
         channel["parameters"] = parameters.into();
     }
     channel
+}
+
+/// A queue that messages are sent to straight.
+fn queue(name: &str) -> Value {
+    json!({
+        "title": place("", name),
+        "address": name,
+        "messages": {},
+        "bindings": {"amqp": {"is": "queue", "queue": {"name": name}, "bindingVersion": BINDING}},
+    })
 }
 
 /// Each command says where its answer goes, so the channel itself has no address.
@@ -140,6 +161,7 @@ mod tests {
             participant: String::new(),
             action: super::super::operation::Action::Send,
             exchange: exchange.to_owned(),
+            kind: ExchangeKind::Topic,
             key: key.to_owned(),
             summary: String::new(),
             message: Value::Null,

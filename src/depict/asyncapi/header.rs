@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 
 use super::payload::object;
 use crate::saga::id::Phase;
-use crate::saga::plan::{OutcomeKind, Plan, Step};
+use crate::saga::plan::{Extras, OutcomeKind, Plan, Step};
+use crate::saga::template::Template;
 
 /// The headers of one kind of message.
 #[derive(Default)]
@@ -15,7 +16,7 @@ struct Headers {
     required: Vec<&'static str>,
 }
 
-/// Of a command, with the routing key `key`.
+/// Of a command, with the AMQP type `key`.
 pub(super) fn of_command(plan: &Plan, step: &Step, phase: Phase, key: &str) -> Value {
     let mut headers = Headers::of_step(plan, step, phase, key);
     headers.must(
@@ -35,12 +36,38 @@ pub(super) fn of_command(plan: &Plan, step: &Step, phase: Phase, key: &str) -> V
     headers.schema()
 }
 
-/// Of an event that a step emits with the routing key `key`.
+/// The same with what the definition says of a message's headers and properties.
+pub(super) fn with_extras(mut headers: Value, extras: Option<&Extras>) -> Value {
+    let Some(extras) = extras else { return headers };
+    let mut may = |name: &str, schema: Value, what: &str| {
+        headers["properties"][name] = schema;
+        headers["properties"][name]["description"] = what.into();
+    };
+    for (name, value) in &extras.headers {
+        match value {
+            Template::Literal(value) => may(name, json!({"const": value}), "Always the same."),
+            Template::Expression(of) => {
+                may(name, json!({}), &format!("`{of}`. Not there where that is null."))
+            }
+            Template::Map(_) | Template::List(_) => may(name, json!({}), "Made for each message."),
+        }
+    }
+    if let Some(priority) = extras.priority {
+        may("priority", json!({"type": "integer", "const": priority}), "AMQP property.");
+    }
+    if let Some(expires) = extras.expires {
+        let millis = expires.as_millis().to_string();
+        may("expiration", constant(&millis), "AMQP property: milliseconds that it may wait in a queue.");
+    }
+    headers
+}
+
+/// Of an event that a step emits with the AMQP type `key`.
 pub(super) fn of_event_of(plan: &Plan, step: &Step, key: &str) -> Value {
     Headers::of_step(plan, step, Phase::Action, key).schema()
 }
 
-/// Of an event that tells what became of an instance, with the routing key `key`.
+/// Of an event that tells what became of an instance, with the AMQP type `key`.
 pub(super) fn of_notice(plan: &Plan, key: &str) -> Value {
     Headers::of_the_orchestrator(plan, key).schema()
 }

@@ -6,11 +6,12 @@ use super::channel::BINDING;
 use super::header;
 use super::payload::{Kind, Read, made, origin};
 use crate::depict::english;
-use crate::depict::words::{patience, title};
+use crate::depict::words::{heard, patience, title};
+use crate::saga::exchange::ExchangeKind;
 use crate::saga::expression::Expression;
 use crate::saga::id::Phase;
 use crate::saga::plan::{
-    Call, Delay, Emission, OutcomeKind, Plan, ReplyRule, Start, Step, Subscription, Work,
+    Call, Delay, Emission, Extras, OutcomeKind, Plan, ReplyRule, Start, Step, Subscription, Work,
 };
 use crate::saga::template::Template;
 
@@ -21,6 +22,7 @@ pub(super) struct Operation {
     pub(super) participant: String,
     pub(super) action: Action,
     pub(super) exchange: String,
+    pub(super) kind: ExchangeKind,
     /// A routing key, or a pattern.
     pub(super) key: String,
     pub(super) summary: String,
@@ -102,7 +104,8 @@ fn of_step(plan: &Plan, step: &Step, phase: Phase) -> Vec<Operation> {
     }
     if let (Phase::Action, Some(emission)) = (phase, step.emission()) {
         let summary = format!("Told by step {} of {}.", step.name, title(plan));
-        operations.push(emitted(&id, emission, summary, header::of_event_of(plan, step, &emission.key)));
+        let headers = header::of_event_of(plan, step, kind(&emission.key, emission.extras.as_deref()));
+        operations.push(emitted(plan, &id, emission, summary, headers));
     }
     let mut listened: Vec<&Subscription> = Vec::new();
     for on in step.rules(phase).iter().filter_map(|rule| rule.on.as_ref()) {
@@ -121,15 +124,17 @@ fn of_step(plan: &Plan, step: &Step, phase: Phase) -> Vec<Operation> {
 fn command(plan: &Plan, step: &Step, phase: Phase, call: &Call, id: &str) -> Operation {
     let verb = if phase == Phase::Action { "do" } else { "undo" };
     let summary = format!("Asks to {verb} step {} of {}.", step.name, title(plan));
-    let headers = header::of_command(plan, step, phase, &call.key);
-    let mut message = sent(&call.key, &summary, headers, made(&call.body));
+    let kind = kind(&call.key, call.extras.as_deref());
+    let headers = header::with_extras(header::of_command(plan, step, phase, kind), call.extras.as_deref());
+    let mut message = sent(kind, &summary, headers, made(&call.body), call.extras.as_deref());
     message["description"] = format!("Awaits an answer for {}.", patience(call)).into();
     message["correlationId"] = correlation_id();
     Operation {
         id: id.to_owned(),
-        participant: call.exchange.to_string(),
+        participant: call.participant().to_owned(),
         action: Action::Receive,
         exchange: call.exchange.to_string(),
+        kind: plan.kind_of(&call.exchange),
         key: call.key.to_string(),
         summary,
         message,
@@ -196,7 +201,7 @@ fn answer(plan: &Plan, step: &Step, phase: Phase, on: &Subscription) -> Operatio
     let mut operation = event(on, format!("Answers step {} of {}.", step.name, title(plan)), headers, &read);
     operation.message["description"] = told.into();
     if let Some(call) = call {
-        operation.participant = call.exchange.to_string();
+        operation.participant = call.participant().to_owned();
     }
     operation
 }
@@ -229,7 +234,7 @@ fn event(on: &Subscription, summary: String, headers: Value, read: &Read) -> Ope
         "required": ["data"],
     });
     let message = json!({
-        "name": on.pattern,
+        "name": heard(on),
         "summary": summary,
         "headers": headers,
         "payload": {"anyOf": [plain, enveloped]},
@@ -239,6 +244,7 @@ fn event(on: &Subscription, summary: String, headers: Value, read: &Read) -> Ope
         participant: on.exchange.clone(),
         action: Action::Send,
         exchange: on.exchange.clone(),
+        kind: on.matching.kind(),
         key: on.pattern.clone(),
         summary,
         message,
@@ -257,33 +263,46 @@ fn notices(plan: &Plan) -> impl Iterator<Item = Operation> {
     notices.into_iter().filter_map(move |(name, what, emission)| {
         let emission = emission.as_ref()?;
         let summary = format!("Tells that an instance of {} {what}.", title(plan));
-        Some(emitted(&id(plan, name), emission, summary, header::of_notice(plan, &emission.key)))
+        let headers = header::of_notice(plan, kind(&emission.key, emission.extras.as_deref()));
+        Some(emitted(plan, &id(plan, name), emission, summary, headers))
     })
 }
 
 /// An event of the orchestrator.
-fn emitted(id: &str, emission: &Emission, summary: String, headers: Value) -> Operation {
+fn emitted(plan: &Plan, id: &str, emission: &Emission, summary: String, headers: Value) -> Operation {
+    let extras = emission.extras.as_deref();
+    let (kind, headers) = (kind(&emission.key, extras), header::with_extras(headers, extras));
     Operation {
         id: id.to_owned(),
-        participant: emission.exchange.to_string(),
+        participant: emission.participant().to_owned(),
         action: Action::Receive,
         exchange: emission.exchange.to_string(),
+        kind: plan.kind_of(&emission.exchange),
         key: emission.key.to_string(),
-        message: sent(&emission.key, &summary, headers, made(&emission.body)),
+        message: sent(kind, &summary, headers, made(&emission.body), extras),
         summary,
         replies: Vec::new(),
     }
 }
 
+/// The AMQP property `type` of a message.
+fn kind<'a>(key: &'a str, extras: Option<&'a Extras>) -> &'a str {
+    extras.and_then(|extras| extras.kind.as_deref()).unwrap_or(key)
+}
+
 /// A message of the orchestrator.
-fn sent(key: &str, summary: &str, headers: Value, payload: Value) -> Value {
-    json!({
-        "name": key,
+fn sent(kind: &str, summary: &str, headers: Value, payload: Value, extras: Option<&Extras>) -> Value {
+    let mut message = json!({
+        "name": kind,
         "summary": summary,
         "headers": headers,
         "payload": payload,
-        "bindings": {"amqp": {"messageType": key, "bindingVersion": BINDING}},
-    })
+        "bindings": {"amqp": {"messageType": kind, "bindingVersion": BINDING}},
+    });
+    if let Some(content_type) = extras.and_then(|extras| extras.content_type.as_deref()) {
+        message["contentType"] = content_type.into();
+    }
+    message
 }
 
 fn correlation_id() -> Value {
@@ -310,7 +329,12 @@ fn later_expressions(plan: &Plan) -> impl Iterator<Item = &Expression> {
         _ => Vec::new(),
     });
     let calls = plan.steps.iter().flat_map(|step| Phase::BOTH.map(|phase| step.call(phase))).flatten();
-    let bodies = calls.map(|call| &call.body).chain(plan.emissions().map(|emission| &emission.body));
+    let bodies = calls.map(|call| (&call.body, &call.extras));
+    let bodies = bodies.chain(plan.emissions().map(|emission| (&emission.body, &emission.extras)));
+    let bodies = bodies.flat_map(|(body, extras)| {
+        let headers = extras.iter().flat_map(|extras| &extras.headers).map(|(_, value)| value);
+        [body].into_iter().chain(headers)
+    });
     let templates = bodies
         .chain(inputs)
         .chain(&plan.output)

@@ -58,7 +58,9 @@ impl Compiler<'_> {
                 plan::Work::Saga(plan::SubSaga { saga: call.saga.value.clone(), input })
             }
             Form::Emit(emit) => {
-                plan::Work::Emit(self.emission(&emit.event, &before.at("the body of an event")))
+                let extras = self.extras(&emit.event, &before.at("a header of an event"));
+                let emission = self.emission(&emit.event, &before.at("the body of an event"));
+                plan::Work::Emit(plan::Emission { extras, ..emission })
             }
         };
         plan::Step {
@@ -163,7 +165,7 @@ impl Compiler<'_> {
     fn awaited(&mut self, event: &Awaited, names: &Names<'_>) -> plan::ReplyRule {
         let of_event = Names { event: true, place: "the business key of an event", ..Names::default() };
         plan::ReplyRule {
-            on: Some(subscription(&event.on)),
+            on: Some(self.subscription(&event.on)),
             when: event.when.as_ref().map(|when| self.condition(when, &names.at("`events`"))),
             business_key: event.business_key.as_ref().map(|key| self.key(key, &of_event)),
             outcome: match event.outcome {
@@ -175,9 +177,11 @@ impl Compiler<'_> {
     }
 
     fn call(&mut self, parts: &CallParts<'_>, names: &Names<'_>) -> plan::Call {
+        let (exchange, key) = parts.command.address();
         plan::Call {
-            exchange: parts.command.exchange.value.as_str().into(),
-            key: parts.command.key.value.as_str().into(),
+            exchange: exchange.into(),
+            key: key.into(),
+            extras: self.extras(parts.command, &names.at("a header of a command")),
             body: self.template_or(parts.command.body.as_ref(), "input", &names.at("the body of a command")),
             replies: parts.replies.iter().map(|rule| self.rule(rule, names)).collect(),
             timeout: parts.timeout.map_or(DEFAULT_TIMEOUT, |timeout| timeout.value.0),
@@ -188,7 +192,7 @@ impl Compiler<'_> {
     fn rule(&mut self, rule: &Rule, names: &Names<'_>) -> plan::ReplyRule {
         let of_reply = Names { reply: true, place: "the business key of a reply", ..Names::default() };
         plan::ReplyRule {
-            on: rule.on.as_ref().map(|on| subscription(on)),
+            on: rule.on.as_ref().map(|on| self.subscription(on)),
             when: rule.when.as_ref().map(|when| self.condition(when, &names.and_reply("`replies`"))),
             business_key: rule.business_key.as_ref().map(|key| self.key(key, &of_reply)),
             outcome: match rule.outcome {

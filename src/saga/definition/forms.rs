@@ -110,7 +110,7 @@ pub struct Emit {
     #[schemars(with = "Option<ConditionText>")]
     pub when: Option<Located<Node>>,
     /// The event.
-    pub event: Command,
+    pub event: Located<Command>,
 }
 
 /// A step that calls another saga and waits for its end. It is undone by the other's own way back.

@@ -366,3 +366,147 @@ fn a_body_without_steps_is_told_by_the_name_of_its_list() {
     let told: Vec<_> = problems.iter().map(|problem| (problem.code, problem.message.as_str())).collect();
     assert_eq!(told, [(Code::EmptyBlock, "foreach \"lines\" has no steps")]);
 }
+
+/// Each row: the exchanges, the event that starts, and the one problem with its place.
+#[test]
+fn what_is_listened_to_fits_the_type_of_its_exchange() {
+    let loaded = |exchanges: &str, on: &str| {
+        let base =
+            BASE.replace("attributes: {customer: =input.customer}", &format!("exchanges: {exchanges}"));
+        load("f", &base.replace("{exchange: in, key: a.b}", on))
+    };
+    for (exchanges, on) in [
+        ("{in: {type: direct, declare: false}}", "{exchange: in, key: a.b}"),
+        ("{in: {type: fanout}}", "{exchange: in}"),
+        ("{in: {type: fanout}}", "{exchange: in, key: a.b}"),
+        ("{in: {type: headers}}", "{exchange: in}"),
+        ("{in: {type: headers}}", "{exchange: in, headers: {a: b, n: 1, f: true}, match: any}"),
+        ("{in: {declare: false}, out: {type: direct}}", "{exchange: in, key: \"a.#\"}"),
+    ] {
+        assert!(loaded(exchanges, on).is_ok(), "{exchanges} {on}: {:?}", loaded(exchanges, on).err());
+    }
+    for (exchanges, on, place, message) in [
+        ("{}", "{exchange: in}", (3, 24), "missing field \"key\""),
+        ("{in: {type: direct}}", "{exchange: in}", (3, 24), "missing field \"key\""),
+        (
+            "{in: {type: direct}}",
+            "{exchange: in, key: \"a.*\"}",
+            (3, 33),
+            "exchange \"in\" is direct, and takes",
+        ),
+        ("{inn: {type: direct}}", "{exchange: in, key: a.b}", (4, 13), "nothing names exchange \"inn\""),
+        (
+            "{}",
+            "{exchange: in, key: a.b, headers: {a: b}}",
+            (3, 48),
+            "exchange \"in\" is a topic exchange, and",
+        ),
+        (
+            "{in: {type: headers}}",
+            "{exchange: in, match: any}",
+            (3, 35),
+            "without `headers`, no message has any",
+        ),
+        (
+            "{in: {type: headers}}",
+            "{exchange: in, headers: {x-a: b}}",
+            (3, 38),
+            "header \"x-a\" begins with `x-`",
+        ),
+        (
+            "{in: {type: headers}}",
+            "{exchange: in, headers: {a: =input.a}}",
+            (3, 41),
+            "the broker compares headers",
+        ),
+        (
+            "{in: {type: headers}}",
+            "{exchange: in, headers: {a: [b]}}",
+            (3, 41),
+            "the broker compares headers",
+        ),
+    ] {
+        let problems = loaded(exchanges, on).unwrap_err();
+        let [problem] = problems.as_slice() else { panic!("{on}: {problems:?}") };
+        assert_eq!((problem.line as usize, problem.column as usize), place, "{problem}");
+        assert!(problem.message.starts_with(message), "{problem}");
+    }
+}
+
+/// Each row: what stands for the command of the first step, and the one problem.
+#[test]
+fn a_message_has_one_address_and_no_header_of_ours() {
+    let loaded = |command: &str| load("f", &BASE.replace("{exchange: out, key: one}", command));
+    for command in [
+        "{queue: tasks}",
+        "{exchange: out, key: one, headers: {tenant: =input.tenant, n: 1}, priority: 0, expires: 1m, type: t}",
+    ] {
+        assert!(loaded(command).is_ok(), "{command}: {:?}", loaded(command).err());
+    }
+    for (command, message) in [
+        ("{queue: tasks, key: one}", "there is a `queue` already"),
+        ("{queue: tasks, exchange: out, key: one}", "there is a `queue` already"),
+        ("{exchange: out}", "missing field \"key\""),
+        ("{key: one}", "missing field \"exchange\""),
+        ("{body: 1}", "missing field \"exchange\""),
+        ("{queue: ''}", "the queue is empty"),
+        ("{queue: =input.queue}", "the queue cannot be an expression"),
+        ("{queue: tasks, headers: {X-Saga-Id: 1}}", "header \"X-Saga-Id\" is sagamq's own"),
+        ("{queue: tasks, headers: {traceparent: 1}}", "header \"traceparent\" is sagamq's own"),
+        ("{queue: tasks, headers: {'': 1}}", "the name of a header must have 1 to 255 bytes"),
+        ("{queue: tasks, headers: {a: =steps.two.output}}", "step \"two\" is not before this one"),
+        (
+            "{queue: tasks, headers: {a: =saga.status}}",
+            "`saga.status` is not available in a header of a command",
+        ),
+        ("{queue: tasks, priority: 256}", "`priority` must be a whole number from 0 to 255, found `256`"),
+        ("{queue: tasks, expires: 0s}", "a duration of zero"),
+        ("{queue: tasks, content_type: ''}", "the content type must have 1 to 255 bytes"),
+        ("{queue: tasks, type: =input.kind}", "the type cannot be an expression"),
+    ] {
+        let problems = loaded(command).unwrap_err();
+        let [problem] = problems.as_slice() else { panic!("{command}: {problems:?}") };
+        assert!(problem.message.contains(message), "{problem}");
+    }
+}
+
+/// While an event at an end is out, the instance may go on: what its headers see must not change.
+#[test]
+fn a_header_of_an_ending_sees_only_what_never_changes() {
+    let loaded = |header: &str| {
+        load(
+            "f",
+            &BASE.replace(
+                "emit: {exchange: out, key: done}",
+                &format!("emit: {{queue: q, headers: {{h: {header}}}}}"),
+            ),
+        )
+    };
+    assert!(loaded("=saga.id + input.a").is_ok());
+    for header in ["=saga.status", "=saga.error", "=steps.one.output"] {
+        assert_eq!(loaded(header).unwrap_err().len(), 1, "{header}");
+    }
+}
+
+#[test]
+fn a_saga_does_not_hear_its_own_messages_on_exchanges_that_do_not_go_by_keys() {
+    let loaded = |of: &str, on: &str, own: &str| {
+        let base =
+            BASE.replace("attributes: {customer: =input.customer}", &format!("exchanges: {{in: {of}}}"));
+        let base = base.replace("{exchange: in, key: a.b}", on);
+        load("f", &base.replace("emit: {exchange: out, key: done}", &format!("emit: {own}")))
+    };
+    let (fanout, headers) = ("{type: fanout}", "{type: headers}");
+    let asked = "{exchange: in, headers: {kind: a, form: b}}";
+    for (of, on, own, is_heard) in [
+        (fanout, "{exchange: in}", "{exchange: in, key: x}", true),
+        (fanout, "{exchange: in}", "{exchange: out, key: x}", false),
+        (headers, "{exchange: in}", "{exchange: in, key: x}", true),
+        (headers, asked, "{exchange: in, key: x}", false),
+        (headers, asked, "{exchange: in, key: x, headers: {kind: a, form: c}}", true),
+    ] {
+        let codes: Vec<_> =
+            loaded(of, on, own).err().unwrap_or_default().iter().map(|one| one.code).collect();
+        assert_eq!(codes, if is_heard { vec![Code::OwnMessage] } else { vec![] }, "{of} {on} {own}");
+    }
+}

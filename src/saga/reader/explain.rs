@@ -73,6 +73,7 @@ fn told(cause: &Yaml, written: &Written) -> (String, Option<String>) {
         Yaml::Eof { .. } => "the definition ends too early".to_owned(),
         Yaml::NullIntoString { .. } => written.must_be_and_is("a text", "nothing"),
         Yaml::InvalidScalar { ty: "floating point", .. } => written.must_be("a number"),
+        Yaml::InvalidScalar { ty: "u8", .. } => written.must_be("a whole number from 0 to 255"),
         Yaml::InvalidScalar { ty, .. } if ty.starts_with(['u', 'i']) => {
             let too_large = written.value.trim_matches('`').parse::<u128>().is_ok();
             let most = if too_large { format!(" to {}", u32::MAX) } else { String::new() };

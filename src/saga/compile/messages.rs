@@ -1,0 +1,79 @@
+//! What is listened to and what is sent: exchanges, subscriptions, and what a message carries.
+
+use super::*;
+use crate::saga::exchange::{Exchange, ExchangeKind, HeaderValue, Matching};
+use crate::saga::problem::closest;
+
+impl Compiler<'_> {
+    /// The exchanges that the definition says something of.
+    pub(super) fn described(&self) -> Vec<Exchange> {
+        let exchanges = self.definition.exchanges.0.iter();
+        let described = |(name, of): &(Located<String>, definition::Exchange)| Exchange {
+            name: name.value.clone(),
+            kind: of.kind(),
+            declare: of.declare.as_ref().is_none_or(|declare| declare.value),
+        };
+        exchanges.map(described).collect()
+    }
+
+    /// Nothing is said of exchanges that nothing names.
+    pub(super) fn unused_exchanges(&mut self, plan: &Plan) {
+        let named = plan.exchanges();
+        for (name, _) in &self.definition.exchanges.0 {
+            if named.contains(&name.value) {
+                continue;
+            }
+            let hint = match closest(name, named.iter().map(String::as_str)) {
+                Some(known) => format!("did you mean `{known}`?"),
+                None => "leave it out: this definition neither listens nor publishes there".to_owned(),
+            };
+            let message = format!("nothing names exchange {:?}", name.value);
+            self.refuse(Code::UnusedExchange, name.at, message, Some(hint));
+        }
+    }
+
+    pub(super) fn subscription(&self, on: &definition::Subscription) -> plan::Subscription {
+        let described = self.definition.exchanges.find(&on.exchange);
+        let key = on.key.as_ref().map(|key| key.value.clone()).unwrap_or_default();
+        let (pattern, matching) = match described.map(definition::Exchange::kind).unwrap_or_default() {
+            ExchangeKind::Topic => (key, Matching::Pattern),
+            ExchangeKind::Direct => (key, Matching::Key),
+            ExchangeKind::Fanout => (String::new(), Matching::Anything),
+            ExchangeKind::Headers => {
+                let header = |(name, value): &(Located<String>, Located<Node>)| match &value.value {
+                    Node::Scalar(value) => Some((name.value.clone(), HeaderValue::of(value)?)),
+                    Node::List(_) | Node::Map(_) => None,
+                };
+                let any = on.matching.as_ref().is_some_and(|how| how.value == definition::Match::Any);
+                let headers = on.headers.0.iter().filter_map(header).collect();
+                (String::new(), Matching::Headers { any, headers })
+            }
+        };
+        plan::Subscription { exchange: on.exchange.value.clone(), pattern, matching }
+    }
+
+    /// What a message carries beside its body, where anything is said of it.
+    pub(super) fn extras(
+        &mut self,
+        command: &definition::Command,
+        names: &Names<'_>,
+    ) -> Option<Box<plan::Extras>> {
+        let text = |text: &Option<Located<String>>| text.as_ref().map(|text| text.value.as_str().into());
+        let header = |(name, value): &(Located<String>, Located<Node>)| {
+            (Arc::from(name.value.as_str()), self.template(value, names))
+        };
+        let extras = plan::Extras {
+            headers: command.headers.0.iter().map(header).collect(),
+            priority: command.priority.as_ref().map(|priority| priority.value),
+            expires: command.expires.as_ref().map(|expires| expires.value.0),
+            content_type: text(&command.content_type),
+            kind: text(&command.kind),
+        };
+        let is_plain = extras.headers.is_empty()
+            && extras.priority.is_none()
+            && extras.expires.is_none()
+            && extras.content_type.is_none()
+            && extras.kind.is_none();
+        (!is_plain).then(|| Box::new(extras))
+    }
+}

@@ -1,0 +1,119 @@
+//! What is listened to and what is sent: exchanges, subscriptions, commands and events.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Entries, Located, Node, Period};
+use crate::saga::exchange::ExchangeKind;
+
+/// What is to be known of an exchange. One that nothing is said of is a durable topic exchange, made where it is missing.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Exchange {
+    /// How it hands messages on, by default `topic`.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Located<ExchangeType>>,
+    /// Whether it is made where it is missing, by default true. False for an exchange of others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub declare: Option<Located<bool>>,
+}
+
+/// How an exchange hands messages on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ExchangeType {
+    /// By a pattern over the words of their keys.
+    Topic,
+    /// By their whole keys.
+    Direct,
+    /// All of them, whatever their keys.
+    Fanout,
+    /// By their headers.
+    Headers,
+}
+
+/// An exchange, and which of its messages are meant.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Subscription {
+    /// Name of the exchange.
+    pub exchange: Located<String>,
+    /// Pattern of routing keys: `*` stands for one word, `#` for any number of words. Of a direct exchange the key; of a fanout or headers exchange it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Located<String>>,
+    /// The headers that are meant, of a headers exchange; without any, all its messages.
+    #[serde(default, skip_serializing_if = "Entries::is_empty")]
+    pub headers: Entries<Located<Node>>,
+    /// How many of `headers` a message must have, by default `all`.
+    #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
+    pub matching: Option<Located<Match>>,
+}
+
+/// How many of the headers a message must have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Match {
+    /// Every one.
+    All,
+    /// One at least.
+    Any,
+}
+
+/// A message: a command, which a participant consumes and answers, or an event. It goes to an exchange with a key, or straight to a queue.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = json!([{"required": ["exchange", "key"]}, {"required": ["queue"]}])))]
+pub struct Command {
+    /// Exchange to publish to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exchange: Option<Located<String>>,
+    /// Routing key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Located<String>>,
+    /// Queue to send to, by the default exchange; instead of `exchange` and `key`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<Located<String>>,
+    /// Body, by default `=input`. In scope: input, saga, the steps before; in a compensation also its own step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<Located<Node>>,
+    /// Headers beside those of sagamq. In scope: what the body sees; at the ends of an instance input and saga.
+    #[serde(default, skip_serializing_if = "Entries::is_empty")]
+    pub headers: Entries<Located<Node>>,
+    /// Priority in the participant's queue, 0 to 255.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Located<u8>>,
+    /// How long it may wait in the participant's queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Located<Period>>,
+    /// AMQP property `content_type`, by default `application/json`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<Located<String>>,
+    /// AMQP property `type`, by default the routing key.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Located<String>>,
+}
+
+impl Exchange {
+    /// How it hands messages on.
+    pub fn kind(&self) -> ExchangeKind {
+        match self.kind.as_ref().map(|kind| kind.value) {
+            Some(ExchangeType::Topic) | None => ExchangeKind::Topic,
+            Some(ExchangeType::Direct) => ExchangeKind::Direct,
+            Some(ExchangeType::Fanout) => ExchangeKind::Fanout,
+            Some(ExchangeType::Headers) => ExchangeKind::Headers,
+        }
+    }
+}
+
+impl Command {
+    /// Exchange and routing key. A queue is the routing key of the default exchange, which has no name.
+    pub fn address(&self) -> (&str, &str) {
+        let [queue, exchange, key] = [&self.queue, &self.exchange, &self.key]
+            .map(|text| text.as_ref().map(|text| text.value.as_str()));
+        match queue {
+            Some(queue) => ("", queue),
+            None => (exchange.unwrap_or_default(), key.unwrap_or_default()),
+        }
+    }
+}
