@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod bad_input;
+mod celery;
 mod disk;
 mod exchanges;
 mod forms;
