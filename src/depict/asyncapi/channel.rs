@@ -65,8 +65,9 @@ fn channel(exchange: &str, kind: ExchangeKind, key: &str) -> Value {
     }
     let (address, parameters) = address(key);
     let mut channel = json!({
-        "title": place(exchange, key),
-        "address": address,
+        // An exchange that does not go by keys has one channel.
+        "title": if key.is_empty() { exchange.to_owned() } else { place(exchange, key) },
+        "address": if key.is_empty() { Value::Null } else { address.into() },
         "messages": {},
         "bindings": {"amqp": {
             "is": "routingKey",

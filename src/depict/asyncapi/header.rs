@@ -45,12 +45,16 @@ pub(super) fn with_extras(mut headers: Value, extras: Option<&Extras>) -> Value 
     };
     for (name, value) in &extras.headers {
         match value {
+            Template::Literal(Value::Null) => {}
             Template::Literal(value) => may(name, json!({"const": value}), "Always the same."),
             Template::Expression(of) => {
-                may(name, json!({}), &format!("`{of}`. Not there where that is null."))
+                may(name, json!({}), &format!("`={of}`. Not there where that is null."))
             }
             Template::Map(_) | Template::List(_) => may(name, json!({}), "Made for each message."),
         }
+    }
+    if let Some(kind) = &extras.kind {
+        may("type", constant(kind), "AMQP property.");
     }
     if let Some(priority) = extras.priority {
         may("priority", json!({"type": "integer", "const": priority}), "AMQP property.");

@@ -234,7 +234,7 @@ fn event(on: &Subscription, summary: String, headers: Value, read: &Read) -> Ope
         "required": ["data"],
     });
     let message = json!({
-        "name": heard(on),
+        "name": if on.pattern.is_empty() { heard(on) } else { on.pattern.clone() },
         "summary": summary,
         "headers": headers,
         "payload": {"anyOf": [plain, enveloped]},
