@@ -67,8 +67,114 @@ pub fn understand(raw: RawMessage) -> Result<Message, Box<Rejected>> {
         Err(poison) => {
             let RawMessage { exchange, key, message_id, correlation_id, body, .. } = raw;
             let size = body.len();
-            let preview = String::from_utf8_lossy(&body[..size.min(PREVIEW_BYTES)]).into_owned();
+            let preview = preview(&body);
             Err(Box::new(Rejected { poison, exchange, key, message_id, correlation_id, size, preview }))
+        }
+    }
+}
+
+/// The beginning of a body, for people to look at.
+pub(crate) fn preview(body: &[u8]) -> String {
+    String::from_utf8_lossy(&body[..body.len().min(PREVIEW_BYTES)]).into_owned()
+}
+
+/// A message that the broker put aside by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PutAside {
+    /// Why.
+    pub cause: Cause,
+    /// How often it was put aside from this queue for this cause.
+    pub times: u64,
+    /// The queue that it was in; empty where that is not known.
+    pub queue: String,
+    /// Exchange that it was published to.
+    pub exchange: String,
+    /// Routing key.
+    pub key: String,
+    /// AMQP property `message_id`.
+    pub message_id: Option<String>,
+    /// AMQP property `correlation_id`.
+    pub correlation_id: Option<String>,
+    /// Bytes in the body.
+    pub size: usize,
+    /// The beginning of the body.
+    pub preview: String,
+}
+
+/// Why the broker put a message aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It was delivered too often, and not acked.
+    DeliveryLimit,
+    /// The same, and it cannot be parsed.
+    Garbled,
+    /// Its time to live was over.
+    Expired,
+    /// Its queue was full.
+    MaxLen,
+    /// Another consumer refused it.
+    Rejected,
+    /// It was sent to the dead-letter exchange.
+    Sent,
+    /// A cause that is not known here.
+    Other,
+}
+
+impl PutAside {
+    /// What is known of a message that cannot be parsed: nothing else.
+    pub fn garbled() -> Self {
+        Self {
+            cause: Cause::Garbled,
+            times: 1,
+            queue: String::new(),
+            exchange: String::new(),
+            key: String::new(),
+            message_id: None,
+            correlation_id: None,
+            size: 0,
+            preview: String::new(),
+        }
+    }
+
+    /// Why it was put aside, in words.
+    pub fn reason(&self) -> String {
+        let why = match self.cause {
+            Cause::DeliveryLimit => "it was delivered too often without an ack",
+            Cause::Garbled => {
+                "it cannot be parsed, as a property, a header name or its routing key is not UTF-8"
+            }
+            Cause::Expired => "its time to live was over",
+            Cause::MaxLen => "its queue was full",
+            Cause::Rejected => "another consumer of its queue refused it",
+            Cause::Sent => "it was published to the dead-letter exchange",
+            Cause::Other => "the x-death header of the copy in the dead-letter queue says more",
+        };
+        let times = if self.times > 1 { format!(" for the {}. time", self.times) } else { String::new() };
+        format!("put aside by the broker{times} ({}): {why}", self.cause.as_str())
+    }
+}
+
+impl Cause {
+    /// From the `reason` in an `x-death` header.
+    pub(crate) fn of(reason: &str) -> Self {
+        match reason {
+            "delivery_limit" => Self::DeliveryLimit,
+            "expired" => Self::Expired,
+            "maxlen" => Self::MaxLen,
+            "rejected" => Self::Rejected,
+            _ => Self::Other,
+        }
+    }
+
+    /// As the broker has it, where it has a word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::DeliveryLimit | Self::Garbled => "delivery_limit",
+            Self::Expired => "expired",
+            Self::MaxLen => "maxlen",
+            Self::Rejected => "rejected",
+            Self::Sent => "sent",
+            Self::Other => "other",
         }
     }
 }

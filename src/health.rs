@@ -11,6 +11,8 @@ pub struct Health {
     pub publishing: Flag,
     /// The last commit succeeded, and recovery is done.
     pub storing: Flag,
+    /// Something was stored and acked since this was last taken back.
+    pub moved: Flag,
     /// The disk of the store is full, and room is awaited.
     pub full: Flag,
     /// A stop has begun.

@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::amqp::aside::Found;
 use crate::amqp::{Consumer, Publisher};
 use crate::delivery::{Delivery, Report};
 use crate::engine::{Engine, EngineError, Gathered, Ordered};
@@ -53,6 +54,8 @@ pub struct Runtime {
     pub deliveries: mpsc::Receiver<Delivery>,
     /// What the publisher has to tell.
     pub reports: mpsc::UnboundedReceiver<Report>,
+    /// What the broker put aside by itself.
+    pub aside: mpsc::Receiver<Found>,
     /// What has been kept long enough.
     pub archived: mpsc::Receiver<Archived>,
     /// What people ask of instances.
@@ -147,6 +150,8 @@ impl Clock {
 struct Askers {
     /// Is told how many instances were removed.
     removal: Option<oneshot::Sender<usize>>,
+    /// Are told that what they found put aside is recorded.
+    found: Vec<oneshot::Sender<()>>,
     /// Are told what came of their orders.
     orders: Vec<(oneshot::Sender<Ordered>, Ordered)>,
     /// Is told what has changed, once it is in force.
@@ -184,6 +189,7 @@ impl Runtime {
     async fn turn(&mut self, stop: impl Future<Output = ()>) -> Result<(), RuntimeError> {
         let Self { engine, store: idle, consumer, publisher, deliveries, reports, archived, orders, .. } =
             self;
+        let aside = &mut self.aside;
         let (reloads, followers) = (&mut self.reloads, &self.followers);
         let (health, clock, outbox) = (&self.health, self.clock, self.outbox);
         let (consumer, publisher) = (&*consumer, &*publisher);
@@ -278,6 +284,10 @@ impl Runtime {
                     engine.remove(removals)?;
                     askers.removal = Some(done);
                 }
+                Some(Found { message, done }) = aside.recv(), if open && !stopping => {
+                    engine.put_aside(message, clock.now());
+                    askers.found.push(done);
+                }
                 Some(Asked { id, order, done }) = orders.recv(), if open && !stopping => {
                     // Who does not wait any more was told that it is not done.
                     if !done.is_closed() {
@@ -327,10 +337,16 @@ impl Hands<'_> {
         let Gathered { release, removed, .. } = gathered;
         self.publisher.publish(release.outgoing);
         gauge!(metric::OUTBOX).set(self.publisher.outstanding() as f64);
+        if !release.settlement.ack.is_empty() {
+            self.health.moved.set(true);
+        }
         self.consumer.settle(release.settlement);
         // Whoever asked may have gone meanwhile.
         if let Some(asker) = askers.removal {
             let _ = asker.send(removed.len());
+        }
+        for finder in askers.found {
+            let _ = finder.send(());
         }
         for (asker, ordered) in askers.orders {
             let _ = asker.send(ordered);

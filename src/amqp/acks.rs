@@ -14,8 +14,6 @@ const ACK_DELAY: Duration = Duration::from_millis(5);
 /// Deliveries of one epoch that are done, and not acked yet.
 #[derive(Debug)]
 pub(super) struct Acks {
-    /// So many of a queue are not kept waiting.
-    many: u64,
     /// The last of each queue.
     waiting: BTreeMap<Queue, u64>,
     /// The last that was acked of each queue.
@@ -25,12 +23,6 @@ pub(super) struct Acks {
 }
 
 impl Acks {
-    /// None, of queues that deliver so many before they wait for acks.
-    pub(super) fn of(prefetch: u16) -> Self {
-        let many = u64::from(prefetch / 2).max(1);
-        Self { many, waiting: BTreeMap::new(), acked: BTreeMap::new(), since: Instant::now() }
-    }
-
     /// Adds a delivery, and all of its queue before it.
     pub(super) fn add(&mut self, Token { queue, tag, .. }: Token) {
         if self.waiting.is_empty() {
@@ -50,16 +42,24 @@ impl Acks {
         self.since + ACK_DELAY
     }
 
-    /// Whether they are so many that the broker may soon wait for them.
-    pub(super) fn are_many(&self) -> bool {
+    /// Whether they are so many that the broker may soon wait for them: half of the `window` of a queue, which is
+    /// how many it delivers before it waits for acks.
+    pub(super) fn are_many(&self, window: impl Fn(Queue) -> u16) -> bool {
         let acked = |queue| self.acked.get(queue).copied().unwrap_or(0);
-        self.waiting.iter().any(|(queue, tag)| tag.saturating_sub(acked(queue)) >= self.many)
+        let many = |queue: &Queue| u64::from(window(*queue) / 2).max(1);
+        self.waiting.iter().any(|(queue, tag)| tag.saturating_sub(acked(queue)) >= many(queue))
     }
 
     /// The last delivery of each queue that is to be acked, with all before it.
     pub(super) fn take(&mut self) -> BTreeMap<Queue, u64> {
         self.acked.extend(&self.waiting);
         std::mem::take(&mut self.waiting)
+    }
+}
+
+impl Default for Acks {
+    fn default() -> Self {
+        Self { waiting: BTreeMap::new(), acked: BTreeMap::new(), since: Instant::now() }
     }
 }
 
@@ -70,23 +70,23 @@ mod tests {
     #[test]
     fn one_ack_stands_for_all_that_is_done_until_it_is_due_or_half_of_what_may_be_out() {
         let token = |queue, tag| Token { queue, epoch: 1, tag };
-        let mut acks = Acks::of(10);
+        let mut acks = Acks::default();
         assert!(!acks.are_waiting());
         for tag in [1, 4, 3] {
             acks.add(token(Queue::Replies, tag));
         }
         acks.add(token(Queue::Events, 1));
-        assert!(acks.are_waiting() && !acks.are_many() && acks.due() <= Instant::now() + ACK_DELAY);
+        assert!(acks.are_waiting() && !acks.are_many(|_| 10) && acks.due() <= Instant::now() + ACK_DELAY);
         assert_eq!(acks.take(), BTreeMap::from([(Queue::Events, 1), (Queue::Replies, 4)]));
         acks.add(token(Queue::Replies, 8));
-        assert!(!acks.are_many(), "four since the last ack");
+        assert!(!acks.are_many(|_| 10), "four since the last ack");
         acks.add(token(Queue::Replies, 9));
-        assert!(acks.are_many());
+        assert!(acks.are_many(|_| 10));
         assert_eq!(acks.take(), BTreeMap::from([(Queue::Replies, 9)]));
         assert!(!acks.are_waiting());
         // With one out at a time, the next comes only after the ack.
-        let mut careful = Acks::of(1);
-        careful.add(token(Queue::Events, 1));
-        assert!(careful.are_many());
+        let mut alone = Acks::default();
+        alone.add(token(Queue::Events, 1));
+        assert!(alone.are_many(|_| 1));
     }
 }

@@ -5,18 +5,14 @@
 //! order of acknowledgements matters.
 //!
 //! A message that lapin cannot parse, such as one with a property that is not UTF-8, ends the connection,
-//! and comes again. The broker puts it aside after some deliveries, and counts each of all that were
-//! out: so after such an end, deliveries are taken one by one for a while.
+//! and comes again. The broker puts it aside after many deliveries, and counts each of all that were
+//! out: so after such an end, deliveries are taken one by one for a while ([`super::pace`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use lapin::options::{
-    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
-};
-use lapin::types::FieldTable;
+use lapin::options::{BasicAckOptions, BasicNackOptions};
 use lapin::{Channel, Connection};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
@@ -25,21 +21,14 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
 use super::acks::Acks;
-use super::session::{AmqpError, Session, answered, close, open_channel};
-use super::topology::{self, DELIVERY_LIMIT, Topology};
-use super::wire;
+use super::inflow::{Ended, Inflow};
+use super::pace::Pace;
+use super::session::{AmqpError, Session, answered, close};
+use super::topology::{self, Topology};
 use crate::config::BrokerConfig;
-use crate::delivery::{Delivery, Queue, Settlement, Token, understand};
+use crate::delivery::{Delivery, Queue, Settlement, Token};
 use crate::fault::{self, Point};
 use crate::health::Health;
-use crate::metric;
-
-/// A message that takes more memory than this is handed over alone, so that as many as the channel holds
-/// never do.
-const HEAVY: usize = 64 * 1024;
-
-/// Our name for the one consumer of each channel.
-const CONSUMER_TAG: &str = "sagamq";
 
 /// Time limit of a stop, after which the connection is dropped; all that it left unacknowledged is
 /// delivered again.
@@ -74,14 +63,12 @@ impl Consumer {
         let session = Session::new("consumer", config);
         let worker = Worker {
             topology,
-            prefetch: config.prefetch,
+            paces: Queue::ALL.map(|queue| (queue, Pace::new(config.prefetch))).into(),
             deliveries,
             health,
             requested,
             epoch: 0,
             paused: false,
-            careful: false,
-            settled: 0,
         };
         Self { requests, task: tokio::spawn(worker.run(session)) }
     }
@@ -113,28 +100,13 @@ impl Consumer {
 
 struct Worker {
     topology: watch::Receiver<Topology>,
-    prefetch: u16,
+    /// How many deliveries of each queue may be out.
+    paces: BTreeMap<Queue, Pace>,
     deliveries: mpsc::Sender<Delivery>,
     health: Arc<Health>,
     requested: UnboundedReceiver<Request>,
     epoch: u64,
     paused: bool,
-    /// Whether deliveries are taken one by one.
-    careful: bool,
-    /// The highest tag that was settled in this epoch.
-    settled: u64,
-}
-
-/// Why an epoch is over.
-enum Ended {
-    /// The connection, or a queue, is gone.
-    Lost(String),
-    /// Something was delivered that cannot be parsed.
-    Garbled(String),
-    /// Care is no longer needed.
-    Calm,
-    /// Nothing more is wanted.
-    Stopped,
 }
 
 impl Worker {
@@ -145,24 +117,19 @@ impl Worker {
                 () = stop_requested(&mut self.requested) => return,
             };
             self.epoch += 1;
-            self.settled = 0;
             let ended = self.consume(&connection).await;
             self.health.consuming.set(false);
             close(&connection).await;
-            self.careful = match ended {
+            match ended {
                 _ if self.paused => return,
                 Ended::Stopped => return,
-                Ended::Calm => false,
-                Ended::Lost(reason) => {
-                    session.failed(&reason);
-                    self.careful && self.settled == 0
-                }
+                Ended::Lost(reason) => session.failed(&reason),
                 Ended::Garbled(reason) => {
                     session.failed(&reason);
                     session.expect_soon();
-                    true
+                    self.paces.values().for_each(Pace::distrust);
                 }
-            };
+            }
         }
     }
 
@@ -170,22 +137,24 @@ impl Worker {
     async fn consume(&mut self, connection: &Connection) -> Ended {
         let mut inflow = JoinSet::new();
         let mut channels = BTreeMap::new();
-        for queue in Queue::ALL {
-            let subscribed = tokio::select! {
-                subscribed = self.subscribe(connection, queue) => subscribed,
+        for (queue, pace) in &self.paces {
+            let name = self.topology.borrow().name_of(*queue);
+            let (pace, deliveries) = (pace.clone(), self.deliveries.clone());
+            let opened = tokio::select! {
+                opened = Inflow::open(connection, (*queue, name), self.epoch, pace, deliveries) => opened,
                 // A connection that a first delivery has broken may leave later questions without an answer.
                 Some(ended) = inflow.join_next() => return outcome(ended),
             };
-            match subscribed {
-                Ok((channel, stream)) => {
-                    inflow.spawn(hand_over(stream, queue, self.epoch, self.deliveries.clone()));
-                    channels.insert(queue, channel);
+            match opened {
+                Ok(opened) => {
+                    channels.insert(*queue, opened.channel.clone());
+                    inflow.spawn(opened.run());
                 }
                 Err(error) => return Ended::Lost(error.to_string()),
             }
         }
         self.health.consuming.set(true);
-        let mut acks = Acks::of(if self.careful { 1 } else { self.prefetch });
+        let mut acks = Acks::default();
         loop {
             tokio::select! {
                 request = self.requested.recv() => match request {
@@ -193,15 +162,11 @@ impl Worker {
                         if let Err(error) = self.settle(&channels, settlement, &mut acks).await {
                             return Ended::Lost(error.to_string());
                         }
-                        // All that were out together with what cannot be parsed are through.
-                        if self.careful && self.settled > self.prefetch.into() {
-                            return Ended::Calm;
-                        }
                     }
                     Some(Request::Pause) => {
                         self.paused = true;
                         self.health.consuming.set(false);
-                        cancel(&channels).await;
+                        // A consumer that nobody listens to is cancelled.
                         inflow.shutdown().await;
                     }
                     None => {
@@ -230,7 +195,7 @@ impl Worker {
     /// Rejects at once, and acks once it is time. The order matters: an ack covers all that is before it and
     /// still open.
     async fn settle(
-        &mut self,
+        &self,
         channels: &BTreeMap<Queue, Channel>,
         settlement: Settlement,
         acks: &mut Acks,
@@ -245,102 +210,29 @@ impl Worker {
         }
         settlement.ack.into_iter().filter(is_of_this).for_each(|token| acks.add(token));
         // A busy thread may be late to hear that time is up.
-        if acks.are_many() || acks.due() <= Instant::now() { self.ack(channels, acks).await } else { Ok(()) }
+        let window = |queue| self.paces.get(&queue).map_or(1, Pace::window);
+        if acks.are_many(window) || acks.due() <= Instant::now() {
+            self.ack(channels, acks).await
+        } else {
+            Ok(())
+        }
     }
 
     /// Acks what waits, with one frame per queue.
-    async fn ack(&mut self, channels: &BTreeMap<Queue, Channel>, acks: &mut Acks) -> Result<(), AmqpError> {
+    async fn ack(&self, channels: &BTreeMap<Queue, Channel>, acks: &mut Acks) -> Result<(), AmqpError> {
         for (queue, tag) in acks.take() {
             let Some(channel) = channels.get(&queue) else { continue };
             let options = BasicAckOptions { multiple: true };
             answered("ack deliveries", channel.basic_ack(tag, options)).await?;
-            self.settled = self.settled.max(tag);
         }
         fault::pass(Point::Settled);
         Ok(())
     }
-
-    async fn subscribe(
-        &self,
-        connection: &Connection,
-        queue: Queue,
-    ) -> Result<(Channel, lapin::Consumer), AmqpError> {
-        let name = match queue {
-            Queue::Events => self.topology.borrow().events_queue(),
-            Queue::Replies => self.topology.borrow().replies_queue(),
-        };
-        let channel = open_channel(connection).await?;
-        let prefetch = if self.careful { 1 } else { self.prefetch };
-        answered("set the prefetch", channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
-        let consuming = channel.basic_consume(
-            name.as_str().into(),
-            CONSUMER_TAG.into(),
-            BasicConsumeOptions::default(),
-            FieldTable::default(),
-        );
-        let stream =
-            answered("consume from a queue", consuming).await.map_err(|error| explain(error, &name))?;
-        Ok((channel, stream))
-    }
-}
-
-/// A queue that is there and does not answer has most likely no leader: seen where the broker was killed
-/// a moment after the queue was made (cf. rabbitmq/rabbitmq-server#15725). No new connection cures that.
-fn explain(error: AmqpError, queue: &str) -> AmqpError {
-    if !matches!(error, AmqpError::Timeout { .. }) {
-        return error;
-    }
-    let remedy = "if this goes on, `rabbitmq-queues quorum_status` tells whether it has a leader";
-    AmqpError::Topology { object: format!("queue {queue:?}"), reason: error.to_string(), remedy }
 }
 
 /// How the task ended that hands over what a queue delivers.
 fn outcome(ended: Result<Ended, JoinError>) -> Ended {
     ended.unwrap_or_else(|error| Ended::Lost(error.to_string()))
-}
-
-/// Hands everything over that one queue delivers.
-async fn hand_over(
-    mut stream: lapin::Consumer,
-    queue: Queue,
-    epoch: u64,
-    deliveries: mpsc::Sender<Delivery>,
-) -> Ended {
-    let received = metrics::counter!(metric::DELIVERIES, "queue" => queue.as_str());
-    while let Some(next) = stream.next().await {
-        let delivery = match next {
-            Ok(delivery) => delivery,
-            Err(error) if matches!(error.kind(), lapin::ErrorKind::ParsingError(_)) => {
-                return Ended::Garbled(format!(
-                    "a message cannot be parsed, the broker puts it aside after {DELIVERY_LIMIT} deliveries: {error}"
-                ));
-            }
-            Err(error) => return Ended::Lost(error.to_string()),
-        };
-        received.increment(1);
-        fault::pass(Point::Received);
-        let token = Token { queue, epoch, tag: delivery.delivery_tag };
-        let delivery = Delivery { token, content: understand(wire::incoming(delivery)) };
-        fault::pass(Point::Decoded);
-        let heavy = delivery.content.as_ref().is_ok_and(|message| message.weight() > HEAVY);
-        // All of the room is there once everything before it was taken.
-        let room = if heavy { deliveries.max_capacity() } else { 1 };
-        let Ok(mut room) = deliveries.reserve_many(room).await else { return Ended::Stopped };
-        if let Some(place) = room.next() {
-            place.send(delivery);
-        }
-    }
-    // An end is also how a deleted queue shows.
-    Ended::Lost(format!("the broker cancelled the consumer of queue {:?}", queue.as_str()))
-}
-
-async fn cancel(channels: &BTreeMap<Queue, Channel>) {
-    for channel in channels.values() {
-        let cancelling = channel.basic_cancel(CONSUMER_TAG.into(), BasicCancelOptions::default());
-        if let Err(error) = answered("cancel a consumer", cancelling).await {
-            debug!(%error, "the connection was lost before its consumers were cancelled");
-        }
-    }
 }
 
 /// While there is no connection, there is nothing to settle.

@@ -13,9 +13,12 @@
 //! reported as published is published again by whoever asked for it.
 
 mod acks;
+pub mod aside;
 pub mod consumer;
 mod exchange;
+mod inflow;
 mod outbox;
+mod pace;
 pub mod publisher;
 pub mod session;
 pub mod topology;

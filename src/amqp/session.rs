@@ -28,6 +28,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Seconds between heartbeats where the URL does not say.
 const HEARTBEAT_SECS: u16 = 10;
 
+/// Delay of a connection that is expected soon.
+const SOON: Duration = Duration::from_millis(20);
+
 /// A connection that lasted this long was a good one: the next delay is short again.
 const LASTING: Duration = Duration::from_secs(10);
 
@@ -162,12 +165,13 @@ pub(crate) struct Session {
     url: Secret,
     backoff: ExponentialBackoff,
     opened_at: Option<Instant>,
+    soon: bool,
 }
 
 impl Session {
     /// Of the connection that the broker lists as `sagamq <name>`. Nothing is opened yet.
     pub(crate) fn new(name: &'static str, config: &BrokerConfig) -> Self {
-        Self { name, url: config.url.clone(), backoff: delays(), opened_at: None }
+        Self { name, url: config.url.clone(), backoff: delays(), opened_at: None, soon: false }
     }
 
     /// Opens a connection and applies the topology as it is then, however long that takes. The first try
@@ -201,6 +205,7 @@ impl Session {
     /// Has the next connection opened soon: it is not the broker that is at fault.
     pub(crate) fn expect_soon(&mut self) {
         self.backoff.reset();
+        self.soon = true;
     }
 
     async fn attempt(&self, topology: &mut watch::Receiver<Topology>) -> Result<Connection, AmqpError> {
@@ -215,7 +220,9 @@ impl Session {
     }
 
     async fn pause(&mut self) {
-        tokio::time::sleep(self.backoff.next_backoff().unwrap_or(CONNECT_TIMEOUT)).await;
+        let grown = self.backoff.next_backoff().unwrap_or(CONNECT_TIMEOUT);
+        let pause = if std::mem::take(&mut self.soon) { SOON } else { grown };
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!  exchanges of the sagas ───────patterns───> <prefix>.events ──┐
 //!  default exchange ──reply_to──────────────> <prefix>.replies ─┤ poison, or delivered too often
-//!                         <prefix>.dead <── exchange <prefix>.dead
+//!         <prefix>.dead, <prefix>.aside <── exchange <prefix>.dead
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,12 +20,21 @@ use super::exchange;
 use super::session::{AmqpError, answered, open_channel, refusal};
 use super::wire::{short, table};
 use crate::config::{BrokerConfig, QueueType, TopologyMode};
+use crate::delivery::Queue;
 use crate::saga::exchange::{Exchange, ExchangeKind};
 use crate::saga::plan::{Plan, Subscription};
 
 /// Deliveries of one message before a quorum queue takes it for one that kills its consumer. Each
-/// lost connection counts for every message that it left unacknowledged.
-pub(super) const DELIVERY_LIMIT: u32 = 20;
+/// lost connection counts for every message that it left unacknowledged, but messages that come often come alone: it
+/// takes so many crashes in a row, of which none got a message done, to put one aside that is healthy. What ends
+/// the connection is gone after as many connections, each of which takes some milliseconds.
+pub(super) const DELIVERY_LIMIT: u32 = 200;
+
+/// Dead letters that may wait until it is looked which of them the broker put aside by itself; the newest.
+const ASIDE_MESSAGES: u32 = 10_000;
+
+/// Bytes of their bodies.
+const ASIDE_BYTES: u32 = 64 << 20;
 
 /// What has to be there, and what to do about it.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,6 +92,19 @@ impl Topology {
     /// Name of the queue of dead letters, and of the exchange that leads to it.
     pub fn dead_queue(&self) -> String {
         format!("{}.dead", self.prefix)
+    }
+
+    /// Name of the queue of dead letters that we take: what the broker put aside by itself is recorded.
+    pub fn aside_queue(&self) -> String {
+        format!("{}.aside", self.prefix)
+    }
+
+    /// Name of one of the queues that deliveries come from.
+    pub(super) fn name_of(&self, queue: Queue) -> String {
+        match queue {
+            Queue::Events => self.events_queue(),
+            Queue::Replies => self.replies_queue(),
+        }
     }
 
     /// The same as a RabbitMQ definitions file, for `rabbitmqctl import_definitions`, in the
@@ -163,7 +185,7 @@ impl Topology {
     }
 
     fn all_queues(&self) -> Vec<OwnQueue> {
-        let (lossless, kept) = match self.queue_type {
+        let (lossless, kept, looked_at) = match self.queue_type {
             QueueType::Quorum => (
                 json!({
                     "x-queue-type": "quorum",
@@ -174,10 +196,18 @@ impl Topology {
                     "x-overflow": "reject-publish",
                 }),
                 json!({"x-queue-type": "quorum"}),
+                json!({
+                    "x-queue-type": "quorum", "x-delivery-limit": i32::MAX,
+                    "x-max-length": ASIDE_MESSAGES, "x-max-length-bytes": ASIDE_BYTES,
+                }),
             ),
             QueueType::Classic => (
                 json!({"x-queue-type": "classic", "x-dead-letter-exchange": self.dead_queue()}),
                 json!({"x-queue-type": "classic"}),
+                json!({
+                    "x-queue-type": "classic",
+                    "x-max-length": ASIDE_MESSAGES, "x-max-length-bytes": ASIDE_BYTES,
+                }),
             ),
         };
         let queue = |name, arguments: &Value| OwnQueue {
@@ -186,19 +216,21 @@ impl Topology {
         };
         vec![
             queue(self.dead_queue(), &kept),
+            queue(self.aside_queue(), &looked_at),
             queue(self.events_queue(), &lossless),
             queue(self.replies_queue(), &lossless),
         ]
     }
 
     fn all_bindings(&self) -> Vec<Binding> {
-        let dead = Binding {
+        let dead = [self.dead_queue(), self.aside_queue()];
+        let dead = dead.map(|queue| Binding {
             exchange: self.dead_queue(),
-            queue: self.dead_queue(),
+            queue,
             key: String::new(),
             arguments: Map::new(),
-        };
-        std::iter::once(dead).chain(self.subscriptions.iter().map(|on| self.binding(on))).collect()
+        });
+        dead.into_iter().chain(self.subscriptions.iter().map(|on| self.binding(on))).collect()
     }
 
     fn binding(&self, on: &Subscription) -> Binding {
@@ -293,6 +325,10 @@ pub(super) fn explain(error: AmqpError, object: String) -> AmqpError {
         AMQPSoftError::NOTFOUND => {
             "make it (`sagamq topology` prints all that is needed), or set broker.topology to declare"
         }
+        AMQPSoftError::PRECONDITIONFAILED if reason.contains("x-delivery-limit") => {
+            "it was made with another limit, which healthy messages could reach: run with broker.topology set to none \
+             until it is empty, stop, delete it with `rabbitmqctl delete_queue`, and set broker.topology to declare"
+        }
         AMQPSoftError::PRECONDITIONFAILED => {
             "it exists but is different: drain and delete it, choose another broker.prefix or broker.queue_type, or \
              set broker.topology to verify"
@@ -330,14 +366,14 @@ mod tests {
         };
         assert_eq!(names("exchanges", "name"), ["shop.dead", "orders"]);
         assert_eq!(names("exchanges", "type"), ["fanout", "topic"]);
-        assert_eq!(names("queues", "name"), ["shop.dead", "shop.events", "shop.replies"]);
-        assert_eq!(names("bindings", "destination"), ["shop.dead", "shop.events"]);
-        assert_eq!(names("bindings", "routing_key"), ["", "order.*"]);
+        assert_eq!(names("queues", "name"), ["shop.dead", "shop.aside", "shop.events", "shop.replies"]);
+        assert_eq!(names("bindings", "destination"), ["shop.dead", "shop.aside", "shop.events"]);
+        assert_eq!(names("bindings", "routing_key"), ["", "", "order.*"]);
         let expected = json!({
-            "x-queue-type": "quorum", "x-delivery-limit": 20, "x-dead-letter-exchange": "shop.dead",
+            "x-queue-type": "quorum", "x-delivery-limit": 200, "x-dead-letter-exchange": "shop.dead",
             "x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish",
         });
-        assert_eq!(definitions["queues"][1]["arguments"], expected);
+        assert_eq!(definitions["queues"][2]["arguments"], expected);
         assert_eq!(definitions["queues"][0]["arguments"], json!({"x-queue-type": "quorum"}));
     }
 
@@ -345,6 +381,6 @@ mod tests {
     fn classic_queues_have_no_arguments_of_quorum_queues() {
         let definitions = topology(QueueType::Classic).definitions();
         let expected = json!({"x-queue-type": "classic", "x-dead-letter-exchange": "shop.dead"});
-        assert_eq!(definitions["queues"][2]["arguments"], expected);
+        assert_eq!(definitions["queues"][3]["arguments"], expected);
     }
 }

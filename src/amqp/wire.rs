@@ -33,6 +33,12 @@ pub(crate) fn incoming(delivery: lapin::message::Delivery) -> RawMessage {
     }
 }
 
+/// One header in its JSON form.
+pub(crate) fn header(properties: &BasicProperties, name: &str) -> Option<Value> {
+    let value = properties.headers().as_ref()?.inner().get(name)?;
+    Some(json_value(value, MAX_DEPTH, &mut Room { bytes: MAX_HEADER_BYTES, excess: None }))
+}
+
 /// An outgoing message beside its body.
 pub(crate) struct Envelope {
     /// Exchange to publish to.

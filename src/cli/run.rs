@@ -38,7 +38,10 @@ const ONE_SIGNAL: Duration = Duration::from_secs(1);
 /// Bytes that must be free before a store whose disk was full is opened again: a few of its log buffers.
 const ROOM: u64 = 4 << 20;
 /// How often it is looked whether there is room again.
-const ROOM_LOOK: Duration = Duration::from_secs(1);
+const ROOM_LOOK: Duration = Duration::from_millis(250);
+/// How long a disk that was full again before anything was stored is left alone at most: each time counts as a
+/// delivery for what was out.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How long readers of a closed store may take to let go of it.
 const LETTING_GO: Duration = Duration::from_secs(10);
 
@@ -113,23 +116,26 @@ impl Orchestrator {
     async fn live_on(self) -> Result<(), CliError> {
         let mut ready = self.take_up(Store::open(&self.config.store)?)?;
         self.probe(&ready).await?;
+        let mut pause = ROOM_LOOK;
         loop {
             if *self.stop.borrow() {
                 info!("stopped before the broker was reached");
                 return Ok(());
             }
-            let lived = self.live(ready).await;
+            // Nothing is taken that could not be stored.
+            let lived = if has_room(&self.config.store.path) { Some(self.live(ready).await) } else { None };
             self.window.close();
             match lived {
-                Err(error) if error.is_full_disk() => {
-                    let store = self.config.store.path.display();
-                    error!(%store, "the disk of the store is full: nothing is acked or sent until there is room");
-                }
-                ended => return ended,
+                None => {}
+                Some(Err(error)) if error.is_full_disk() => {}
+                Some(ended) => return ended,
             }
+            let store = self.config.store.path.display();
+            error!(%store, "the disk of the store is full: nothing is acked or sent until there is room");
             self.health.full.set(true);
+            pause = if self.health.moved.set(false) { ROOM_LOOK } else { LONGEST_PAUSE.min(pause * 2) };
             ready = loop {
-                if !self.room_comes().await {
+                if !self.room_comes(pause).await {
                     info!("stopped while the disk was full");
                     return Ok(());
                 }
@@ -187,6 +193,7 @@ impl Orchestrator {
         publisher.publish(recovered.outgoing);
         fault::pass(Point::Recovered);
         let consumer = Consumer::start(broker, topology(), deliveries_in, Arc::clone(health));
+        let aside = amqp::aside::start(broker, topology());
         let clock = Clock::start(store.latest());
         let archived = retention::start(&self.config, store.reader(), clock);
         let (store, health) = (Some(store), Arc::clone(health));
@@ -198,6 +205,7 @@ impl Orchestrator {
             publisher,
             deliveries,
             reports,
+            aside,
             archived,
             orders,
             reloads,
@@ -209,16 +217,17 @@ impl Orchestrator {
         Ok(runtime.run(stopped(self.stop.clone())).await?)
     }
 
-    /// Waits for room on the disk of the store; false if it is stopped before.
-    async fn room_comes(&self) -> bool {
+    /// Waits for room on the disk of the store, and for `pause` at least; false if it is stopped before.
+    async fn room_comes(&self, mut pause: Duration) -> bool {
         loop {
             tokio::select! {
                 () = stopped(self.stop.clone()) => return false,
-                () = tokio::time::sleep(ROOM_LOOK) => {}
+                () = tokio::time::sleep(pause) => {}
             }
             if has_room(&self.config.store.path) {
                 return true;
             }
+            pause = ROOM_LOOK;
         }
     }
 

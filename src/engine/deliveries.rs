@@ -1,10 +1,10 @@
 //! Deliveries: each is understood and acked, or refused and dead-lettered with its reason.
 
 use metrics::counter;
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::{Engine, EngineError};
-use crate::delivery::{Delivery, Queue, Token};
+use crate::delivery::{Delivery, PutAside, Queue, Token};
 use crate::metric;
 use crate::saga::time::Timestamp;
 use crate::store::DeadLetter;
@@ -78,6 +78,37 @@ impl Engine {
             },
         }
         Ok(())
+    }
+
+    /// Records what the broker put aside by itself.
+    pub fn put_aside(&mut self, message: PutAside, now: Timestamp) {
+        self.gathering.inputs += 1;
+        let reason = message.reason();
+        error!(
+            queue = message.queue,
+            exchange = message.exchange,
+            key = message.key,
+            message_id = message.message_id,
+            reason,
+            "the broker put a message aside: a person must look at it"
+        );
+        counter!(metric::PUT_ASIDE, "reason" => message.cause.as_str()).increment(1);
+        let PutAside { queue, exchange, key, message_id, correlation_id, size, preview, .. } = message;
+        let letter = DeadLetter {
+            at: now,
+            queue,
+            exchange,
+            key,
+            message_id,
+            correlation_id,
+            saga: None,
+            business_key: None,
+            step: None,
+            reason,
+            preview,
+            size,
+        };
+        self.gathering.batch.dead_letter(letter);
     }
 
     fn dead_letter(&mut self, token: Token, mut letter: DeadLetter, about: Option<About>) {

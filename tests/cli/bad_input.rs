@@ -198,7 +198,7 @@ fn control_characters_break_neither_logs_nor_tables_nor_what_is_published() {
 }
 
 /// lapin ends the connection where it cannot parse a message. RabbitMQ counts that for every message that was
-/// out, and gives up each after 20 times.
+/// out, and gives up each after 200 times.
 #[test]
 fn a_message_that_cannot_be_parsed_is_put_aside_alone() {
     let site = Site::with_broker(&order_saga(".latin", "10m"), &BROKER.url(), "latin");
@@ -216,7 +216,12 @@ fn a_message_that_cannot_be_parsed_is_put_aside_alone() {
     orchestrator.signal(Signal::CONT);
     eventually("all others run", || peer.waiting("latin.tap") == 20);
     eventually("it is put aside", || peer.waiting("latin.dead") == 1);
+    eventually("it is listed", || letters(&site).len() == 1);
+    let reason = letters(&site)[0]["reason"].as_str().unwrap().to_owned();
+    assert!(reason.starts_with("put aside by the broker (delivery_limit): it cannot be parsed"), "{reason}");
+    eventually("its copy is taken", || peer.waiting("latin.aside") == 0);
     site.wait_until_ready(&mut orchestrator);
+    assert_eq!(letters(&site).len(), 1);
     orchestrator.stop();
     assert_eq!((peer.waiting("latin.dead"), peer.waiting("latin.events")), (1, 0));
     assert!(orchestrator.err().contains("a message cannot be parsed"), "{}", orchestrator.err());
@@ -259,7 +264,7 @@ fn bursts_of_the_largest_and_deepest_messages_take_bounded_memory() {
 }
 
 /// The most that a process ever had in memory.
-fn peak_memory_mib(orchestrator: &Running) -> u64 {
+pub(crate) fn peak_memory_mib(orchestrator: &Running) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", orchestrator.pid())).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024

@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod celery;
+mod delivery_limit;
 mod disk;
 mod exchanges;
 mod forms;

@@ -15,19 +15,19 @@ use tokio::runtime::{Builder, Runtime};
 pub(crate) struct Peer {
     runtime: Runtime,
     channel: Channel,
-    _connection: Connection,
+    connection: Connection,
 }
 
 impl Peer {
     pub(crate) fn connect(url: &str) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let (_connection, channel) = runtime.block_on(async {
+        let (connection, channel) = runtime.block_on(async {
             let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
             let channel = connection.create_channel().await.unwrap();
             channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
             (connection, channel)
         });
-        Self { runtime, channel, _connection }
+        Self { runtime, channel, connection }
     }
 
     /// Makes a durable queue that gets all that is published to an exchange.
@@ -97,6 +97,15 @@ impl Peer {
         let correlation = command.properties.correlation_id().clone().unwrap();
         let reply = BasicProperties::default().with_correlation_id(correlation).with_headers(outcome.into());
         self.publish("", command.properties.reply_to().as_ref().unwrap().as_str(), body, reply);
+    }
+
+    /// Takes the first message of a queue, and lets it go by the end of the channel.
+    pub(crate) fn take_and_let_go(&self, queue: &str) {
+        self.runtime.block_on(async {
+            let channel = self.connection.create_channel().await.unwrap();
+            channel.basic_get(queue.into(), BasicGetOptions::default()).await.unwrap().unwrap();
+            channel.close(200, "OK".into()).await.unwrap();
+        });
     }
 
     /// How many messages wait in a queue.

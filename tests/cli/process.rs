@@ -174,6 +174,12 @@ impl Running {
         }
     }
 
+    /// Ends it by SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Ends it by SIGTERM, which it must obey.
     pub(crate) fn stop(&mut self) {
         self.terminate();
