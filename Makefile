@@ -55,6 +55,7 @@ TORTURE_MINUTES ?= 20
 
 torture: ## kill, cut off and cut the power of everything for TORTURE_MINUTES, and report; needs root
 	@scripts/setup test
+	LIMIT_TIMES=50 $(CARGO) test --locked --test cli in_a_row
 	TORTURE_MINUTES=$(TORTURE_MINUTES) $(CARGO) test --locked --features faults --test faults torture -- --nocapture
 
 # What runs against each version, and where the further versions are.

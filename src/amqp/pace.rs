@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const OFTEN: u64 = 3;
 
 /// Deliveries that may be out where bodies are heavy, or their size is not known yet.
-const FEW: u16 = 16;
+const FEW: u16 = 8;
 
 /// Bytes of bodies that may be out, about.
 const BYTES: u64 = 32 << 20;
@@ -108,8 +108,8 @@ mod tests {
     fn one_comes_then_a_few_then_as_many_as_may() {
         let pace = begun();
         assert_eq!(pace.window(), 1);
-        assert_eq!(after(&pace, 1, 500, 2), 16);
-        assert_eq!(after(&pace, 15, 500, 2), 16);
+        assert_eq!(after(&pace, 1, 500, 2), 8);
+        assert_eq!(after(&pace, 7, 500, 2), 8);
         assert_eq!(after(&pace, 1, 500, 2), 500);
         pace.begin();
         assert_eq!(pace.window(), 1);
@@ -119,7 +119,7 @@ mod tests {
     fn what_was_out_often_comes_alone_until_it_is_through() {
         let pace = begun();
         assert_eq!(after(&pace, 400, 500, 3), 1);
-        assert_eq!(after(&pace, 1, 500, 2), 16);
+        assert_eq!(after(&pace, 1, 500, 2), 8);
     }
 
     #[test]
@@ -129,16 +129,16 @@ mod tests {
         assert_eq!(after(&pace, 300, 500, 0), 1);
         pace.begin();
         assert_eq!(after(&pace, 200, 500, 0), 1);
-        assert_eq!(after(&pace, 1, 500, 0), 16);
+        assert_eq!(after(&pace, 1, 500, 0), 8);
     }
 
     #[test]
     fn of_heavy_bodies_a_few_are_out() {
         let pace = begun();
-        assert_eq!(after(&pace, 100, 1 << 20, 0), 16);
+        assert_eq!(after(&pace, 100, 1 << 20, 0), 8);
         assert_eq!(after(&pace, 200, 500, 0), 500);
         assert_eq!(after(&pace, 1, 1 << 20, 0), 500, "one large body among small ones");
-        assert_eq!(after(&pace, 4, 1 << 20, 0), 16);
+        assert_eq!(after(&pace, 4, 1 << 20, 0), 8);
     }
 
     #[test]
