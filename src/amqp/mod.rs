@@ -8,9 +8,10 @@
 //! ```
 //!
 //! Each has a connection of its own, because a broker that raises an alarm blocks the connection
-//! that publishes. A third one hears of what the broker put aside by itself ([`aside`]). A lost connection is opened again for ever ([`session`]); each opening is an
-//! **epoch**. Nothing here is durable: what was not acked is delivered again, and what was not
-//! reported as published is published again by whoever asked for it.
+//! that publishes. A third one hears of what the broker put aside by itself ([`aside`]). A lost
+//! connection is opened again for ever ([`session`]); each opening is an **epoch**. Nothing here is
+//! durable: what was not acked is delivered again, and what was not reported as published is
+//! published again by whoever asked for it.
 
 mod acks;
 pub mod aside;

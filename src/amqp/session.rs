@@ -188,10 +188,12 @@ impl Session {
                 Ok(connection) => {
                     info!(connection = self.name, "connected to the broker");
                     self.opened_at = Some(Instant::now());
+                    self.soon = false;
                     return connection;
                 }
                 Err(error) => self.failed(&error),
             }
+            self.soon = false;
             self.pause().await;
         }
     }
@@ -202,7 +204,7 @@ impl Session {
         metrics::counter!(metric::RECONNECTS, "connection" => self.name).increment(1);
     }
 
-    /// Has the next connection opened soon: it is not the broker that is at fault.
+    /// Has the next connection opened soon, with the topology as it is: it is not the broker that is at fault.
     pub(crate) fn expect_soon(&mut self) {
         self.backoff.reset();
         self.soon = true;
@@ -210,6 +212,10 @@ impl Session {
 
     async fn attempt(&self, topology: &mut watch::Receiver<Topology>) -> Result<Connection, AmqpError> {
         let connection = connect(&parse_url(&self.url)?, self.name).await?;
+        // What was applied a moment ago still is.
+        if self.soon {
+            return Ok(connection);
+        }
         match topology::follow(&connection, topology).await {
             Ok(()) => Ok(connection),
             Err(error) => {
@@ -221,7 +227,7 @@ impl Session {
 
     async fn pause(&mut self) {
         let grown = self.backoff.next_backoff().unwrap_or(CONNECT_TIMEOUT);
-        let pause = if std::mem::take(&mut self.soon) { SOON } else { grown };
+        let pause = if self.soon { SOON } else { grown };
         tokio::time::sleep(pause).await;
     }
 }

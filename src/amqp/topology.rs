@@ -28,7 +28,7 @@ use crate::saga::plan::{Plan, Subscription};
 /// lost connection counts for every message that it left unacknowledged, but messages that come often come alone: it
 /// takes so many crashes in a row, of which none got a message done, to put one aside that is healthy. What ends
 /// the connection is gone after as many connections, each of which takes some milliseconds.
-pub(super) const DELIVERY_LIMIT: u32 = 200;
+pub(super) const DELIVERY_LIMIT: u32 = 150;
 
 /// Dead letters that may wait until it is looked which of them the broker put aside by itself; the newest.
 const ASIDE_MESSAGES: u32 = 10_000;
@@ -370,7 +370,7 @@ mod tests {
         assert_eq!(names("bindings", "destination"), ["shop.dead", "shop.aside", "shop.events"]);
         assert_eq!(names("bindings", "routing_key"), ["", "", "order.*"]);
         let expected = json!({
-            "x-queue-type": "quorum", "x-delivery-limit": 200, "x-dead-letter-exchange": "shop.dead",
+            "x-queue-type": "quorum", "x-delivery-limit": 150, "x-dead-letter-exchange": "shop.dead",
             "x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish",
         });
         assert_eq!(definitions["queues"][2]["arguments"], expected);

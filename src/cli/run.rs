@@ -123,12 +123,16 @@ impl Orchestrator {
                 return Ok(());
             }
             // Nothing is taken that could not be stored.
-            let lived = if has_room(&self.config.store.path) { Some(self.live(ready).await) } else { None };
-            self.window.close();
-            match lived {
-                None => {}
-                Some(Err(error)) if error.is_full_disk() => {}
-                Some(ended) => return ended,
+            if has_room(&self.config.store.path) {
+                let lived = self.live(ready).await;
+                self.window.close();
+                match lived {
+                    Err(error) if error.is_full_disk() => {}
+                    ended => return ended,
+                }
+            } else {
+                drop(ready);
+                self.window.close();
             }
             let store = self.config.store.path.display();
             error!(%store, "the disk of the store is full: nothing is acked or sent until there is room");

@@ -198,7 +198,7 @@ fn control_characters_break_neither_logs_nor_tables_nor_what_is_published() {
 }
 
 /// lapin ends the connection where it cannot parse a message. RabbitMQ counts that for every message that was
-/// out, and gives up each after 200 times.
+/// out, and gives up each after 150 times.
 #[test]
 fn a_message_that_cannot_be_parsed_is_put_aside_alone() {
     let site = Site::with_broker(&order_saga(".latin", "10m"), &BROKER.url(), "latin");
