@@ -56,6 +56,24 @@ pub struct BrokerConfig {
     /// How long `run` tries to reach the broker for the first time before it gives up; 30 s unless
     /// set. Once it was reached, a lost connection is retried for ever.
     pub startup_timeout: Duration,
+    /// TLS with `amqps://`.
+    pub tls: TlsConfig,
+}
+
+/// Section `broker.tls`. The files are in PEM, and are read at each connect.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TlsConfig {
+    /// Certificates of the issuers that the broker's certificate may come from, and of no others. Those
+    /// of the system unless set.
+    pub ca: Option<PathBuf>,
+    /// The client certificate, and after it those of its issuers that the broker does not know. None
+    /// unless set.
+    pub cert: Option<PathBuf>,
+    /// The private key of the client certificate.
+    pub key: Option<PathBuf>,
+    /// The name or IP address that the broker's certificate is checked against. The host of the URL
+    /// unless set.
+    pub server_name: Option<String>,
 }
 
 /// What to do about queues, exchanges and bindings when connecting.
@@ -193,6 +211,7 @@ impl Default for BrokerConfig {
             outbox: 10_000,
             confirm_timeout: Duration::from_secs(30),
             startup_timeout: Duration::from_secs(30),
+            tls: TlsConfig::default(),
         }
     }
 }

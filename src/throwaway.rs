@@ -28,12 +28,14 @@ mod guard;
 mod output;
 mod ports;
 mod programs;
+mod tls;
 
 pub use cluster::Cluster;
 pub use compose::Compose;
 pub use error::NodeError;
 pub use found::{Broker, Found, find};
 pub(crate) use guard::guard;
+pub use tls::Listener;
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
@@ -92,6 +94,8 @@ pub struct Node {
     programs: Programs,
     epmd: Arc<Epmd>,
     amqp_port: u16,
+    /// Nothing listens there unless the node has TLS.
+    tls_port: u16,
     distribution_port: u16,
     name: String,
     folder: PathBuf,
@@ -125,7 +129,20 @@ impl Node {
         let programs = Programs::find(root)?;
         with_free_ports(|| {
             let [port] = ports::pick()?;
-            Self::start_with(&programs, Arc::new(Epmd::start(&programs, port)?), None)
+            Self::start_with(&programs, Arc::new(Epmd::start(&programs, port)?), None, None)
+        })
+    }
+
+    /// Starts a node that also listens with TLS, at [`Node::tls_url`]. All else is as in
+    /// [`Node::start_in`].
+    ///
+    /// # Errors
+    /// There is none, or this process may not enter it, or the node does not start.
+    pub fn start_with_tls(root: Option<&Path>, listener: &Listener) -> Result<Self, NodeError> {
+        let programs = Programs::find(root)?;
+        with_free_ports(|| {
+            let [port] = ports::pick()?;
+            Self::start_with(&programs, Arc::new(Epmd::start(&programs, port)?), None, Some(listener))
         })
     }
 
@@ -217,16 +234,25 @@ impl Node {
     }
 
     /// Starts a node that is alone, or one that joins `others` and forms a cluster with them.
-    fn start_with(programs: &Programs, epmd: Arc<Epmd>, others: Option<&[Node]>) -> Result<Self, NodeError> {
-        let [amqp_port, distribution_port] = ports::pick()?;
+    fn start_with(
+        programs: &Programs,
+        epmd: Arc<Epmd>,
+        others: Option<&[Node]>,
+        listener: Option<&Listener>,
+    ) -> Result<Self, NodeError> {
+        let [amqp_port, tls_port, distribution_port] = ports::pick()?;
         let (name, folder) = fresh_folder()?;
         let programs = programs.clone();
         // From here on, dropping the node removes the folder.
-        let mut node = Self { programs, epmd, amqp_port, distribution_port, name, folder, guard: None };
+        let mut node =
+            Self { programs, epmd, amqp_port, tls_port, distribution_port, name, folder, guard: None };
         let mut config = format!("listeners.tcp.1 = 127.0.0.1:{amqp_port}\nnum_acceptors.tcp = 2\n");
         if let Some(others) = others {
             config.push_str(&cluster::configuration(others, &node));
             cluster::share_cookie(others, &node)?;
+        }
+        if let Some(listener) = listener {
+            config.push_str(&node.listen_with(listener)?);
         }
         for (file, text) in [("rabbitmq.conf", config.as_str()), ("env.conf", ""), ("plugins", "[].\n")] {
             let path = node.folder.join(file);
@@ -321,7 +347,7 @@ impl Node {
         }
         // The kernel closes the sockets of a killed process a little after its parent is told.
         let deadline = Instant::now() + Duration::from_secs(5);
-        let ports = [self.amqp_port, self.distribution_port];
+        let ports = [self.amqp_port, self.tls_port, self.distribution_port];
         while !ports.into_iter().all(ports::is_free) && Instant::now() < deadline {
             sleep(POLL);
         }

@@ -18,14 +18,18 @@ pub mod aside;
 pub mod consumer;
 mod exchange;
 mod inflow;
+mod dial;
+mod mismatch;
 mod outbox;
 mod pace;
 pub mod publisher;
 pub mod session;
+pub(crate) mod tls;
 pub mod topology;
 mod wire;
 
 pub use consumer::Consumer;
+pub use mismatch::TlsError;
 pub use publisher::Publisher;
 pub use session::{AmqpError, apply_once, probe};
 pub use topology::Topology;

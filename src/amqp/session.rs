@@ -12,8 +12,10 @@ use lapin::{Channel, Connection, ConnectionProperties, ErrorKind};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use super::dial::dial;
+use super::mismatch::TlsError;
 use super::topology::{self, Topology};
-use crate::config::{BrokerConfig, Secret};
+use crate::config::{BrokerConfig, Secret, TlsConfig};
 use crate::metric;
 
 /// Time limit of one connection's opening, from TCP to the end of the handshake.
@@ -76,6 +78,9 @@ pub enum AmqpError {
         /// In the broker's words.
         reason: String,
     },
+    /// TLS, or its absence, is not what the broker has.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A queue, exchange or binding is missing or different.
     #[error("{object}: {reason}; {remedy}")]
     Topology {
@@ -115,7 +120,7 @@ pub async fn probe(config: &BrokerConfig, topology: &Topology) -> Result<(), Amq
     let started = Instant::now();
     let mut backoff = delays();
     loop {
-        let error = match try_once(&uri, topology).await {
+        let error = match try_once(&uri, &config.tls, topology).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
@@ -141,7 +146,7 @@ pub async fn probe(config: &BrokerConfig, topology: &Topology) -> Result<(), Amq
 pub async fn apply_once(config: &BrokerConfig, topology: &Topology) -> Result<(), AmqpError> {
     let uri = parse_url(&config.url)?;
     let started = Instant::now();
-    try_once(&uri, topology).await.map_err(|error| match error {
+    try_once(&uri, &config.tls, topology).await.map_err(|error| match error {
         AmqpError::Failed { .. } | AmqpError::Timeout { .. } => AmqpError::Unreachable {
             url: redacted(&uri),
             after: started.elapsed(),
@@ -152,8 +157,8 @@ pub async fn apply_once(config: &BrokerConfig, topology: &Topology) -> Result<()
 }
 
 /// Connects, applies the topology, and closes again.
-async fn try_once(uri: &AMQPUri, topology: &Topology) -> Result<(), AmqpError> {
-    let connection = connect(uri, "probe").await?;
+async fn try_once(uri: &AMQPUri, tls: &TlsConfig, topology: &Topology) -> Result<(), AmqpError> {
+    let connection = connect(uri, tls, "probe").await?;
     let applied = topology.apply(&connection).await;
     close(&connection).await;
     applied
@@ -163,6 +168,7 @@ async fn try_once(uri: &AMQPUri, topology: &Topology) -> Result<(), AmqpError> {
 pub(crate) struct Session {
     name: &'static str,
     url: Secret,
+    tls: TlsConfig,
     backoff: ExponentialBackoff,
     opened_at: Option<Instant>,
     soon: bool,
@@ -171,7 +177,8 @@ pub(crate) struct Session {
 impl Session {
     /// Of the connection that the broker lists as `sagamq <name>`. Nothing is opened yet.
     pub(crate) fn new(name: &'static str, config: &BrokerConfig) -> Self {
-        Self { name, url: config.url.clone(), backoff: delays(), opened_at: None, soon: false }
+        let (url, tls) = (config.url.clone(), config.tls.clone());
+        Self { name, url, tls, backoff: delays(), opened_at: None, soon: false }
     }
 
     /// Opens a connection and applies the topology as it is then, however long that takes. The first try
@@ -211,7 +218,7 @@ impl Session {
     }
 
     async fn attempt(&self, topology: &mut watch::Receiver<Topology>) -> Result<Connection, AmqpError> {
-        let connection = connect(&parse_url(&self.url)?, self.name).await?;
+        let connection = connect(&parse_url(&self.url)?, &self.tls, self.name).await?;
         // What was applied a moment ago still is.
         if self.soon {
             return Ok(connection);
@@ -237,8 +244,8 @@ impl Session {
 ///
 /// # Errors
 /// The broker cannot be used, or does not answer in time.
-pub(crate) async fn open_once(url: &Secret, name: &'static str) -> Result<Connection, AmqpError> {
-    connect(&parse_url(url)?, name).await
+pub(crate) async fn open_once(config: &BrokerConfig, name: &'static str) -> Result<Connection, AmqpError> {
+    connect(&parse_url(&config.url)?, &config.tls, name).await
 }
 
 /// Opens a channel.
@@ -296,10 +303,10 @@ pub(crate) fn refusal(error: &lapin::Error) -> Option<(AMQPSoftError, String)> {
     }
 }
 
-async fn connect(uri: &AMQPUri, name: &'static str) -> Result<Connection, AmqpError> {
+async fn connect(uri: &AMQPUri, tls: &TlsConfig, name: &'static str) -> Result<Connection, AmqpError> {
     let properties = ConnectionProperties::default().with_connection_name(format!("sagamq {name}").into());
-    let opening = Connection::connect_uri(uri.clone(), properties);
-    within("connect", CONNECT_TIMEOUT, opening).await.map_err(|error| explain(error, uri))
+    let after = uri.query.connection_timeout.map_or(CONNECT_TIMEOUT, Duration::from_millis);
+    dial(uri, tls, properties, after).await.map_err(|error| explain(error, uri))
 }
 
 /// Tells refusals, which waiting does not cure, from everything else.
@@ -337,7 +344,7 @@ fn parse_url(url: &Secret) -> Result<AMQPUri, AmqpError> {
 }
 
 /// The URL as it may be shown.
-fn redacted(uri: &AMQPUri) -> String {
+pub(super) fn redacted(uri: &AMQPUri) -> String {
     let AMQPUri { scheme, authority, vhost, .. } = uri;
     let host =
         if authority.host.contains(':') { format!("[{}]", authority.host) } else { authority.host.clone() };

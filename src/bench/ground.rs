@@ -27,7 +27,7 @@ impl Ground {
         ground.runtime.block_on(async {
             // The one that tells best why a broker cannot be used.
             probe(&ground.broker, &ground.names.topology(ground.broker.queue_type)).await?;
-            let connection = open_once(&ground.broker.url, "bench").await?;
+            let connection = open_once(&ground.broker, "bench").await?;
             let made = ground.make(&connection).await;
             close(&connection).await;
             made
@@ -81,7 +81,7 @@ impl Drop for Ground {
     fn drop(&mut self) {
         // A broker that is gone has no queues of ours either, or is not to be asked any more.
         let _ = self.runtime.block_on(async {
-            let connection = open_once(&self.broker.url, "bench").await?;
+            let connection = open_once(&self.broker, "bench").await?;
             let removed = self.remove(&connection).await;
             close(&connection).await;
             removed

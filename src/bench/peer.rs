@@ -146,7 +146,7 @@ pub fn act(role: &Role, prefix: &str, config: &Config) -> Result<(), BenchError>
 /// Plays a role over the broker.
 async fn speak(role: &Role, names: &Names, broker: &BrokerConfig) -> Result<(), BenchError> {
     let mut orders = orders();
-    let link = Link::open(&broker.url).await?;
+    let link = Link::open(broker).await?;
     let counts = Cell::default();
     match role {
         Role::NullOrchestrator => tokio::select! {

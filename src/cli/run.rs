@@ -77,6 +77,7 @@ async fn beside_api(config: Config) -> Result<Exit, CliError> {
     let api = tokio::spawn(serve(listener, state, async { drop(api_stopped.await) }));
 
     tokio::spawn(reload_at(hangup, folder.clone(), window.clone()));
+    tokio::spawn(amqp::tls::watch(config.broker.tls.clone()));
     let orchestrator = Orchestrator { config, folder, health, window, stop };
     let (ended, end) = oneshot::channel();
     let thread = thread::Builder::new().name("orchestrator".to_owned()).spawn(move || {

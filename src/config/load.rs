@@ -329,6 +329,21 @@ mod tests {
     }
 
     #[test]
+    fn tls_has_settings_in_every_notation() {
+        let yaml = "broker: {tls: {ca: ca.pem, cert: '', server_name: mq.example}}";
+        let tls = load(yaml, &[("SAGAMQ_BROKER__TLS__KEY", "k.pem")], vec![]).unwrap().broker.tls;
+        let path = |name: &str| Some(PathBuf::from(name));
+        assert_eq!((tls.ca, tls.cert, tls.key), (path("ca.pem"), None, path("k.pem")));
+        assert_eq!(tls.server_name.as_deref(), Some("mq.example"));
+        let wrong = "broker: {tls: {server_name: 'mq.example:5671'}}";
+        let refused = load(wrong, &[], vec![]).unwrap_err();
+        let words = "FILE: broker.tls.server_name must be a DNS name or an IP address, without port, not";
+        assert!(refused.starts_with(words), "{refused}");
+        let refused = load("broker: {tls: {verify: none}}", &[], vec![]).unwrap_err();
+        assert!(refused.starts_with("FILE: unknown setting broker.tls.verify"), "{refused}");
+    }
+
+    #[test]
     fn what_is_not_said_is_the_default() {
         assert_eq!(load("", &[("SAGAMQ_DEFINITIONS", "")], Vec::new()), Ok(Config::default()));
         assert_eq!(load("# nothing\n", &[], Vec::new()), Ok(Config::default()));

@@ -6,6 +6,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
+
 use super::{Config, LogFormat, QueueType, Secret, TopologyMode, broker_url};
 use crate::saga::duration;
 
@@ -13,7 +15,7 @@ use crate::saga::duration;
 pub(super) type Set = fn(&mut Config, &str) -> Result<(), String>;
 
 /// Every setting.
-pub(super) const SETTINGS: [(&str, Set); 17] = [
+pub(super) const SETTINGS: [(&str, Set); 21] = [
     ("broker.url", |config, text| {
         broker_url::check(text)?;
         config.broker.url = Secret::new(text);
@@ -60,6 +62,11 @@ pub(super) const SETTINGS: [(&str, Set); 17] = [
             parsed.ok_or_else(|| expected("a duration such as 30s or 2m", text)),
         )
     }),
+    // An empty text leaves a setting of this section out, as an empty variable does.
+    ("broker.tls.ca", |config, text| put(&mut config.broker.tls.ca, Ok(file(text)))),
+    ("broker.tls.cert", |config, text| put(&mut config.broker.tls.cert, Ok(file(text)))),
+    ("broker.tls.key", |config, text| put(&mut config.broker.tls.key, Ok(file(text)))),
+    ("broker.tls.server_name", |config, text| put(&mut config.broker.tls.server_name, server_name(text))),
     ("store.path", |config, text| put(&mut config.store.path, path(text))),
     ("store.cache_mib", |config, text| {
         let number = text.parse().ok().filter(|mib| (1..=1 << 20).contains(mib));
@@ -104,6 +111,18 @@ fn one_of<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, String> {
 
 fn path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err(expected("a path", text)) } else { Ok(PathBuf::from(text)) }
+}
+
+fn file(text: &str) -> Option<PathBuf> {
+    Some(text).filter(|text| !text.is_empty()).map(PathBuf::from)
+}
+
+fn server_name(text: &str) -> Result<Option<String>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let parsed = ServerName::try_from(text).map(|_| Some(text.to_owned()));
+    parsed.map_err(|_| expected("a DNS name or an IP address, without port", text))
 }
 
 /// How long something is kept.

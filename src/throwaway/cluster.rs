@@ -48,7 +48,7 @@ impl Cluster {
             let epmd = Arc::new(Epmd::start(&programs, port)?);
             let mut nodes = Vec::with_capacity(size);
             for _ in 0..size {
-                nodes.push(Node::start_with(&programs, epmd.clone(), Some(&nodes))?);
+                nodes.push(Node::start_with(&programs, epmd.clone(), Some(&nodes), None)?);
             }
             let cluster = Self { nodes };
             cluster.await_all()?;

@@ -6,6 +6,7 @@
 mod bad_input;
 mod celery;
 mod delivery_limit;
+mod certificates;
 mod disk;
 mod exchanges;
 mod forms;
@@ -26,6 +27,7 @@ mod skip;
 mod stop;
 #[path = "../support/mod.rs"]
 mod support;
+mod tls;
 mod topology;
 mod trip;
 

@@ -87,7 +87,8 @@ impl Site {
         self.spawn(command)
     }
 
-    fn spawn(&self, mut command: Command) -> Running {
+    /// Starts what [`Site::command`] made, after changes.
+    pub(crate) fn spawn(&self, mut command: Command) -> Running {
         let number = self.started.replace(self.started.get() + 1);
         let [out, err] = ["out", "err"].map(|kind| self.path(&format!("{number}.{kind}")));
         command.stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());

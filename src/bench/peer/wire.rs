@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::amqp::AmqpError;
 use crate::amqp::session::{answered, open_channel, open_once};
 use crate::bench::BenchError;
-use crate::config::Secret;
+use crate::config::BrokerConfig;
 
 /// The two connections of a process.
 pub(super) struct Link {
@@ -42,9 +42,9 @@ pub(super) struct Message {
 }
 
 impl Link {
-    pub(super) async fn open(url: &Secret) -> Result<Self, AmqpError> {
-        let inbound = open_once(url, "bench consumer").await?;
-        let outbound = open_once(url, "bench publisher").await?;
+    pub(super) async fn open(broker: &BrokerConfig) -> Result<Self, AmqpError> {
+        let inbound = open_once(broker, "bench consumer").await?;
+        let outbound = open_once(broker, "bench publisher").await?;
         Ok(Self { inbound, outbound })
     }
 
