@@ -123,6 +123,8 @@ pub struct HttpConfig {
     /// Address and port of the admin API; `127.0.0.1:7654` unless set. It has no authentication:
     /// keep it on loopback or behind a proxy.
     pub bind: SocketAddr,
+    /// Names beside `localhost` and the addresses it listens at, by which clients may call it. None unless set.
+    pub hosts: Vec<String>,
 }
 
 /// Section `log`.
@@ -230,7 +232,7 @@ impl Default for RetentionConfig {
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 7654)) }
+        Self { bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 7654)), hosts: Vec::new() }
     }
 }
 

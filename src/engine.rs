@@ -91,6 +91,8 @@ pub struct Gathered {
     /// How many inputs it covers.
     pub inputs: usize,
     touched: Vec<InstanceId>,
+    /// Definitions of instances that begin.
+    started: Vec<Arc<Plan>>,
     /// Definitions of instances that need them no longer.
     let_go: Vec<Arc<Plan>>,
     /// Instances that are removed.
@@ -326,6 +328,9 @@ impl Engine {
     /// may be taken between a take and its commit.
     pub fn committed(&mut self, gathered: &Gathered) {
         self.cache.let_go(&gathered.touched, self.taken);
+        for plan in &gathered.started {
+            counter!(metric::STARTS, "saga" => plan.saga.clone()).increment(1);
+        }
         gathered.let_go.iter().for_each(|plan| self.catalog.let_go(plan));
         self.leaving.retain(|id| !gathered.removed.contains(id));
     }
@@ -356,7 +361,7 @@ impl Engine {
                 Err(error) => return Ok(Started::Refused(format!("saga {}: input: {error}", plan.saga))),
             };
         debug!(saga = plan.saga, version = plan.version, instance = %id, business_key = key, "instance started");
-        counter!(metric::STARTS, "saga" => plan.saga.clone()).increment(1);
+        self.gathering.started.push(Arc::clone(plan));
         self.cache.put(instance, Arc::clone(plan));
         self.keep(id, decision, message.id.clone(), now);
         self.pass_on(now)?;

@@ -1,7 +1,6 @@
 //! The command line's entry: arguments, settings, and the exit code.
 
 use std::io::Write;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,7 +8,7 @@ use clap::Parser;
 use sagamq::cli::args::{Cli, Command, ResolveArgs};
 use sagamq::cli::{
     CliError, Exit, asyncapi, bench, check, client, compact, dead_letters, demo, explain, graph, list,
-    orders, ready, reload, replay, run, schema, show, test, topology, verify, versions,
+    orders, output, process, ready, reload, replay, run, schema, show, test, topology, verify, versions,
 };
 use sagamq::config::Config;
 use sagamq::fault;
@@ -20,18 +19,11 @@ use sagamq::telemetry;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Bytes of stack for the threads of this process.
-///
-/// lapin parses the headers of a message by recursion, as deep as their sender nests them, and dropping
-/// them recurses too. A frame of 128 KiB holds enough to overflow the usual 2 MiB, which would end the
-/// process, at each redelivery again. Address space is reserved, memory only used where it is needed.
-const STACK_BYTES: &str = "268435456";
-
 fn main() -> ExitCode {
     fault::from_environment();
     let exit = dispatch(Cli::parse()).unwrap_or_else(|error| {
         // A reader that has gone away must not end in a panic, and the exit code still tells.
-        let _ = writeln!(std::io::stderr(), "error: {error}");
+        let _ = writeln!(std::io::stderr(), "error: {}", output::plain_lines(&error.to_string()));
         error.exit()
     });
     exit.into()
@@ -55,7 +47,8 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
     match command {
         Command::Run(args) => {
             // First of all: settings may come from a pipe, which can be read only once.
-            with_deep_stacks();
+            process::check_limits()?;
+            process::with_deep_stacks();
             let config = load(args.into_overrides())?;
             telemetry::init(&config.log)?;
             run::run(config)
@@ -98,20 +91,4 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::Demo(args) => demo::demo(&args, &load(Vec::new())?),
         Command::Bench(args) => bench::bench(args, load(Vec::new())?, file.as_deref()),
     }
-}
-
-/// Starts this program anew with the size of stacks that it needs, unless it is set. The standard
-/// library reads the size from the environment once, and has no other way for threads of a library.
-fn with_deep_stacks() {
-    if std::env::var_os("RUST_MIN_STACK").is_some() {
-        return;
-    }
-    let again = |program| {
-        let arguments = std::env::args_os().skip(1);
-        // Returns only if it cannot.
-        std::process::Command::new(program).args(arguments).env("RUST_MIN_STACK", STACK_BYTES).exec()
-    };
-    let error = std::env::current_exe().map_or_else(|error| error, again);
-    let warning = format!("cannot start anew with deeper stacks, set RUST_MIN_STACK={STACK_BYTES}: {error}");
-    let _ = writeln!(std::io::stderr(), "warning: {warning}");
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use thiserror::Error;
 
+use super::process::LimitError;
 use crate::amqp::AmqpError;
 use crate::bench::BenchError;
 use crate::catalog::CatalogError;
@@ -156,6 +157,9 @@ pub enum CliError {
     /// Nothing could be measured.
     #[error(transparent)]
     Bench(#[from] BenchError),
+    /// The system gives the process too little.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
     /// The output cannot be written, or the system refuses something elementary.
     #[error("cannot go on: {0}")]
     Output(#[from] io::Error),
@@ -201,6 +205,7 @@ impl CliError {
             | CliError::Runtime(_)
             | CliError::Demo(_)
             | CliError::Bench(_)
+            | CliError::Limit(_)
             | CliError::Output(_) => Exit::Environment,
         }
     }

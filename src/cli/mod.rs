@@ -18,6 +18,7 @@ mod interrupt;
 pub mod list;
 pub mod orders;
 pub mod output;
+pub mod process;
 pub mod ready;
 pub mod reload;
 pub mod replay;

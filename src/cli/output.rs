@@ -21,9 +21,33 @@ pub fn print(text: &str) -> io::Result<()> {
 }
 
 /// Text from outside made safe for a terminal: control characters would move the cursor or change
-/// its colours, and a line break would look like a line of ours.
+/// its colours, a line break would look like a line of ours, and marks of direction would have the
+/// rest of a line read the other way round. They are shown by their numbers.
 pub(super) fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    escape(text, |_| false)
+}
+
+/// The same for a text of several lines.
+pub fn plain_lines(text: &str) -> String {
+    escape(text, |c| c == '\n')
+}
+
+fn escape(text: &str, is_kept: impl Fn(char) -> bool) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        if (c.is_control() || is_unseen(c)) && !is_kept(c) {
+            plain.extend(c.escape_unicode());
+        } else {
+            plain.push(c);
+        }
+    }
+    plain
+}
+
+/// Characters that have no form of their own and change that of others: direction, joiners, breaks, tags.
+fn is_unseen(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// A reason in one line.
@@ -63,4 +87,17 @@ pub(super) fn table(headings: &[&str], width: Option<u16>) -> Table {
     }
     table.set_header(headings.to_vec());
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_change_how_a_line_reads_is_shown_by_its_number() {
+        let odd = "a\u{202e}b\u{2066}c\u{200b}d\u{1b}[2J\ne\u{9b}";
+        assert_eq!(plain(odd), r"a\u{202e}b\u{2066}c\u{200b}d\u{1b}[2J\u{a}e\u{9b}");
+        assert_eq!(plain_lines("one\ntwo\u{202e}"), "one\ntwo\\u{202e}");
+        assert_eq!(plain("Müller 注文 ✓ עברית"), "Müller 注文 ✓ עברית");
+    }
 }

@@ -1,12 +1,10 @@
 //! `sagamq run`: the orchestrator.
 
-use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -27,8 +25,8 @@ use crate::runtime::{Asked, Clock, Runtime};
 use crate::store::{Store, StoreError};
 use crate::telemetry;
 
-/// Questions to the API that read the store at a time.
-const API_READERS: usize = 16;
+/// Threads that read for the API: instances, and definitions that are reloaded.
+const API_THREADS: usize = 8;
 /// Orders of people that may wait to be taken.
 const ORDERS: usize = 64;
 /// Reloads that may wait to be taken: whoever reads the folder later comes later.
@@ -55,8 +53,11 @@ const LETTING_GO: Duration = Duration::from_secs(10);
 /// # Errors
 /// One of these cannot be used, or the store failed while running.
 pub fn run(config: Config) -> Result<Exit, CliError> {
-    let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(API_READERS).build()?;
-    runtime.block_on(beside_api(config))
+    let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(API_THREADS).build()?;
+    let result = runtime.block_on(beside_api(config));
+    // Reads that are still under way were cancelled, but may hang in a call to the system.
+    runtime.shutdown_background();
+    result
 }
 
 /// Runs the orchestrator on a thread of its own. This one hears signals and answers the API meanwhile.
@@ -71,10 +72,10 @@ async fn beside_api(config: Config) -> Result<Exit, CliError> {
     let health = Arc::new(Health::default());
     let window = StoreWindow::default();
     let (api_stop, api_stopped) = oneshot::channel::<()>();
-    let state =
-        ApiState { store: window.clone(), folder: folder.clone(), health: Arc::clone(&health), metrics };
+    let (store, hosts) = (window.clone(), config.http.hosts.clone().into());
+    let state = ApiState { store, folder: folder.clone(), health: Arc::clone(&health), metrics, hosts };
     // A dropped sender stops the API just as well.
-    let api = tokio::spawn(serve(listener, state, async { drop(api_stopped.await) }));
+    let api = tokio::spawn(http::serve(listener, state, async { drop(api_stopped.await) }));
 
     tokio::spawn(reload_at(hangup, folder.clone(), window.clone()));
     tokio::spawn(amqp::tls::watch(config.broker.tls.clone()));
@@ -261,12 +262,6 @@ struct Ready {
 /// Whether there is room on the disk; also where that cannot be found out.
 fn has_room(path: &Path) -> bool {
     rustix::fs::statvfs(path).map_or(true, |disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= ROOM)
-}
-
-async fn serve(listener: TcpListener, state: ApiState, stop: impl Future<Output = ()> + Send + 'static) {
-    if let Err(error) = http::serve(listener, state, stop).await {
-        warn!(%error, "the API stopped; sagas run on");
-    }
 }
 
 /// Resolves once a stop is wanted.

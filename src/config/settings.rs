@@ -3,6 +3,7 @@
 //! A value that cannot be used is refused in words that follow the key, and that say what it must
 //! be; the words of a secret do not repeat it.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::saga::duration;
 pub(super) type Set = fn(&mut Config, &str) -> Result<(), String>;
 
 /// Every setting.
-pub(super) const SETTINGS: [(&str, Set); 21] = [
+pub(super) const SETTINGS: [(&str, Set); 22] = [
     ("broker.url", |config, text| {
         broker_url::check(text)?;
         config.broker.url = Secret::new(text);
@@ -83,6 +84,7 @@ pub(super) const SETTINGS: [(&str, Set); 21] = [
         let form = "an IP address and a port, such as 127.0.0.1:7654";
         put(&mut config.http.bind, text.parse().map_err(|_| expected(form, text)))
     }),
+    ("http.hosts", |config, text| put(&mut config.http.hosts, hosts(text))),
     // The filter is read where it is used: see telemetry.
     ("log.level", |config, text| put(&mut config.log.level, Ok(text.to_owned()))),
     ("log.format", |config, text| {
@@ -123,6 +125,22 @@ fn server_name(text: &str) -> Result<Option<String>, String> {
     }
     let parsed = ServerName::try_from(text).map(|_| Some(text.to_owned()));
     parsed.map_err(|_| expected("a DNS name or an IP address, without port", text))
+}
+
+/// Names or addresses of hosts, with commas between them, and without ports.
+fn hosts(text: &str) -> Result<Vec<String>, String> {
+    let is_host = |name: &str| {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || ['.', '_', '-'].contains(&c);
+        name.parse::<IpAddr>().is_ok() || (!name.is_empty() && name.chars().all(allowed))
+    };
+    let names: Vec<_> = text.split(',').map(|name| name.trim().to_ascii_lowercase()).collect();
+    if names.iter().all(|name| is_host(name)) {
+        return Ok(names);
+    }
+    Err(expected(
+        "names of hosts, without ports and with commas between them, such as sagamq,saga.example.com",
+        text,
+    ))
 }
 
 /// How long something is kept.

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use metrics::counter;
 use tracing::{debug, error};
 
 use super::{Applied, Engine, EngineError};
-use crate::metric;
 use crate::saga::called::{Caller, End, Start, Told};
 use crate::saga::fact::Failure;
 use crate::saga::id::InstanceId;
@@ -61,7 +59,7 @@ impl Engine {
                 let id = instance.id;
                 debug!(saga = plan.saga, version = plan.version, instance = %id, caller = %caller.instance,
                     "instance started by a call");
-                counter!(metric::STARTS, "saga" => plan.saga.clone()).increment(1);
+                self.gathering.started.push(Arc::clone(&plan));
                 self.cache.put(instance, plan);
                 self.keep(id, decision, None, now);
             }

@@ -1,10 +1,11 @@
-//! One function a route. What reads the store does so on a thread that may block.
+//! One function a route.
 
 use std::sync::Arc;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -12,14 +13,15 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::definitions;
 use super::error::ApiError;
-use super::orders::{self, MAX_ORDER};
+use super::guard::{self, Guard};
+use super::orders;
 use super::query::Parameters;
+use super::server::Limits;
 use super::store::StoreWindow;
 use super::view::{DeadLetterView, Details, PageView, Readiness, Summary};
 use crate::definitions::Folder;
 use crate::health::Health;
 use crate::saga::id::InstanceId;
-use crate::store::StoreError;
 
 /// What the API tells about.
 #[derive(Clone)]
@@ -32,24 +34,28 @@ pub struct ApiState {
     pub health: Arc<Health>,
     /// The metrics.
     pub metrics: PrometheusHandle,
+    /// Names by which it may be called, beside `localhost` and its addresses.
+    pub hosts: Arc<[String]>,
 }
 
 pub(super) type Pairs = Result<Query<Vec<(String, String)>>, QueryRejection>;
 
-pub(super) fn router(state: ApiState) -> Router {
+pub(super) fn router(state: ApiState, limits: Limits) -> Router {
+    let guard = Guard { limits, hosts: Arc::clone(&state.hosts) };
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/api/v1/sagas", get(list))
         .route("/api/v1/sagas/{id}", get(details))
-        .route("/api/v1/sagas/{id}/orders", post(orders::order).layer(DefaultBodyLimit::max(MAX_ORDER)))
+        .route("/api/v1/sagas/{id}/orders", post(orders::order))
         .route("/api/v1/dead-letters", get(dead_letters))
         .route("/api/v1/definitions", get(definitions::versions))
         .route("/api/v1/definitions/reload", post(definitions::reload))
         .fallback(async || ApiError::not_found("there is nothing at this path"))
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .with_state(state)
+        .layer(from_fn_with_state(guard, guard::guard))
 }
 
 async fn livez() -> &'static str {
@@ -69,8 +75,7 @@ async fn metrics(State(state): State<ApiState>) -> Response {
 
 async fn list(State(state): State<ApiState>, pairs: Pairs) -> Result<Json<PageView<Summary>>, ApiError> {
     let query = parameters(pairs)?.into_query()?;
-    let reader = state.store.reader()?;
-    let page = blocking(move || reader.list(&query)).await?;
+    let page = state.store.read(move |reader| reader.list(&query)).await?;
     Ok(Json(PageView { items: page.items.iter().map(Summary::new).collect(), next: page.next }))
 }
 
@@ -81,8 +86,7 @@ async fn details(
 ) -> Result<Json<Details>, ApiError> {
     parameters(pairs)?.finish()?;
     let id = instance_id(id)?;
-    let reader = state.store.reader()?;
-    let found = blocking(move || match reader.instance(id)? {
+    let found = state.store.read(move |reader| match reader.instance(id)? {
         Some(instance) => Ok(Some(Details::new(&instance, &reader.history(id)?))),
         None => Ok(None),
     });
@@ -94,8 +98,8 @@ async fn dead_letters(
     pairs: Pairs,
 ) -> Result<Json<PageView<DeadLetterView>>, ApiError> {
     let page = parameters(pairs)?.into_page()?;
-    let reader = state.store.reader()?;
-    let found = blocking(move || reader.dead_letters(page.limit, page.cursor.as_deref())).await?;
+    let found =
+        state.store.read(move |reader| reader.dead_letters(page.limit, page.cursor.as_deref())).await?;
     Ok(Json(PageView {
         items: found.items.into_iter().map(DeadLetterView::from).collect(),
         next: found.next,
@@ -121,61 +125,19 @@ pub(super) fn parameters(pairs: Pairs) -> Result<Parameters, ApiError> {
     Ok(Parameters::new(pairs))
 }
 
-pub(super) async fn blocking<T: Send + 'static>(
-    read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, ApiError> {
-    match tokio::task::spawn_blocking(read).await {
-        Ok(outcome) => Ok(outcome?),
-        Err(error) => Err(ApiError::internal(format!("reading the store was cut short: {error}"))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
-    use tokio::sync::{mpsc, oneshot};
 
     use super::*;
     use crate::cli::args::{Cli, Command};
     use crate::cli::client::Client;
     use crate::cli::{self, CliError, Exit};
-    use crate::engine::Ordered;
+    use crate::http::fixture::with_server;
+    use crate::http::orders::MAX_ORDER;
     use crate::http::view::ErrorBody;
-    use crate::http::{bind, fixture, serve};
-    use crate::runtime::Asked;
-    use crate::saga::order::Verb;
+    use crate::http::{bind, fixture};
     use clap::Parser;
-
-    /// Runs `ask` against a server on a free port, which then stops.
-    async fn with_server(ask: impl FnOnce(&str, &Health) + Send + 'static) {
-        let folder = tempfile::tempdir().unwrap();
-        let window = StoreWindow::default();
-        let (orders, mut taken) = mpsc::channel::<Asked>(1);
-        // Whoever has retried is refused, whoever skips is done, and others are never answered.
-        tokio::spawn(async move {
-            while let Some(asked) = taken.recv().await {
-                let told = match asked.order.verb {
-                    Verb::Retry => Ordered::Refused("not now".to_owned()),
-                    Verb::Skip => Ordered::Done,
-                    _ => continue,
-                };
-                asked.done.send(told).unwrap();
-            }
-        });
-        let (reloads, _) = mpsc::channel(1);
-        window.open(fixture::store(folder.path()).reader(), orders, reloads);
-        let health = Arc::new(Health::default());
-        let metrics = crate::telemetry::metrics();
-        let folder = Folder::open("sagas".as_ref()).unwrap();
-        let state = ApiState { store: window, folder, health: Arc::clone(&health), metrics };
-        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let (stop, stopped) = oneshot::channel::<()>();
-        let server = tokio::spawn(serve(listener, state, async { drop(stopped.await) }));
-        tokio::task::spawn_blocking(move || ask(&url, &health)).await.unwrap();
-        drop(stop);
-        server.await.unwrap().unwrap();
-    }
 
     fn get(url: &str, path: &str) -> (u16, Value) {
         let answer = Client::new(url).get(path, &[]).unwrap();

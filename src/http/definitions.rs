@@ -58,8 +58,8 @@ pub(super) async fn versions(
     pairs: Pairs,
 ) -> Result<Json<Versions>, ApiError> {
     api::parameters(pairs)?.finish()?;
-    let (reader, adopted) = (state.store.reader()?, state.folder.adopted());
-    api::blocking(move || Versions::read(&reader, &adopted)).await.map(Json)
+    let adopted = state.folder.adopted();
+    state.store.read(move |reader| Versions::read(reader, &adopted)).await.map(Json)
 }
 
 impl Versions {

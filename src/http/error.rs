@@ -56,6 +56,27 @@ impl ApiError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
     }
 
+    /// A request that is no whole HTTP request.
+    pub(super) fn bad_request(problem: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", problem)
+    }
+
+    /// A request that is meant for somebody else.
+    pub(super) fn misdirected(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::MISDIRECTED_REQUEST, "misdirected", message)
+    }
+
+    /// A body that is too large.
+    pub(super) fn too_large(longest: usize) -> Self {
+        let message = format!("the body is over the length limit of {longest} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+    }
+
+    /// A body that does not come.
+    pub(super) fn too_slow(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "too_slow", message)
+    }
+
     /// Not now.
     pub(super) fn unavailable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)

@@ -1,13 +1,23 @@
 //! Sagas of every fate, for tests of what people and programs read of them.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::sync::{mpsc, oneshot};
 
+use super::server::{LIMITS, Limits, serve_within};
+use super::{ApiState, StoreWindow, bind};
 use crate::config::StoreConfig;
+use crate::definitions::Folder;
+use crate::engine::Ordered;
+use crate::health::Health;
+use crate::runtime::Asked;
 use crate::saga::fact::{Fact, Failure, HistoryEntry, Ignored, Recorded, Started, Tells};
 use crate::saga::id::{InstanceId, Phase, StoreId};
 use crate::saga::instance::Instance;
+use crate::saga::order::Verb;
 use crate::saga::time::Timestamp;
 use crate::store::{Batch, DeadLetter, Store};
 
@@ -121,6 +131,53 @@ pub(crate) fn store(folder: &Path) -> Store {
     });
     store.commit(batch).unwrap();
     store
+}
+
+/// Runs `ask` against a server on a free port, which then stops.
+pub(crate) async fn with_server(ask: impl FnOnce(&str, &Health) + Send + 'static) {
+    served_within(LIMITS, ask).await;
+}
+
+/// The same with other limits; tells how long the stop took.
+pub(super) async fn served_within(
+    limits: Limits,
+    ask: impl FnOnce(&str, &Health) + Send + 'static,
+) -> Duration {
+    let folder = tempfile::tempdir().unwrap();
+    let window = StoreWindow::default();
+    let (orders, mut taken) = mpsc::channel::<Asked>(1);
+    // Whoever has retried is refused, whoever skips is done, and others are never answered.
+    tokio::spawn(async move {
+        let mut unanswered = Vec::new();
+        while let Some(asked) = taken.recv().await {
+            let told = match asked.order.verb {
+                Verb::Retry => Ordered::Refused("not now".to_owned()),
+                Verb::Skip => Ordered::Done,
+                Verb::Compensate => {
+                    unanswered.push(asked);
+                    continue;
+                }
+                _ => continue,
+            };
+            asked.done.send(told).unwrap();
+        }
+    });
+    let (reloads, _) = mpsc::channel(1);
+    window.open(store(folder.path()).reader(), orders, reloads);
+    let health = Arc::new(Health::default());
+    let metrics = crate::telemetry::metrics();
+    let folder = Folder::open("sagas".as_ref()).unwrap();
+    let hosts = ["saga.example".to_owned()].into();
+    let state = ApiState { store: window, folder, health: Arc::clone(&health), metrics, hosts };
+    let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = tokio::spawn(serve_within(limits, listener, state, async { drop(stopped.await) }));
+    tokio::task::spawn_blocking(move || ask(&url, &health)).await.unwrap();
+    let begun = Instant::now();
+    drop(stop);
+    server.await.unwrap();
+    begun.elapsed()
 }
 
 /// Compares a text with `tests/golden/<name>`; with `UPDATE_GOLDEN=1` it writes the file instead.

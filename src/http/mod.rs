@@ -4,7 +4,8 @@
 //! in front. An order must be JSON and say so, and come without an `Origin`: web pages give none. Nor do
 //! they reload.
 //!
-//! [`server`] binds and serves, [`api`], [`orders`] and [`definitions`] hold one function a route, [`query`] reads parameters, and
+//! [`server`] binds and serves, `connection` is one connection with its time limits, `guard` what goes for every
+//! request, `store` where reads of the store take their turns, [`api`], [`orders`] and [`definitions`] hold one function a route, [`query`] reads parameters, and
 //! [`view`] and [`history`] are the answers. The answers are a contract of their own, apart from what
 //! is stored; the command line reads them back into the same types.
 
@@ -13,13 +14,17 @@ pub use server::{BindError, bind, serve};
 pub use store::StoreWindow;
 
 mod api;
+mod connection;
 pub mod definitions;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod guard;
 pub mod history;
 mod orders;
 mod query;
 mod server;
 mod store;
+#[cfg(test)]
+mod tests;
 pub mod view;

@@ -16,7 +16,7 @@ use crate::engine::Ordered;
 use crate::runtime::Asked;
 use crate::saga::order::Order;
 
-/// Bytes of an order at most.
+/// Bytes of an order at most, and of every other body.
 pub(super) const MAX_ORDER: usize = 64 * 1024;
 /// How long an order may wait until the orchestrator takes it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -37,7 +37,7 @@ pub(super) async fn order(
     let Json(order) = order.map_err(|error| ApiError::bad_order(error.body_text()))?;
     check("reason", &order.reason, MAX_REASON)?;
     check("actor", &order.actor, MAX_ACTOR)?;
-    let (orders, reader) = (state.store.orders()?, state.store.reader()?);
+    let orders = state.store.orders()?;
     let (done, told) = oneshot::channel();
     let ordered = timeout(PATIENCE, async {
         orders.send(Asked { id, order, done }).await.ok()?;
@@ -58,7 +58,7 @@ pub(super) async fn order(
             return Err(ApiError::unavailable(message));
         }
     }
-    let instance = api::blocking(move || reader.instance(id)).await?;
+    let instance = state.store.read(move |reader| reader.instance(id)).await?;
     instance.map(|instance| Json(Summary::new(&instance))).ok_or_else(|| ApiError::no_instance(id))
 }
 

@@ -26,6 +26,14 @@ pub enum StoreError {
         /// What the system said.
         source: io::Error,
     },
+    /// Others could change the store.
+    #[error("store folder or file {path} {problem}")]
+    Unsafe {
+        /// Which folder or file.
+        path: PathBuf,
+        /// Why, and what to do.
+        problem: String,
+    },
     /// sled refused to open its directory.
     #[error(
         "store {path} cannot be opened: {source}; if it is damaged, restore a backup of the whole folder"
@@ -149,6 +157,9 @@ pub enum StoreError {
     /// A cursor that no page has handed out.
     #[error("cursor {0:?} is not one that a page ended with: leave it out to begin anew")]
     Cursor(String),
+    /// Whoever asked does not wait any more.
+    #[error("reading was cancelled, since nobody waits for it any more")]
+    Cancelled,
 }
 
 impl StoreError {

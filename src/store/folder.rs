@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::Advice;
 use tracing::{debug, warn};
 
+use super::access;
 use super::backlog::{self, Backlog};
 use super::disk::Writes;
 use super::error::StoreError;
@@ -47,6 +48,7 @@ impl Folder {
     pub(super) fn open(config: &StoreConfig) -> Result<Self, StoreError> {
         let path = config.path.clone();
         make_private(&path)?;
+        access::check(&path)?;
         let lock = lock(&path)?;
         let directory = path.join("sled");
         make_private(&directory)?;
@@ -207,14 +209,7 @@ const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 /// it. The system lets go of the lock however the process ends.
 fn lock(folder: &Path) -> Result<File, StoreError> {
     let path = folder.join("lock");
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(StoreError::io("open", &path))?;
+    let mut file = access::options().open(&path).map_err(StoreError::io("open", &path))?;
     let deadline = Instant::now() + LOCK_PATIENCE;
     while matches!(file.try_lock(), Err(TryLockError::WouldBlock)) && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(10));

@@ -8,12 +8,13 @@
 //! is synced once a second and at the end: after a crash of the process it is exact, after a power
 //! cut it may be a second behind, and it is never ahead.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::access;
 use super::error::StoreError;
 
 /// Bytes from one slot to the next: a disk writes a sector whole or not at all.
@@ -39,14 +40,7 @@ impl HighWater {
     /// [`StoreError::HighWater`] if neither slot is whole.
     pub(super) fn open(folder: &Path) -> Result<Self, StoreError> {
         let path = folder.join("high-water");
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(StoreError::io("open", &path))?;
+        let file = access::options().open(&path).map_err(StoreError::io("open", &path))?;
         let mut high_water = Self { file, path, mark: 0, synced_at: Instant::now() };
         if high_water.file.metadata().map_err(StoreError::io("read", &high_water.path))?.len() > 0 {
             let slots = [high_water.slot(0)?, high_water.slot(1)?];

@@ -17,12 +17,14 @@
 //! | `sorted`, `sorted/merge` | sorted runs, which the index lies in |
 //! | `shared` | disk and memtable, as the writer and its readers share them |
 //! | `waiting` | [`Waiting`]: what a start has to know of each open instance |
+//! | `cancel` | [`Cancel`]: ends reads that nobody waits for |
 //! | `reader` | [`Reader`]: everything that is asked of the store |
 //! | `tally` | [`Tally`]: how many instances each version still has |
 //! | `query` | [`Query`]: lists of instances, page by page |
 //! | `compact` | a copy in its place that takes less room |
 //! | `disk` | what it lies on: a folder, or a simulated disk |
 //! | `folder` | the folder: its lock, the log, sled |
+//! | `access` | who else may change its files |
 //! | `wal` | the write-ahead log, which makes a commit durable |
 //! | `backlog` | what the log has and sled not yet |
 //! | `memory` | [`Memory`]: a disk that simulations break |
@@ -36,8 +38,10 @@
 //! A folder holds `lock` (the pid of the process that uses it), `high-water`, `log-0`, `log-1` and
 //! `sled/`. A backup is a copy of the whole folder while no process uses it.
 
+mod access;
 mod backlog;
 mod batch;
+mod cancel;
 mod checkpoint;
 mod compact;
 mod compression;
@@ -65,6 +69,7 @@ mod wal;
 mod writer;
 
 pub use batch::{Batch, DeadLetter, Removal};
+pub use cancel::Cancel;
 pub use compact::{Compacted, compact};
 pub use error::StoreError;
 pub use identity::Identity;

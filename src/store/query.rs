@@ -5,6 +5,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
+use super::cancel::Cancel;
 use super::disk::{Disk, Keys};
 use super::error::StoreError;
 use super::keys::{self, Position};
@@ -99,7 +100,8 @@ pub struct Page<T> {
 }
 
 /// Reads one page of what matches `query`.
-pub(super) fn list(shared: &Shared, query: &Query) -> Result<Page<Instance>, StoreError> {
+pub(super) fn list(shared: &Shared, query: &Query, cancel: &Cancel) -> Result<Page<Instance>, StoreError> {
+    cancel.check()?;
     let sagas = match &query.saga {
         Some(saga) => vec![saga.clone()],
         None => sagas(shared)?,
@@ -118,6 +120,7 @@ pub(super) fn list(shared: &Shared, query: &Query) -> Result<Page<Instance>, Sto
     let mut page = Page { items: Vec::new(), next: None };
     let mut read = 0;
     while let Some(position) = next(&mut ranges, query.order)? {
+        cancel.check()?;
         page.items.extend(instance(shared, query, position.instance())?);
         read += 1;
         if page.items.len() == limit || read == MAX_READ {

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::batch::DeadLetter;
+use super::cancel::Cancel;
 use super::error::StoreError;
 use super::identity::Identity;
 use super::query::{self, Page, Query};
@@ -24,11 +25,17 @@ use crate::saga::plan::DefinitionHash;
 #[derive(Clone, Debug)]
 pub struct Reader {
     shared: Arc<Shared>,
+    cancel: Cancel,
 }
 
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+        Self { shared, cancel: Cancel::default() }
+    }
+
+    /// The same reader, whose lists and tallies end early, with [`StoreError::Cancelled`], once `cancel` says so.
+    pub fn until(&self, cancel: Cancel) -> Self {
+        Self { shared: Arc::clone(&self.shared), cancel }
     }
 
     /// Which store it is.
@@ -154,7 +161,7 @@ impl Reader {
     /// # Errors
     /// See [`Reader`].
     pub fn tallies(&self) -> Result<Tallies, StoreError> {
-        tally::tallies(&self.shared)
+        tally::tallies(&self.shared, &self.cancel)
     }
 
     /// Instances that match a query, newest first, **without their input**, page by page.
@@ -165,7 +172,7 @@ impl Reader {
     /// # Errors
     /// [`StoreError::Cursor`] if the query's cursor is not one; also see [`Reader`].
     pub fn list(&self, query: &Query) -> Result<Page<Instance>, StoreError> {
-        query::list(&self.shared, query)
+        query::list(&self.shared, query, &self.cancel)
     }
 
     /// Dead letters, newest first, page by page.
@@ -181,6 +188,7 @@ impl Reader {
         let mut page = Page { items: Vec::new(), next: None };
         let mut last = before;
         for key in self.shared.disk.keys(keys::dead_letter(0)..keys::dead_letter(before)).rev() {
+            self.cancel.check()?;
             if page.items.len() == limit {
                 page.next = Some(last.to_string());
                 break;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::batch::Head;
+use super::cancel::Cancel;
 use super::error::StoreError;
 use super::keys::{self, Position};
 use super::shared::Shared;
@@ -37,7 +38,7 @@ impl Tally {
 }
 
 /// Counts all instances that have not ended, each once.
-pub(super) fn tallies(shared: &Shared) -> Result<Tallies, StoreError> {
+pub(super) fn tallies(shared: &Shared, cancel: &Cancel) -> Result<Tallies, StoreError> {
     let mut tallies = Tallies::new();
     let mut counted = HashSet::new();
     // The memtable first: what moves to the tables meanwhile is found twice, not never.
@@ -51,6 +52,7 @@ pub(super) fn tallies(shared: &Shared) -> Result<Tallies, StoreError> {
     for saga in query::sagas(shared)? {
         for status in [Status::Running, Status::Compensating, Status::Parked] {
             for key in shared.disk.keys(keys::under(&keys::by_status(&saga, status))) {
+                cancel.check()?;
                 let Some(id) = Position::of_key(&key?).map(Position::instance) else { continue };
                 if counted.insert(id)
                     && let Some((version, status)) = version(shared, id, status)?

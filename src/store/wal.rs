@@ -16,12 +16,13 @@
 //!
 //! A key that is removed has the length [`REMOVED`] in place of a value's.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::access;
 use super::disk::Writes;
 use super::error::StoreError;
 use super::folder::forget_cached;
@@ -65,9 +66,7 @@ impl Wal {
         let mut open = |name| {
             let path = folder.join(name);
             forget_cached(&path)?;
-            let options =
-                OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).clone();
-            let file = options.open(&path).map_err(StoreError::io("open", &path))?;
+            let file = access::options().open(&path).map_err(StoreError::io("open", &path))?;
             let bytes = std::fs::read(&path).map_err(StoreError::io("read", &path))?;
             logged.extend(Records { rest: &bytes, last: None });
             Ok(file)
