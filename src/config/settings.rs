@@ -133,6 +133,9 @@ fn hosts(text: &str) -> Result<Vec<String>, String> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || ['.', '_', '-'].contains(&c);
         name.parse::<IpAddr>().is_ok() || (!name.is_empty() && name.chars().all(allowed))
     };
+    if text.trim().is_empty() {
+        return Ok(Vec::new());
+    }
     let names: Vec<_> = text.split(',').map(|name| name.trim().to_ascii_lowercase()).collect();
     if names.iter().all(|name| is_host(name)) {
         return Ok(names);
