@@ -15,6 +15,10 @@ pub struct Health {
     pub moved: Flag,
     /// The disk of the store is full, and room is awaited.
     pub full: Flag,
+    /// The lock on the prefix is lost, or is not had yet: nothing is published.
+    pub disowned: Flag,
+    /// Another process has that lock, as far as the broker knows.
+    pub contended: Flag,
     /// A stop has begun.
     pub stopping: Flag,
 }
@@ -43,6 +47,10 @@ impl Health {
             (self.publishing.is_set(), "not connected to the broker for publishing"),
             (self.storing.is_set(), "the store is not accepting commits"),
             (!self.full.is_set(), "the disk of the store is full: make room, and it goes on by itself"),
+            (
+                !self.contended.is_set(),
+                "another process has the lock of the prefix, or the broker takes it for alive",
+            ),
             (!self.stopping.is_set(), "stopping"),
         ];
         checks.into_iter().filter(|(fine, _)| !fine).map(|(_, words)| words).collect()

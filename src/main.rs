@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use sagamq::cli::args::{Cli, Command, ResolveArgs};
 use sagamq::cli::{
-    CliError, Exit, asyncapi, bench, check, client, compact, dead_letters, demo, explain, graph, list,
+    CliError, Exit, adopt, asyncapi, bench, check, client, compact, dead_letters, demo, explain, graph, list,
     orders, output, process, ready, reload, replay, run, schema, show, test, topology, verify, versions,
 };
 use sagamq::config::Config;
@@ -85,6 +85,10 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::Verify(args) => verify::verify(&args),
         Command::Replay(args) => replay::replay(&load(args.into_overrides())?.store),
         Command::Compact(args) => compact::compact(&load(args.into_overrides())?.store),
+        Command::Adopt(mut args) => {
+            let overrides = std::mem::take(&mut args.store).into_overrides();
+            adopt::adopt(&args, &load(overrides)?)
+        }
         Command::Topology => topology::topology(&load(Vec::new())?),
         Command::Schema(args) => schema::schema(&args),
         Command::Ready => ready::ready(&api()?),

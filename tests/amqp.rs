@@ -66,7 +66,7 @@ impl Bench {
     fn consumer(&self, capacity: usize) -> (Consumer, mpsc::Receiver<Delivery>, Arc<Health>) {
         let (sender, deliveries) = mpsc::channel(capacity);
         let health = Arc::new(Health::default());
-        (Consumer::start(&self.config, self.followed(), sender, health.clone()), deliveries, health)
+        (Consumer::start(&self.config, self.followed(), sender, health.clone(), None), deliveries, health)
     }
 
     /// The topology as it is followed; it does not change.
@@ -195,7 +195,7 @@ async fn a_topology_that_changes_is_followed_while_deliveries_go_on() {
     let bench = Bench::new("follow", &broker.url()).await;
     let (sender, mut deliveries) = mpsc::channel(10);
     let (topology, followed) = watch::channel(Topology::clone(&bench.topology));
-    let consumer = Consumer::start(&bench.config, followed, sender, Arc::default());
+    let consumer = Consumer::start(&bench.config, followed, sender, Arc::default(), None);
     let exchange = bench.exchange();
     let publish = async |key: &str| {
         let options = BasicPublishOptions::default();

@@ -22,6 +22,7 @@ use tracing::{debug, warn};
 
 use super::acks::Acks;
 use super::inflow::{Ended, Inflow};
+use super::owner::{Owner, OwnerError};
 use super::pace::Pace;
 use super::session::{AmqpError, Session, answered, close};
 use super::topology::{self, Topology};
@@ -53,11 +54,15 @@ impl Consumer {
     /// settled by then comes again with a token of a later epoch. The deliveries' receiver holds
     /// the consumer back when it is full, and stops it when it is dropped. A topology that changes is
     /// applied at once, while deliveries go on.
+    ///
+    /// Where there is an owner, it claims the prefix on each connection before anything is taken. It is
+    /// told if the prefix has become another's, and nothing is consumed any more then.
     pub fn start(
         config: &BrokerConfig,
         topology: watch::Receiver<Topology>,
         deliveries: mpsc::Sender<Delivery>,
         health: Arc<Health>,
+        owner: Option<Arc<Owner>>,
     ) -> Self {
         let (requests, requested) = mpsc::unbounded_channel();
         let session = Session::new("consumer", config);
@@ -66,6 +71,7 @@ impl Consumer {
             paces: Queue::ALL.map(|queue| (queue, Pace::new(config.prefetch))).into(),
             deliveries,
             health,
+            owner,
             requested,
             epoch: 0,
             paused: false,
@@ -104,6 +110,7 @@ struct Worker {
     paces: BTreeMap<Queue, Pace>,
     deliveries: mpsc::Sender<Delivery>,
     health: Arc<Health>,
+    owner: Option<Arc<Owner>>,
     requested: UnboundedReceiver<Request>,
     epoch: u64,
     paused: bool,
@@ -117,7 +124,10 @@ impl Worker {
                 () = stop_requested(&mut self.requested) => return,
             };
             self.epoch += 1;
-            let ended = self.consume(&connection).await;
+            let ended = match self.claim(&connection).await {
+                Ok(()) => self.consume(&connection).await,
+                Err(ended) => ended,
+            };
             self.health.consuming.set(false);
             close(&connection).await;
             match ended {
@@ -130,7 +140,27 @@ impl Worker {
                     self.paces.values().for_each(Pace::distrust);
                 }
             }
+            // Not at a stop, which still publishes what was decided: nobody else can have the store open.
+            if let Some(owner) = &self.owner {
+                owner.lose();
+            }
         }
+    }
+
+    /// Claims the prefix for this connection.
+    async fn claim(&mut self, connection: &Connection) -> Result<(), Ended> {
+        let Some(owner) = &self.owner else { return Ok(()) };
+        let claimed = tokio::select! {
+            claimed = owner.claim(connection, None) => claimed,
+            () = stop_requested(&mut self.requested) => return Err(Ended::Stopped),
+        };
+        claimed.map_err(|error| match error {
+            AmqpError::Owner(error @ OwnerError::Foreign { .. }) => {
+                owner.refuse(error);
+                Ended::Stopped
+            }
+            error => Ended::Lost(error.to_string()),
+        })
     }
 
     /// One epoch.

@@ -22,6 +22,7 @@ mod dial;
 mod mismatch;
 mod outbox;
 mod pace;
+pub mod owner;
 pub mod publisher;
 pub mod session;
 pub(crate) mod tls;
@@ -30,6 +31,7 @@ mod wire;
 
 pub use consumer::Consumer;
 pub use mismatch::TlsError;
+pub use owner::{Owner, OwnerError};
 pub use publisher::Publisher;
 pub use session::{AmqpError, apply_once, probe};
 pub use topology::Topology;

@@ -43,6 +43,9 @@ const WAVE: usize = 256;
 /// The longest delay before messages that the broker did not take go out again.
 const MAX_NACK_DELAY: Duration = Duration::from_secs(15);
 
+/// How often it is looked whether the prefix is ours again, while it is not.
+const OWNED_LOOK: Duration = Duration::from_millis(20);
+
 /// How often the connection is looked at while there is nothing to publish.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -150,6 +153,9 @@ impl Worker {
         let mut nacked = delays();
         loop {
             let mut wave = self.outbox.take(WAVE).await;
+            while self.health.disowned.is_set() {
+                tokio::time::sleep(OWNED_LOOK).await;
+            }
             fault::pass(Point::Publish);
             match self.send(&channel, wave.entries_mut()).await {
                 Ok(reports) => {

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use super::dial::dial;
 use super::mismatch::TlsError;
+use super::owner::OwnerError;
 use super::topology::{self, Topology};
 use crate::config::{BrokerConfig, Secret, TlsConfig};
 use crate::metric;
@@ -99,6 +100,9 @@ pub enum AmqpError {
         /// How long was waited.
         after: Duration,
     },
+    /// The messages of the prefix are another's.
+    #[error(transparent)]
+    Owner(#[from] OwnerError),
     /// Anything else; opening a new connection may help.
     #[error("failed to {what}: {source}")]
     Failed {
@@ -116,12 +120,26 @@ pub enum AmqpError {
 /// # Errors
 /// The broker cannot be used. The error names the URL without its password, and the remedy.
 pub async fn probe(config: &BrokerConfig, topology: &Topology) -> Result<(), AmqpError> {
+    reach(config, async |connection| topology.apply(connection).await).await
+}
+
+/// Connects for the first time, as [`probe`] does, has something done over the connection, and closes it.
+pub(crate) async fn reach<T>(
+    config: &BrokerConfig,
+    act: impl AsyncFn(&Connection) -> Result<T, AmqpError>,
+) -> Result<T, AmqpError> {
     let uri = parse_url(&config.url)?;
     let started = Instant::now();
     let mut backoff = delays();
     loop {
-        let error = match try_once(&uri, &config.tls, topology).await {
-            Ok(()) => return Ok(()),
+        let acted = async {
+            let connection = connect(&uri, &config.tls, "probe").await?;
+            let done = act(&connection).await;
+            close(&connection).await;
+            done
+        };
+        let error = match acted.await {
+            Ok(done) => return Ok(done),
             Err(error) => error,
         };
         let delay = backoff.next_backoff().unwrap_or(CONNECT_TIMEOUT);
@@ -146,7 +164,13 @@ pub async fn probe(config: &BrokerConfig, topology: &Topology) -> Result<(), Amq
 pub async fn apply_once(config: &BrokerConfig, topology: &Topology) -> Result<(), AmqpError> {
     let uri = parse_url(&config.url)?;
     let started = Instant::now();
-    try_once(&uri, &config.tls, topology).await.map_err(|error| match error {
+    let connected = async {
+        let connection = connect(&uri, &config.tls, "probe").await?;
+        let applied = topology.apply(&connection).await;
+        close(&connection).await;
+        applied
+    };
+    connected.await.map_err(|error| match error {
         AmqpError::Failed { .. } | AmqpError::Timeout { .. } => AmqpError::Unreachable {
             url: redacted(&uri),
             after: started.elapsed(),
@@ -156,12 +180,10 @@ pub async fn apply_once(config: &BrokerConfig, topology: &Topology) -> Result<()
     })
 }
 
-/// Connects, applies the topology, and closes again.
-async fn try_once(uri: &AMQPUri, tls: &TlsConfig, topology: &Topology) -> Result<(), AmqpError> {
-    let connection = connect(uri, tls, "probe").await?;
-    let applied = topology.apply(&connection).await;
-    close(&connection).await;
-    applied
+/// The time between two heartbeats that the URL asks for; none where they are off.
+pub(crate) fn heartbeat(config: &BrokerConfig) -> Result<Duration, AmqpError> {
+    let uri = parse_url(&config.url)?;
+    Ok(Duration::from_secs(uri.query.heartbeat.unwrap_or(HEARTBEAT_SECS).into()))
 }
 
 /// Opens the same connection again and again.

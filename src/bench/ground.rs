@@ -7,6 +7,7 @@ use tokio::runtime::Runtime;
 
 use super::BenchError;
 use super::names::{COMPLETED_KEY, Names, STEPS, step_key};
+use crate::amqp::owner::store_exchange;
 use crate::amqp::session::{answered, close, open_channel, open_once};
 use crate::amqp::{AmqpError, probe};
 use crate::config::{BrokerConfig, QueueType};
@@ -62,7 +63,7 @@ impl Ground {
         for queue in own.into_iter().chain(self.bound().into_iter().map(|(queue, _)| queue)) {
             remove_queue(&channel, queue).await?;
         }
-        for exchange in [self.names.exchange(), topology.dead_queue()] {
+        for exchange in [self.names.exchange(), topology.dead_queue(), store_exchange(&topology.prefix)] {
             let removing = channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default());
             answered("remove an exchange", removing).await?;
         }

@@ -76,6 +76,8 @@ pub enum Command {
     Replay(StoreArgs),
     /// Give the room back that the store does not need, while nothing uses it
     Compact(StoreArgs),
+    /// Give the prefix at the broker to this store, after another one was lost or given up
+    Adopt(AdoptArgs),
     /// Print the queues, exchanges and bindings that the definitions need
     Topology,
     /// Print the JSON Schema of the definition language, or of scenarios
@@ -316,6 +318,17 @@ impl StoreArgs {
         let set = |value| Override { flag: "--store", key: "store.path", value };
         self.store.map(set).into_iter().collect()
     }
+}
+
+/// Arguments of `adopt`.
+#[derive(Debug, Default, Args)]
+pub struct AdoptArgs {
+    /// Which store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Do it; else only tell what it would do
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// Arguments of `demo`.

@@ -104,6 +104,9 @@ pub enum CliError {
     /// The orchestrator refuses the request.
     #[error("{0}")]
     Refused(String),
+    /// What changes something for good was not confirmed.
+    #[error("{0}")]
+    Unconfirmed(String),
     /// Definitions do not come into force.
     #[error("{0}")]
     NotReloaded(String),
@@ -191,6 +194,7 @@ impl CliError {
             | CliError::UnusedAddress
             | CliError::FilterWithoutAll
             | CliError::AllWithoutFilter
+            | CliError::Unconfirmed(_)
             | CliError::Refused(_) => Exit::Usage,
             CliError::Unreachable { .. }
             | CliError::Foreign { .. }

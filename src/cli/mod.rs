@@ -3,6 +3,7 @@
 //! What acts on a running orchestrator goes through its HTTP API, by [`client`]. Every subcommand
 //! returns an [`Exit`], or a [`CliError`] that knows its exit code.
 
+pub mod adopt;
 pub mod args;
 pub mod asyncapi;
 pub mod bench;

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use super::error::{CliError, Exit};
-use crate::amqp::{self, Consumer, Publisher, Topology};
+use crate::amqp::{self, AmqpError, Consumer, Owner, Publisher, Topology};
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::definitions::Folder;
@@ -22,7 +22,7 @@ use crate::http::{self, ApiState, StoreWindow};
 use crate::reload::{self, Followers, Reload};
 use crate::retention;
 use crate::runtime::{Asked, Clock, Runtime};
-use crate::store::{Store, StoreError};
+use crate::store::{Identity, Reader, Store, StoreError};
 use crate::telemetry;
 
 /// Threads that read for the API: instances, and definitions that are reloaded.
@@ -40,6 +40,8 @@ const ROOM_LOOK: Duration = Duration::from_millis(250);
 /// How long a disk that was full again before anything was stored is left alone at most: each time counts as a
 /// delivery for what was out.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How often it is looked whether the store is still in its place, while nothing may be committed.
+const PLACE_LOOK: Duration = Duration::from_secs(1);
 /// How long readers of a closed store may take to let go of it.
 const LETTING_GO: Duration = Duration::from_secs(10);
 
@@ -47,8 +49,9 @@ const LETTING_GO: Duration = Duration::from_secs(10);
 /// which loses nothing either. SIGHUP reloads the definitions.
 ///
 /// What can fail is tried from the cheapest on, and the broker last: definitions, address of the API,
-/// store, recovery, broker. Nothing is consumed before all of it works. When the disk of the store is
-/// full, everything ends as after a crash, and begins anew once there is room.
+/// store, recovery, broker. Only where there is no store yet, the broker is asked before: one that knows of
+/// a store for the prefix is not given another. Nothing is consumed before all of it works. When the disk
+/// of the store is full, everything ends as after a crash, and begins anew once there is room.
 ///
 /// # Errors
 /// One of these cannot be used, or the store failed while running.
@@ -116,8 +119,13 @@ impl Orchestrator {
 
     /// Lives once more after each full disk.
     async fn live_on(self) -> Result<(), CliError> {
-        let mut ready = self.take_up(Store::open(&self.config.store)?)?;
-        self.probe(&ready).await?;
+        let Some(store) = self.open().await? else {
+            info!("stopped before the broker was reached");
+            return Ok(());
+        };
+        let identity = store.reader().identity().clone();
+        let mut ready = self.take_up(store)?;
+        self.introduce(&ready).await?;
         let mut pause = ROOM_LOOK;
         loop {
             if *self.stop.borrow() {
@@ -145,7 +153,7 @@ impl Orchestrator {
                     info!("stopped while the disk was full");
                     return Ok(());
                 }
-                match self.reopen().await.and_then(|store| self.take_up(store)) {
+                match self.reopen(&identity).await.and_then(|store| self.take_up(store)) {
                     Err(error) if error.is_full_disk() => warn!(%error, "there is not room enough yet"),
                     opened => break opened?,
                 }
@@ -155,11 +163,32 @@ impl Orchestrator {
         }
     }
 
+    /// Opens the store; none if it is stopped before. One that is new is used only where the broker knows of no
+    /// store for the prefix: what is set may be wrong, or a volume not mounted.
+    async fn open(&self) -> Result<Option<Store>, CliError> {
+        let config = &self.config.store;
+        // What was made and never used, such as by a start that was refused here, is as good as not there.
+        let mut store = Store::is_in(&config.path).then(|| Store::open(config)).transpose()?;
+        if store.as_ref().is_none_or(Store::is_new) {
+            tokio::select! {
+                biased;
+                () = stopped(self.stop.clone()) => return Ok(None),
+                asked = amqp::owner::refuse_new_store(&self.config.broker) => asked?,
+            }
+        }
+        if store.is_none() {
+            store = Some(Store::open(config)?);
+        }
+        Ok(store)
+    }
+
     /// Brings the definitions into force, and every open instance into memory.
     fn take_up(&self, mut store: Store) -> Result<Ready, CliError> {
         let reader = store.reader();
         let (catalog, batch) = Catalog::adopt(&self.folder.adopted(), &reader)?;
         store.commit(batch)?;
+        // The broker learns of it, so it must be the same for ever.
+        store.establish()?;
         for plan in catalog.starting() {
             info!(saga = plan.saga, version = plan.version, steps = plan.steps.len(), "definition in force");
         }
@@ -170,38 +199,43 @@ impl Orchestrator {
         let (reloads_in, reloads) = mpsc::channel(RELOADS);
         self.window.open(reader, orders_in, reloads_in);
         self.health.storing.set(true);
+        let owner = Arc::new(Owner::new(&self.config.broker, &store.reader(), Arc::clone(&self.health))?);
         let topology = watch::channel(Topology::of(&self.config.broker, [])).0;
         let (broker, folder) = (self.config.broker.clone(), self.folder.clone());
         let followers = Followers { broker, topology, folder };
         followers.follow(&mut engine);
-        Ok(Ready { store, engine, recovered, orders, reloads, followers })
+        Ok(Ready { store, owner, engine, recovered, orders, reloads, followers })
     }
 
-    /// Learns at once, and not while running, what is wrong with the broker.
-    async fn probe(&self, ready: &Ready) -> Result<(), CliError> {
+    /// Learns at once, and not while running, what is wrong with the broker, and whether the prefix is another's.
+    async fn introduce(&self, ready: &Ready) -> Result<(), CliError> {
         let topology = ready.followers.topology.borrow().clone();
         tokio::select! {
             biased;
             () = stopped(self.stop.clone()) => Ok(()),
-            probed = amqp::probe(&self.config.broker, &topology) => Ok(probed?),
+            introduced = ready.owner.introduce(&self.config.broker, &topology) => Ok(introduced?),
         }
     }
 
-    /// Consumes and publishes until it is stopped, or the store fails.
+    /// Consumes and publishes until it is stopped, the store fails or is taken away, or the prefix is another's.
     async fn live(&self, ready: Ready) -> Result<(), CliError> {
-        let Ready { store, engine, recovered, orders, reloads, followers } = ready;
+        let Ready { store, owner, engine, recovered, orders, reloads, followers } = ready;
         let (broker, health) = (&self.config.broker, &self.health);
         let topology = || followers.topology.subscribe();
         let (reports_in, reports) = mpsc::unbounded_channel();
         // The prefetch of both queues bounds what is received; a little slack keeps the consumer going.
         let (deliveries_in, deliveries) = mpsc::channel(usize::from(broker.prefetch) * 2);
+        // Until the consumer has it.
+        owner.lose();
         let publisher = Publisher::start(broker, topology(), reports_in, Arc::clone(health));
         publisher.publish(recovered.outgoing);
         fault::pass(Point::Recovered);
-        let consumer = Consumer::start(broker, topology(), deliveries_in, Arc::clone(health));
+        let consumer =
+            Consumer::start(broker, topology(), deliveries_in, Arc::clone(health), Some(Arc::clone(&owner)));
         let aside = amqp::aside::start(broker, topology());
         let clock = Clock::start(store.latest());
         let archived = retention::start(&self.config, store.reader(), clock);
+        let reader = store.reader();
         let (store, health) = (Some(store), Arc::clone(health));
         let outbox = broker.outbox;
         let runtime = Runtime {
@@ -220,7 +254,20 @@ impl Orchestrator {
             clock,
             outbox,
         };
-        Ok(runtime.run(stopped(self.stop.clone())).await?)
+        // What ends it this way is not waited for: nothing of it may be acked or sent any more.
+        tokio::select! {
+            biased;
+            error = owner.refused() => {
+                error!(%error, "the prefix was given to another store while this one was running");
+                Err(AmqpError::from(error).into())
+            }
+            error = taken_away(&reader) => {
+                self.health.storing.set(false);
+                error!(%error, "the store was taken away while it was in use: nothing is acked or sent any more");
+                Err(error.into())
+            }
+            ended = runtime.run(stopped(self.stop.clone())) => Ok(ended?),
+        }
     }
 
     /// Waits for room on the disk of the store, and for `pause` at least; false if it is stopped before.
@@ -237,12 +284,20 @@ impl Orchestrator {
         }
     }
 
-    /// Opens the store again, as soon as nobody reads the closed one any more.
-    async fn reopen(&self) -> Result<Store, CliError> {
+    /// Opens the same store again, as soon as nobody reads the closed one any more.
+    async fn reopen(&self, identity: &Identity) -> Result<Store, CliError> {
+        let path = &self.config.store.path;
+        let gone = |how| StoreError::Gone { path: path.clone(), file: path.clone(), how };
         let deadline = Instant::now() + LETTING_GO;
         loop {
+            if !Store::is_in(path) {
+                return Err(gone("is gone").into());
+            }
             match Store::open(&self.config.store) {
                 Err(StoreError::InUse { .. }) if Instant::now() < deadline => tokio::task::yield_now().await,
+                Ok(store) if store.reader().identity() != identity => {
+                    return Err(gone("is another store now").into());
+                }
                 opened => return Ok(opened?),
             }
         }
@@ -252,6 +307,7 @@ impl Orchestrator {
 /// A store that is open, and what was found in it.
 struct Ready {
     store: Store,
+    owner: Arc<Owner>,
     engine: Engine,
     recovered: crate::engine::Recovered,
     orders: mpsc::Receiver<Asked>,
@@ -262,6 +318,16 @@ struct Ready {
 /// Whether there is room on the disk; also where that cannot be found out.
 fn has_room(path: &Path) -> bool {
     rustix::fs::statvfs(path).map_or(true, |disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= ROOM)
+}
+
+/// Resolves once the files of the store are not in their place any more.
+async fn taken_away(reader: &Reader) -> StoreError {
+    loop {
+        tokio::time::sleep(PLACE_LOOK).await;
+        if let Err(error) = reader.confirm_place() {
+            return error;
+        }
+    }
 }
 
 /// Resolves once a stop is wanted.

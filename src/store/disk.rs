@@ -69,6 +69,18 @@ impl Disk {
         }
     }
 
+    /// Whether what was committed is still in its place. `all` looks at everything, at some cost.
+    ///
+    /// # Errors
+    /// [`StoreError::Gone`] if it is not.
+    pub(super) fn confirm(&self, all: bool) -> Result<(), StoreError> {
+        match self {
+            Disk::Folder(folder) if all => folder.look(),
+            Disk::Folder(folder) => folder.confirm(),
+            Disk::Memory(_) => Ok(()),
+        }
+    }
+
     /// The last commit that was acknowledged, as far as is noted outside of the database.
     pub(super) fn mark(&self) -> u64 {
         match self {

@@ -138,6 +138,18 @@ pub enum StoreError {
         /// What sled or the system said.
         source: sled::Error,
     },
+    /// A file of the open store is not where it was. Nothing that was committed since is on disk for good.
+    #[error(
+        "store {path} was taken away while it was in use: {file} {how}; put the folder back or mount its volume, or          restore a backup, then start again"
+    )]
+    Gone {
+        /// Folder of the store.
+        path: PathBuf,
+        /// Which file.
+        file: PathBuf,
+        /// What has become of it.
+        how: &'static str,
+    },
     /// An earlier commit failed.
     #[error("store {path} takes no commits since one failed ({reason}): stop and start again")]
     Poisoned {

@@ -19,6 +19,7 @@ use super::disk::Writes;
 use super::error::StoreError;
 use super::high_water::HighWater;
 use super::keys;
+use super::place::Place;
 use super::wal::{Logged, Wal};
 use crate::config::StoreConfig;
 use crate::fault::{self, Bug, Point};
@@ -33,7 +34,8 @@ pub(super) struct Folder {
     _release: Release,
     wal: Mutex<Wal>,
     high_water: Mutex<HighWater>,
-    _lock: File,
+    place: Place,
+    lock: File,
     path: PathBuf,
 }
 
@@ -68,12 +70,13 @@ impl Folder {
         catch_up(&sled, &database, logged).map_err(|source| StoreError::commit(&path, source))?;
         let backlog = Backlog::start(sled, database).map_err(StoreError::io("start a thread for", &path))?;
         let (wal, high_water) = (Mutex::new(wal), Mutex::new(HighWater::open(&path)?));
-        Ok(Self { backlog, _release: release, wal, high_water, _lock: lock, path })
+        let place = Place::of(&path)?;
+        Ok(Self { backlog, _release: release, wal, high_water, place, lock, path })
     }
 
     /// Closes the database, and returns what keeps the folder locked.
     pub(super) fn close(self) -> File {
-        let Self { backlog, _release: release, _lock: lock, .. } = self;
+        let Self { backlog, _release: release, lock, .. } = self;
         drop(backlog);
         drop(release);
         lock
@@ -138,6 +141,16 @@ impl Folder {
             self.high_water().advance(commit)?;
         }
         Ok(())
+    }
+
+    /// Looks whether the files are still in their place: at the one that costs the least, and seldom at all.
+    pub(super) fn confirm(&self) -> Result<(), StoreError> {
+        self.place.confirm(&self.lock)
+    }
+
+    /// Looks whether all files are still in their place.
+    pub(super) fn look(&self) -> Result<(), StoreError> {
+        self.place.look()
     }
 
     /// Waits until sled has everything.

@@ -17,6 +17,16 @@ pub struct Identity {
     key: [Uuid; 2],
 }
 
+/// How many processes may use a store at a time. Whoever guards a prefix of the broker goes by it, and by
+/// nothing else: an exclusive store has one process at the prefix, a shared one as many as come with its identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// One: it lies in a folder, which that process has locked.
+    Exclusive,
+    /// Any number: it keeps them apart itself, as a database does.
+    Shared,
+}
+
 impl Identity {
     /// A new one, which no other store has.
     fn new() -> Self {

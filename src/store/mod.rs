@@ -31,7 +31,8 @@
 //! | `high_water` | the last commit that was acknowledged |
 //! | `record` | values: format version, checksum, chunks |
 //! | `keys` | keys: what lies where |
-//! | `identity` | [`Identity`]: which store it is |
+//! | `identity` | [`Identity`]: which store it is, and [`Sharing`]: how many may use it |
+//! | `place` | whether its files are still where they were |
 //! | `error` | [`StoreError`] |
 //! | `fuzzing` | all that is read, from arbitrary bytes; for tests |
 //!
@@ -57,6 +58,7 @@ mod journal;
 mod keys;
 mod memory;
 mod memtable;
+mod place;
 mod query;
 mod reader;
 mod record;
@@ -72,7 +74,7 @@ pub use batch::{Batch, DeadLetter, Removal};
 pub use cancel::Cancel;
 pub use compact::{Compacted, compact};
 pub use error::StoreError;
-pub use identity::Identity;
+pub use identity::{Identity, Sharing};
 pub use memory::{DiskFault, Memory};
 pub use query::{Order, Page, Query};
 pub use reader::Reader;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::batch::DeadLetter;
 use super::cancel::Cancel;
 use super::error::StoreError;
-use super::identity::Identity;
+use super::identity::{Identity, Sharing};
 use super::query::{self, Page, Query};
 use super::shared::Shared;
 use super::tally::{self, Tallies};
@@ -41,6 +41,19 @@ impl Reader {
     /// Which store it is.
     pub fn identity(&self) -> &Identity {
         &self.shared.identity
+    }
+
+    /// How many processes may use it at a time.
+    pub fn sharing(&self) -> Sharing {
+        Sharing::Exclusive
+    }
+
+    /// Looks whether the files of the store are still in their place.
+    ///
+    /// # Errors
+    /// [`StoreError::Gone`] if they are not: nothing that is committed from then on outlives the process.
+    pub fn confirm_place(&self) -> Result<(), StoreError> {
+        self.shared.disk.confirm(true)
     }
 
     /// The instance of this id, whole.

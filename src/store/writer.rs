@@ -95,6 +95,14 @@ impl Store {
         self.sequence == 0
     }
 
+    /// Makes its identity durable, if nothing was committed yet.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub fn establish(&mut self) -> Result<(), StoreError> {
+        if self.is_new() { self.write(Batch::default(), Limits::NONE) } else { Ok(()) }
+    }
+
     /// What it lies on.
     pub(super) fn disk(&self) -> &Disk {
         &self.shared.disk
@@ -191,6 +199,8 @@ impl Store {
             self.poisoned = Some(source.to_string());
             return Err(StoreError::commit(disk.path(), source));
         }
+        // Files without a name are gone with the process: what they hold must not count.
+        disk.confirm(false).inspect_err(|error| self.poisoned = Some(error.to_string()))?;
         self.sequence = sequence;
         self.latest = latest;
         self.letters = letters;

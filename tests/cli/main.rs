@@ -13,6 +13,7 @@ mod forms;
 mod life;
 mod limits;
 mod orders;
+mod owner;
 mod peer;
 #[path = "../support/port.rs"]
 mod port;

@@ -21,9 +21,12 @@ fn sigterm_ends_a_start_that_waits_for_the_broker() {
     eventually("it waits", || orchestrator.err().contains("waiting for the broker"));
     // Meanwhile it can be asked.
     let asked = site.call(&["ready"]);
-    let obstacles = "not consuming from the broker, not connected to the broker for publishing";
+    let obstacles = "not consuming from the broker, not connected to the broker for publishing, \
+                     the store is not accepting commits";
     assert_eq!((asked.code, asked.out), (Some(1), format!("not ready: {obstacles}\n")));
-    assert_eq!(site.printed(&["list"]), "no sagas\n");
+    // A store is made only once the broker has said that it knows of none.
+    assert_eq!(site.call(&["list"]).code, Some(3));
+    assert!(!site.path("sagamq-data").exists());
     orchestrator.terminate();
     assert_eq!(orchestrator.ends_within(PROMPT), Some(0), "{}", orchestrator.err());
     assert!(orchestrator.err().contains("stopped before the broker was reached"), "{}", orchestrator.err());
