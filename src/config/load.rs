@@ -363,7 +363,10 @@ mod tests {
                 "FILE: unknown setting brokr.url, did you mean broker.url?",
             ),
             (load("zzzzzzzzzzzz: 1", &[], vec![]), "FILE: unknown setting zzzzzzzzzzzz"),
-            (load("http: 7654", &[], vec![]), "FILE: unknown setting http, it is a section: http.bind"),
+            (
+                load("http: 7654", &[], vec![]),
+                "FILE: unknown setting http, it is a section: http.bind, http.hosts",
+            ),
             (
                 load("", &[("SAGAMQ_BROKER_URL", "x")], vec![]),
                 "environment variable SAGAMQ_BROKER_URL: unknown setting broker_url, did you mean SAGAMQ_BROKER__URL?",
