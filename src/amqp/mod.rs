@@ -16,13 +16,13 @@
 mod acks;
 pub mod aside;
 pub mod consumer;
+mod dial;
 mod exchange;
 mod inflow;
-mod dial;
 mod mismatch;
 mod outbox;
-mod pace;
 pub mod owner;
+mod pace;
 pub mod publisher;
 pub mod session;
 pub(crate) mod tls;

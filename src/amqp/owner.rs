@@ -16,6 +16,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::saga::id::StoreId;
 use lapin::options::{ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::protocol::AMQPSoftError;
 use lapin::types::{AMQPValue, FieldTable};
@@ -23,7 +24,6 @@ use lapin::{Connection, ExchangeKind};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
-use uuid::Uuid;
 
 use super::session::{self, AmqpError, answered, open_channel, refusal};
 use super::topology::Topology;
@@ -57,7 +57,7 @@ pub enum OwnerError {
         /// The process that has it right now.
         holder: Holder,
         /// The store that wanted it.
-        store: Uuid,
+        store: StoreId,
     },
     /// The prefix belongs to a store, and there is none here.
     #[error(
@@ -116,7 +116,7 @@ impl std::fmt::Display for Holder {
 #[derive(Debug)]
 pub struct Owner {
     prefix: String,
-    store: Uuid,
+    store: StoreId,
     sharing: Sharing,
     /// Whether it must not go on unguarded.
     strict: bool,

@@ -182,7 +182,7 @@ impl Play {
     pub(crate) fn tell(&mut self, step: usize, phase: Phase, attempt: Option<u32>, outcome: Outcome) {
         self.replies += 1;
         let name = &self.instance.steps[step].name;
-        let answered = self.instance.attempt_id(&name, phase, attempt.unwrap_or(1));
+        let answered = self.instance.attempt_id(name, phase, attempt.unwrap_or(1));
         let id = format!("reply-{}-{answered}", self.replies);
         let event = Event::Reply { step, phase, attempt, outcome, message_id: Some(id.clone()), event: None };
         self.event(event, Some(id.clone()));

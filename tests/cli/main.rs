@@ -5,8 +5,8 @@
 
 mod bad_input;
 mod celery;
-mod delivery_limit;
 mod certificates;
+mod delivery_limit;
 mod disk;
 mod exchanges;
 mod forms;
