@@ -1,8 +1,12 @@
-//! The JSON text of our own values.
+//! The JSON text of our own values, and the values of other people's JSON text.
+
+mod strict;
 
 use std::cell::RefCell;
 
 use serde::Serialize;
+
+pub(crate) use self::strict::{RESERVED, read};
 
 /// Bytes of the buffer that a thread keeps, at most.
 const KEPT: usize = 64 * 1024;

@@ -4,6 +4,7 @@
 //! reading order, and ARCHITECTURE.md follows a delivery through them.
 
 mod json;
+mod number;
 pub mod saga;
 
 pub mod store;

@@ -4,6 +4,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use serde_json::{Map, Value, json};
 
+use crate::number;
 use crate::saga::message::{APP_ID, Extras, Outgoing, RawMessage};
 
 /// Tables and arrays within headers may nest to this depth.
@@ -211,7 +212,11 @@ fn json_value(value: &AMQPValue, depth: usize, room: &mut Room) -> Value {
         AMQPValue::LongLongInt(value) => json!(value),
         AMQPValue::Float(value) => json!(value),
         AMQPValue::Double(value) => json!(value),
-        AMQPValue::DecimalValue(value) => json!(f64::from(value.value) / 10f64.powi(value.scale.into())),
+        AMQPValue::DecimalValue(value) => {
+            let digits = number::of_text(&format!("{}e-{}", value.value, value.scale));
+            let plain = digits.and_then(|digits| number::of_text(&number::canonical(&digits)));
+            plain.map_or(Value::Null, Value::Number)
+        }
         AMQPValue::Timestamp(secs) => json!(secs),
         AMQPValue::ShortString(text) => string(text.as_str().as_bytes(), room),
         AMQPValue::LongString(text) => string(text.as_bytes(), room),

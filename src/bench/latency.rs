@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Latencies of one run, in milliseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Flat")]
 pub struct Latency {
     /// The percentiles that are told.
     #[serde(flatten)]
@@ -23,6 +24,22 @@ pub struct Percentiles {
     pub p999_ms: f64,
     /// All.
     pub max_ms: f64,
+}
+
+/// A latency as it is read: what is flattened is buffered, and a number that is kept by its digits is no `f64` then.
+#[derive(Deserialize)]
+struct Flat {
+    p50_ms: f64,
+    p99_ms: f64,
+    p999_ms: f64,
+    max_ms: f64,
+    curve_ms: Vec<f64>,
+}
+
+impl From<Flat> for Latency {
+    fn from(Flat { p50_ms, p99_ms, p999_ms, max_ms, curve_ms }: Flat) -> Self {
+        Self { percentiles: Percentiles { p50_ms, p99_ms, p999_ms, max_ms }, curve_ms }
+    }
 }
 
 impl Latency {

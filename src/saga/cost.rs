@@ -5,8 +5,9 @@
 //! and cannot multiply two of them, so what it makes is so much for each round, and so many times the
 //! item. All items together are as large as what the loop goes over.
 
-use cel::Value;
 use cel::common::ast::{ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
+
+use super::interpreter::functions;
 
 /// Largest size of a value that an expression may make.
 const MAX_SIZE: usize = 1_000_000;
@@ -46,12 +47,7 @@ pub(super) fn of_text(text: &str) -> usize {
 
 impl Cost {
     /// The cost of a variable.
-    pub(super) fn of_variable(value: &Value, size: usize) -> Self {
-        let items = match value {
-            Value::List(list) => list.len(),
-            Value::Map(map) => map.map.len(),
-            _ => 0,
-        };
+    pub(super) fn of_variable(items: usize, size: usize) -> Self {
         Self { items, ..Self::leaf(size) }
     }
 
@@ -84,7 +80,7 @@ impl Cost {
                     // One of the two, and not the condition.
                     (operators::CONDITIONAL, [_, either, or]) => Self { work, ..either.and(*or) },
                     ("string", _) => Self { work, size: all.size.and(Amount::of(NUMBER)), items: 0 },
-                    (operators::INDEX, _) => Self { work, ..all.unknown_part() },
+                    (operators::INDEX | functions::GET, _) => Self { work, ..all.unknown_part() },
                     (name, _) if is_scalar(name) => Self { work, ..Self::leaf(1) },
                     _ => Self { work, ..all },
                 }
@@ -174,6 +170,11 @@ fn is_scalar(name: &str) -> bool {
         NOT_EQUALS,
         NOT_STRICTLY_FALSE,
         SUBSTRACT,
+        functions::SUBTRACT,
+        functions::MULTIPLY,
+        functions::DIVIDE,
+        functions::HAS,
+        functions::HELD,
     ];
     let functions = ["contains", "startsWith", "endsWith", "size", "bool", "int", "uint", "double"];
     operators.contains(&name) || functions.contains(&name)

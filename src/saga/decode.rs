@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::correlation::Correlation;
 use super::message::{APP_ID, Message, Poison, RawMessage};
 use super::time::Timestamp;
+use crate::{json, number};
 
 /// What a CloudEvent must say of itself.
 const REQUIRED_ATTRIBUTES: [&str; 4] = ["specversion", "id", "type", "source"];
@@ -121,7 +122,10 @@ fn parse(body: &[u8]) -> Result<Value, Poison> {
     if body.trim_ascii().is_empty() {
         return Ok(Value::Null);
     }
-    serde_json::from_slice(body).map_err(|error| Poison::NotJson(error.to_string()))
+    json::read(body).map_err(|error| match error.is_data() {
+        true => Poison::Unclear(error.to_string()),
+        false => Poison::NotJson(error.to_string()),
+    })
 }
 
 fn is_structured_cloud_event(raw: &RawMessage, body: &Map<String, Value>) -> bool {
@@ -207,7 +211,7 @@ fn plain(raw: &RawMessage, body: Value) -> Content {
 fn text(value: Option<Value>) -> Option<String> {
     match value? {
         Value::String(text) => Some(text),
-        Value::Number(number) => Some(number.to_string()),
+        Value::Number(number) => Some(number::canonical(&number).into_owned()),
         _ => None,
     }
 }
@@ -354,6 +358,21 @@ mod tests {
         assert_eq!(decoded(with_body(half.clone())).data, half);
         let raw = RawMessage { headers: headers(json!({"ce-id": "1"})), ..with_body(json!(5)) };
         assert_eq!(decoded(raw).data, json!(5));
+    }
+
+    #[test]
+    fn a_field_that_is_there_twice_is_poison_that_names_it() {
+        let raw = RawMessage { body: br#"{"order_id": 1, "order_id": 2}"#.to_vec(), ..RawMessage::default() };
+        let Err(Poison::Unclear(told)) = decode(raw, LIMIT) else { panic!("it was taken") };
+        assert!(told.contains("\"order_id\" is there twice"), "{told}");
+    }
+
+    #[test]
+    fn an_event_is_known_by_the_number_that_is_its_id_whatever_it_is_written_as() {
+        for body in [r#"{"event_id": 7}"#, r#"{"event_id": 7.0}"#, r#"{"event_id": 70e-1}"#] {
+            let raw = RawMessage { body: body.into(), ..RawMessage::default() };
+            assert_eq!(decoded(raw).id.as_deref(), Some("7"));
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::plan::DefinitionHash;
 pub(crate) use super::reader::read;
 pub use super::reader::{MAX_SOURCE, parse};
 use super::schema::{ConditionText, ExpressionText};
+pub(crate) use super::yaml::exact;
 pub use super::yaml::{Attempts, Entries, Located, Node, Period, Place};
 
 /// A saga: what starts it, its steps, and how each step is undone.

@@ -15,6 +15,7 @@ use super::scope::{Found, ROOTS, type_name};
 
 pub use super::scope::Scope;
 pub use super::template::Template;
+use crate::{json, number};
 
 /// Longest business key, in bytes.
 pub const MAX_KEY: usize = 1024;
@@ -22,6 +23,9 @@ pub const MAX_KEY: usize = 1024;
 pub(super) const MAX_RESULT: usize = 4 << 20;
 /// Deepest nesting of a result: what is kept must be readable again, and JSON readers stop at 128.
 const MAX_RESULT_DEPTH: usize = 96;
+
+/// Most characters of a number that an error tells.
+const MAX_TOLD: usize = 60;
 
 /// A compiled expression.
 #[derive(Debug)]
@@ -129,7 +133,7 @@ impl Expression {
     pub fn evaluate_key(&self, scope: &Scope<'_>) -> Result<String, ExpressionError> {
         let key = match &*self.value(scope)? {
             Value::String(text) => text.clone(),
-            Value::Number(number) => number.to_string(),
+            Value::Number(number) => number::canonical(number).into_owned(),
             other => return Err(ExpressionError::NotAKey(type_name(other))),
         };
         match key.len() {
@@ -164,7 +168,8 @@ impl fmt::Display for Expression {
     }
 }
 
-/// Why an expression does not compile or has no value. Never contains data of a message.
+/// Why an expression does not compile or has no value. Contains no data of a message but numbers that cannot be
+/// computed with.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ExpressionError {
     /// The source is over the limit.
@@ -237,6 +242,17 @@ pub enum ExpressionError {
     /// The values are too large to compute with.
     #[error("the values are too large to compute with, pass them on by a plain path")]
     TooMuch,
+    /// A number that cannot be computed with as it is.
+    #[error(
+        "{0} has more digits than can be computed with: hand it on by a plain path, or have it sent as a text"
+    )]
+    Inexact(String),
+    /// A result that would have to be rounded.
+    #[error("the result of {0} has more digits than can be held, about 16: compute with fewer digits")]
+    NotHeld(String),
+    /// A name that no field may have.
+    #[error("a field must not be named {}", json::RESERVED)]
+    ReservedName,
     /// The interpreter gave up.
     #[error("{0}")]
     Failed(String),
@@ -259,6 +275,9 @@ impl ExpressionError {
             | Self::NotABoolean(_)
             | Self::NotAKey(_)
             | Self::NotJson(_)
+            | Self::Inexact(_)
+            | Self::NotHeld(_)
+            | Self::ReservedName
             | Self::Failed(_) => Code::AlwaysFails,
         }
     }
@@ -281,6 +300,13 @@ impl ExpressionError {
             }
             _ => return None,
         })
+    }
+
+    /// A number that no double stands for. One of endless digits is told by the first of them.
+    pub(super) fn inexact(number: &str) -> Self {
+        let is_long = number.len() > MAX_TOLD;
+        let told: String = number.chars().take(MAX_TOLD).collect();
+        Self::Inexact(if is_long { told + "..." } else { told })
     }
 
     pub(super) fn unavailable(path: &[String]) -> Self {
@@ -320,7 +346,8 @@ pub(super) fn path_text(path: &[String]) -> String {
 /// Takes the room that a value needs as JSON text, about, from what is left of a result's bound.
 pub(super) fn take_room(value: &Value, room: &mut usize) -> Result<(), ExpressionError> {
     let own = match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) => 4,
+        Value::Null | Value::Bool(_) => 4,
+        Value::Number(number) => number.as_str().len(),
         Value::String(text) => text.len() + 2,
         Value::Array(_) | Value::Object(_) => 2,
     };
@@ -337,15 +364,21 @@ pub(super) fn take_room(value: &Value, room: &mut usize) -> Result<(), Expressio
 
 /// The value, if it can be kept.
 pub(super) fn bounded(value: Cow<'_, Value>) -> Result<Cow<'_, Value>, ExpressionError> {
-    fn fits(value: &Value, depth: usize) -> bool {
-        depth > 0
-            && match value {
-                Value::Array(items) => items.iter().all(|item| fits(item, depth - 1)),
-                Value::Object(fields) => fields.values().all(|field| fits(field, depth - 1)),
-                _ => true,
+    fn check(value: &Value, depth: usize) -> Result<(), ExpressionError> {
+        let depth = depth.checked_sub(1).ok_or(ExpressionError::ResultTooDeep)?;
+        match value {
+            Value::Array(items) => items.iter().try_for_each(|item| check(item, depth)),
+            Value::Object(fields) => {
+                fields.iter().try_for_each(|(name, field)| match name == json::RESERVED {
+                    true => Err(ExpressionError::ReservedName),
+                    false => check(field, depth),
+                })
             }
+            _ => Ok(()),
+        }
     }
-    if fits(&value, MAX_RESULT_DEPTH) { Ok(value) } else { Err(ExpressionError::ResultTooDeep) }
+    check(&value, MAX_RESULT_DEPTH)?;
+    Ok(value)
 }
 
 #[cfg(test)]
@@ -444,6 +477,145 @@ mod tests {
             Expression::compile("has(input.a.b) || input.items.exists(i, i.x == input.y)").unwrap();
         let paths: Vec<_> = references.references().iter().map(|path| path.join(".")).collect();
         assert_eq!(paths, ["input.a.b", "input.items", "input.y"]);
+    }
+
+    /// What an expression makes of an input, both as JSON text.
+    fn text_of(source: &str, input: &str) -> Result<String, String> {
+        let input = json::read(input.as_bytes()).unwrap();
+        let scope = Scope { input: Some(&input), ..Scope::default() };
+        let value = Expression::compile(source).and_then(|expression| expression.evaluate(&scope));
+        value.map(|value| value.to_string()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_number_that_is_only_handed_on_keeps_its_digits() {
+        for number in
+            ["12.50", "7.0", "-0", "1e+2", "123456789012345678901", "0.1234567890123456789", "1e+400"]
+        {
+            let input = format!(r#"{{"x":{number},"ok":true,"none":null,"list":[{{"x":{number}}}]}}"#);
+            for source in [
+                "input.x",
+                "input.ok ? input.x : 0",
+                "input.none == null ? input.x : input.none",
+                "input.list[0].x",
+                "input.list.map(i, i.x)[0]",
+                "[input.x, 1][0]",
+                "(input.list + input.list)[1].x",
+                "dyn(input.x)",
+            ] {
+                assert_eq!(text_of(source, &input).as_deref(), Ok(number), "{source}");
+            }
+            assert_eq!(text_of("'n ' + string(input.x)", &input), Ok(format!("\"n {number}\"")));
+            let whole = format!(r#"[{{"x":{number}}},{{"x":{number}}}]"#);
+            assert_eq!(text_of("[input.list.filter(i, has(i.x))[0], {'x': input.x}]", &input), Ok(whole));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_computed_with_is_refused_by_name_and_only_where_it_is_needed() {
+        let input = r#"{"id": 123456789012345678901, "fine": 0.1234567890123456789, "n": 9007199254740993, "ok": true}"#;
+        for (source, number) in [
+            ("input.id + 1.0", "123456789012345678901"),
+            ("input.id > 5", "123456789012345678901"),
+            ("input.id == input.id", "123456789012345678901"),
+            ("input.fine * 2.0", "0.1234567890123456789"),
+            ("-input.fine", "0.1234567890123456789"),
+            ("[1.5, input.fine].exists(x, x == 1.0)", "0.1234567890123456789"),
+            ("input.fine in [1.0]", "0.1234567890123456789"),
+            ("int(input.id)", "123456789012345678901"),
+            ("double(input.n)", "9007199254740993"),
+            ("double('0.1234567890123456789')", "0.1234567890123456789"),
+            ("1.00000000000000000001", "1.00000000000000000001"),
+        ] {
+            let error = text_of(source, input).unwrap_err();
+            assert!(
+                error.starts_with(&format!("{number} has more digits than can be computed with")),
+                "{source}: {error}"
+            );
+        }
+        assert_eq!(
+            text_of("input.ok ? input.id : input.id + 1.0", input).as_deref(),
+            Ok("123456789012345678901")
+        );
+    }
+
+    #[test]
+    fn decimals_are_computed_to_the_last_digit_or_refused() {
+        let input = r#"{"price": 19.99, "n": 3, "tenth": 0.1, "large": 99999999.99, "padded": 2.50}"#;
+        for (source, value) in [
+            ("input.price * double(input.n)", "59.97"),
+            ("input.tenth + 0.2", "0.3"),
+            ("input.tenth + 0.2 == 0.3", "true"),
+            ("input.padded + 1.0", "3.5"),
+            ("input.padded == 2.5 && 2.5 == input.padded && 2 < input.padded", "true"),
+            ("[input.padded] == [2.5]", "true"),
+            ("input.price / double(input.n)", "6.663333333333333"),
+            ("7 / 2", "3"),
+            ("'a' + 'b'", "\"ab\""),
+        ] {
+            assert_eq!(text_of(source, input).as_deref(), Ok(value), "{source}");
+        }
+        let error = text_of("input.large * input.large", input).unwrap_err();
+        assert!(error.starts_with("the result of 99999999.99 * 99999999.99 has more digits"), "{error}");
+    }
+
+    #[test]
+    fn nulls_and_missing_fields_behave_alike_behind_an_index_and_in_loops() {
+        let input = r#"{"lines": [{"discount": null}, {}, {"discount": {"code": "X"}}], "none": null, "at": 0, "text": "t"}"#;
+        for (source, value) in [
+            ("has(input.lines[0].discount.code)", "false"),
+            ("has(input.lines[1].discount.code)", "false"),
+            ("has(input.lines[2].discount.code)", "true"),
+            ("has(input.lines[0].discount)", "true"),
+            ("has(input.lines[1].discount)", "false"),
+            ("has(input.lines[9].discount.code)", "false"),
+            ("has(input.gone[0].code)", "false"),
+            ("has(input.none[0].code)", "false"),
+            ("has(input.text[0].code)", "false"),
+            ("has(input.lines[input.at].discount.code)", "false"),
+            ("has(input.lines[2]['discount'].code)", "true"),
+            ("input.lines.filter(l, has(l.discount.code)).size()", "1"),
+            ("input.lines.map(l, has(l.discount.code))", "[false,false,true]"),
+            ("input.lines[0].discount.code", "null"),
+            ("input.lines[0].discount.code == null", "true"),
+            ("null == input.lines[0].discount.code", "true"),
+            ("input.lines.filter(l, has(l.discount)).map(l, l.discount.code)", "[null,\"X\"]"),
+        ] {
+            assert_eq!(text_of(source, input).as_deref(), Ok(value), "{source}");
+        }
+        assert_eq!(
+            text_of("input.lines[1].discount.code", input),
+            Err("there is no field \"discount\"".to_owned())
+        );
+        assert_eq!(text_of("input.lines[9].x", input), Err("the index is out of bounds".to_owned()));
+    }
+
+    #[test]
+    fn a_number_is_one_key_whatever_it_is_written_as() {
+        let key = |number: &str| {
+            let input = json::read(format!(r#"{{"id": {number}}}"#).as_bytes()).unwrap();
+            let scope = Scope { input: Some(&input), ..Scope::default() };
+            Expression::compile("input.id").unwrap().evaluate_key(&scope)
+        };
+        for (number, text) in [
+            ("-0", "0"),
+            ("0.0", "0"),
+            ("7.0", "7"),
+            ("1e2", "100"),
+            ("123456789012345678901", "123456789012345678901"),
+            ("123456789012345678902", "123456789012345678902"),
+        ] {
+            assert_eq!(key(number).as_deref(), Ok(text));
+        }
+    }
+
+    #[test]
+    fn no_result_has_a_field_that_would_be_taken_for_a_number() {
+        let source = format!("{{'a': {{'{}': '5'}}}}", json::RESERVED);
+        assert!(matches!(
+            Expression::compile(&source).and_then(|e| e.evaluate(&Scope::default())),
+            Err(ExpressionError::ReservedName)
+        ));
     }
 
     #[test]

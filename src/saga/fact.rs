@@ -502,3 +502,28 @@ impl Ignored {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stored_keeps_the_digits_of_numbers() {
+        let text = r#"{"id":123456789012345678901,"list":[1e+400,7.0,{"n":0.1}],"price":12.50,"zero":-0}"#;
+        let value: Value = serde_json::from_str(text).unwrap();
+        let failure = Failure { step: None, code: "X".to_owned(), message: "m".to_owned() };
+        for fact in [
+            Fact::Skipped { step: 1, output: value.clone() },
+            Fact::CameEarly { step: 1, says: Early::Success(value.clone()) },
+            Fact::ItemDone { step: 1, item: 2, output: value.clone(), error: Some(failure) },
+            Fact::succeeded(1, value.clone()),
+            Fact::NoticeDue { tells: Tells::Status, body: Arc::new(value) },
+        ] {
+            let facts = vec![Recorded { at: Timestamp(-5), fact }];
+            let entry = HistoryEntry { revision: 1, causation_id: None, facts };
+            let stored = serde_json::to_string(&entry).unwrap();
+            assert!(stored.contains(text), "{stored}");
+            assert_eq!(serde_json::from_str::<HistoryEntry>(&stored).unwrap(), entry);
+        }
+    }
+}

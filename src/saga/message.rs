@@ -127,7 +127,8 @@ pub fn weight(value: &Value) -> usize {
                     fields.iter().map(|(name, value)| size_of::<String>() + name.len() + weight(value));
                 fields.sum::<usize>().max(NODE)
             }
-            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+            Value::Number(number) => number.as_str().len(),
+            Value::Null | Value::Bool(_) => 0,
         }
 }
 
@@ -308,4 +309,7 @@ pub enum Poison {
     /// The body is not JSON.
     #[error("body is not JSON: {0}")]
     NotJson(String),
+    /// The body is JSON that can be understood in more than one way.
+    #[error("body can be understood in more than one way: {0}")]
+    Unclear(String),
 }

@@ -1,6 +1,7 @@
 //! Reading a definition from YAML, within bounds, and saying what is wrong with it.
 
 mod explain;
+mod scalars;
 
 use std::fmt;
 
@@ -11,10 +12,11 @@ use serde::{Deserialize, Deserializer};
 pub(super) use self::explain::QUOTE;
 use super::code::Code;
 use super::definition::{
-    Block, Call, Compensate, Compensation, Definition, Delay, Emit, Foreach, Join, Located, Parallel, Policy,
-    Retry, Sequence, Step, Wait,
+    Block, Call, Compensate, Compensation, Definition, Delay, Emit, Foreach, Join, Located, Node, Parallel,
+    Policy, Retry, Sequence, Step, Wait,
 };
 use super::problem::Problem;
+use super::yaml::with_digits_of;
 
 /// Largest definition file, in bytes.
 pub const MAX_SOURCE: usize = 1 << 20;
@@ -67,10 +69,19 @@ pub(crate) fn read<T: DeserializeOwned>(file: &str, source: &str) -> Result<T, B
         },
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_NODES, max_replay_stack_depth: 16 },
         strict_booleans: true,
+        reject_unsupported_tags: true,
         with_snippet: false,
     };
-    serde_saphyr::from_str_with_options(source, options)
-        .map_err(|error| explain::explain(file, source, &error).into())
+    // What has not even the form of YAML is told below.
+    let (whole, misread) = with_digits_of(source, || {
+        serde_saphyr::from_str_with_options::<Located<Node>>(source, options.clone())
+    });
+    let finding = misread.first().map(scalars::misread);
+    if let Some(finding) = finding.or_else(|| scalars::empty_condition(&whole.ok()?, false)) {
+        return Err(Problem::at(file, source, finding).into());
+    }
+    let (definition, _) = with_digits_of(source, || serde_saphyr::from_str_with_options(source, options));
+    definition.map_err(|error| explain::explain(file, source, &error).into())
 }
 
 impl<'de> Deserialize<'de> for Block {
@@ -329,6 +340,63 @@ mod tests {
             assert!(problem.hint.as_deref().unwrap_or_default().contains(hint), "{problem}");
             assert_eq!((problem.line, problem.column), place_of(place, &source), "{problem}");
         }
+    }
+
+    #[test]
+    fn numbers_of_a_definition_keep_their_digits() {
+        for number in
+            ["12.50", "7.0", "-0", "123456789012345678901", "0.1234567890123456789", "-9223372036854775809"]
+        {
+            for (body, expected) in [
+                ("{a: N}", r#"{"a":N}"#),
+                ("{a: [N, {b: N}]}", r#"{"a":[N,{"b":N}]}"#),
+                ("{a: &x N, b: *x}", r#"{"a":N,"b":N}"#),
+                ("\n        é: \"ü\"\n        a: N # 1", r#"{"a":N,"é":"ü"}"#),
+            ] {
+                let (body, expected) = (body.replace('N', number), expected.replace('N', number));
+                let source = ORDER.replacen("{order_id: =saga.business_key, reason: =saga.error}", &body, 1);
+                let definition = parse("f.yaml", &source).expect(&body);
+                let text = serde_json::to_string(&definition).unwrap();
+                assert!(text.contains(&expected), "{expected} in {text}");
+            }
+        }
+        let hash = |body: &str| {
+            parse("f.yaml", &ORDER.replace("{order_id: =saga.business_key, reason: =saga.error}", body))
+                .unwrap()
+                .hash()
+        };
+        assert_ne!(hash("{a: 123456789012345678901}"), hash("{a: 123456789012345678902}"));
+    }
+
+    #[test]
+    fn scalars_that_do_not_say_what_they_seem_to_say_are_refused_with_their_place() {
+        let body = "{order_id: =saga.business_key, reason: =saga.error}";
+        let rows = [
+            (body, "{zip: 01234}", "01234", "a number with a leading zero", "quote it, \"01234\""),
+            (body, "{mode: 0755}", "0755", "a number with a leading zero", "quote it"),
+            (body, "{agent: [007]}", "007]", "a number with a leading zero", "quote it"),
+            (body, "{x: -08.5}", "-08.5", "a number with a leading zero", "quote it"),
+            ("version: 1", "version: 01", "01\n", "a number with a leading zero", "quote it"),
+            (body, "{x: .5}", ".5}", "JSON writes in another way", "such as `0.5`"),
+            (body, "{x: !money 12}", "12}", "the tag `!money` means nothing here", "remove it"),
+            (
+                "kind: pivot",
+                "when:\n    kind: pivot",
+                "when:\n",
+                "`when` must be a condition, found nothing",
+                "leave `when` out",
+            ),
+        ];
+        for (from, to, place, message, hint) in rows {
+            let source = ORDER.replacen(from, to, 1);
+            let problem = parse("f.yaml", &source).expect_err(to);
+            assert!(problem.message.contains(message), "{problem}");
+            assert!(problem.hint.as_deref().unwrap_or_default().contains(hint), "{problem}");
+            assert_eq!((problem.line, problem.column), place_of(place, &source), "{problem}");
+        }
+        // In free values, `when` is a name like any other.
+        parse("f.yaml", &ORDER.replacen(body, "{when: , n: 0x1F, z: 0, d: 0.5, t: \"007\", s: !!str 12}", 1))
+            .unwrap();
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Serde's `flatten` and `untagged` lose places, so forms that are told apart by their shape have
 //! visitors of their own.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
@@ -11,9 +12,10 @@ use std::time::Duration;
 
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use super::duration;
+use crate::number;
 
 /// Where something is written. Columns and widths are in characters, lines and columns from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -145,57 +147,142 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
     }
 }
 
+/// A number that is not written as JSON would write it.
+#[derive(Clone, Debug)]
+pub(super) struct Misread {
+    /// As it is written.
+    pub(super) written: String,
+    /// What YAML makes of it.
+    pub(super) number: Number,
+    /// Where.
+    pub(super) at: Place,
+}
+
+/// What is being read: the reader hands over doubles, and the digits are here.
+#[derive(Default)]
+struct Source {
+    text: String,
+    misread: Vec<Misread>,
+}
+
+thread_local! {
+    static SOURCE: RefCell<Source> = RefCell::default();
+}
+
+/// Reads what is written in `source`, so that numbers keep their digits. Those that cannot are told too.
+pub(super) fn with_digits_of<T>(source: &str, read: impl FnOnce() -> T) -> (T, Vec<Misread>) {
+    SOURCE.replace(Source { text: source.to_owned(), misread: Vec::new() });
+    let outcome = read();
+    (outcome, SOURCE.take().misread)
+}
+
 impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let shape = serde_saphyr::Spanned::<Shape>::deserialize(deserializer)?;
+        Ok(match shape.value {
+            Shape::Node(node) => node,
+            Shape::Number(number) => Node::Scalar(Value::Number(with_digits(number, shape.defined))),
+        })
+    }
+}
+
+/// The number that is written at a place.
+fn with_digits(rounded: Number, location: serde_saphyr::Location) -> Number {
+    SOURCE.with_borrow_mut(|source| {
+        let bytes = |value: Option<u64>| value.and_then(|value| usize::try_from(value).ok());
+        let span = location.span();
+        let written = bytes(span.byte_offset()).zip(bytes(span.byte_len()));
+        let written = written.and_then(|(start, length)| source.text.get(start..start.checked_add(length)?));
+        let written = written.unwrap_or_default().trim();
+        number::of_text(written).unwrap_or_else(|| {
+            let misread =
+                Misread { written: written.to_owned(), number: rounded.clone(), at: location.into() };
+            source.misread.push(misread);
+            rounded
+        })
+    })
+}
+
+impl From<Node> for Value {
+    fn from(node: Node) -> Self {
+        match node {
+            Node::Scalar(value) => value,
+            Node::List(items) => items.into_iter().map(|item| Value::from(item.value)).collect(),
+            Node::Map(Entries(entries)) => {
+                entries.into_iter().map(|(name, value)| (name.value, Value::from(value.value))).collect()
+            }
+        }
+    }
+}
+
+/// Reads a value of which the numbers keep their digits.
+pub(crate) fn exact<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+    Node::deserialize(deserializer).map(Value::from)
+}
+
+/// A node as the reader sees it.
+enum Shape {
+    /// What it is.
+    Node(Node),
+    /// A number, the digits of which the reader does not tell.
+    Number(Number),
+}
+
+impl<'de> Deserialize<'de> for Shape {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Reader;
 
         impl<'de> Visitor<'de> for Reader {
-            type Value = Node;
+            type Value = Shape;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a value")
             }
 
-            fn visit_unit<E>(self) -> Result<Node, E> {
-                Ok(Node::Scalar(Value::Null))
+            fn visit_unit<E>(self) -> Result<Shape, E> {
+                Ok(scalar(Value::Null))
             }
 
-            fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
-                Ok(Node::Scalar(Value::from(value)))
+            fn visit_bool<E>(self, value: bool) -> Result<Shape, E> {
+                Ok(scalar(Value::from(value)))
             }
 
-            fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
-                Ok(Node::Scalar(Value::from(value)))
+            fn visit_i64<E>(self, value: i64) -> Result<Shape, E> {
+                // It has a sign, so this is `-0`.
+                Ok(if value == 0 { Shape::Number(value.into()) } else { scalar(Value::from(value)) })
             }
 
-            fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
-                Ok(Node::Scalar(Value::from(value)))
+            fn visit_u64<E>(self, value: u64) -> Result<Shape, E> {
+                Ok(scalar(Value::from(value)))
             }
 
-            fn visit_f64<E: Error>(self, value: f64) -> Result<Node, E> {
-                let number = serde_json::Number::from_f64(value);
-                let number = number.ok_or_else(|| E::custom("a number must be finite"))?;
-                Ok(Node::Scalar(Value::Number(number)))
+            fn visit_f64<E: Error>(self, value: f64) -> Result<Shape, E> {
+                let number = Number::from_f64(value);
+                number.map(Shape::Number).ok_or_else(|| E::custom("a number must be finite"))
             }
 
-            fn visit_str<E>(self, text: &str) -> Result<Node, E> {
-                Ok(Node::Scalar(Value::from(text)))
+            fn visit_str<E>(self, text: &str) -> Result<Shape, E> {
+                Ok(scalar(Value::from(text)))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Node, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Shape, A::Error> {
                 let mut list = Vec::new();
                 while let Some(item) = items.next_element()? {
                     list.push(item);
                 }
-                Ok(Node::List(list))
+                Ok(Shape::Node(Node::List(list)))
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Node, A::Error> {
-                Ok(Node::Map(entries(map)?))
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Shape, A::Error> {
+                Ok(Shape::Node(Node::Map(entries(map)?)))
             }
         }
         deserializer.deserialize_any(Reader)
     }
+}
+
+fn scalar(value: Value) -> Shape {
+    Shape::Node(Node::Scalar(value))
 }
 
 impl<'de> Deserialize<'de> for Period {

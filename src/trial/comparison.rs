@@ -7,6 +7,7 @@ use super::cast::Actor;
 use super::path::Target;
 use super::scenario::{Emitted, Expected, Scenario};
 use super::stage::Played;
+use crate::number;
 use crate::saga::id::Phase;
 use crate::saga::instance::Instance;
 use crate::saga::message::{Origin, Outgoing, Part};
@@ -199,7 +200,7 @@ fn is_same(expected: &Value, came: &Value) -> bool {
         (Value::Array(expected), Value::Array(came)) => {
             expected.len() == came.len() && expected.iter().zip(came).all(|(one, other)| is_same(one, other))
         }
-        (Value::Number(expected), Value::Number(came)) => expected.as_f64() == came.as_f64(),
+        (Value::Number(expected), Value::Number(came)) => number::is_same(expected, came),
         _ => expected == came,
     }
 }

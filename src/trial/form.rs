@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::scenario::{Expected, Replies, Reply, Word};
-use crate::saga::definition::Located;
+use crate::saga::definition::{Located, exact};
 use crate::saga::id::Phase;
 use crate::saga::problem::closest;
 
@@ -144,7 +144,7 @@ struct ExpectedFields {
     #[serde(default)]
     attempts: Option<u32>,
     /// Its body, as far as it is told.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "exact")]
     body: Value,
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::form::Short;
 use crate::definitions::Loaded;
-use crate::saga::definition::{Entries, Located, Period, Place, read};
+use crate::saga::definition::{Entries, Located, Period, Place, exact, read};
 use crate::saga::id::Phase;
 use crate::saga::instance::Status;
 use crate::saga::plan::Plan;
@@ -106,10 +106,10 @@ pub(super) struct Event {
     #[serde(default, rename = "type")]
     pub(super) kind: Option<String>,
     /// The payload, to which nothing is added; made up where it is left out.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "exact")]
     pub(super) data: Value,
     /// What expressions see as event.metadata.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "exact")]
     pub(super) metadata: Value,
     /// Headers of the message.
     #[serde(default)]
@@ -125,7 +125,7 @@ pub(super) struct Further {
     /// Its routing key.
     pub(super) key: Located<String>,
     /// The payload.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "exact")]
     pub(super) data: Value,
     /// Headers of the message.
     #[serde(default)]
@@ -156,7 +156,7 @@ pub(super) struct Reply {
     #[serde(default)]
     pub(super) message: Option<String>,
     /// The body.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "exact")]
     pub(super) data: Value,
     /// How long the participant takes, by default 10ms.
     #[serde(default)]
@@ -228,7 +228,7 @@ pub(super) struct Emitted {
     /// Its routing key.
     pub(super) key: String,
     /// Its body, as far as it matters.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "exact")]
     pub(super) body: Value,
 }
 

@@ -52,6 +52,10 @@ fn told(cause: &Yaml, written: &Written) -> (String, Option<String>) {
             let hint = "put each saga into a file of its own";
             return ("a file holds one definition".to_owned(), Some(hint.to_owned()));
         }
+        Yaml::UnsupportedTag { tag, .. } => {
+            let hint = "remove it, or quote the value where it is a text";
+            return (format!("the tag `{tag}` means nothing here"), Some(hint.to_owned()));
+        }
         Yaml::ExternalMessage { msg, .. } if !too_deep(msg) => {
             return (plain(cause), written.is_in_expression.then(|| QUOTE.to_owned()));
         }
