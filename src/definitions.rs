@@ -130,19 +130,22 @@ pub fn load_paths(paths: &[PathBuf]) -> (Vec<Loaded>, Vec<Problem>) {
             problems.push(Problem::of_file(Code::NoDefinition, &file, message, Some(hint.to_owned())));
         }
     }
-    let mut loaded = Vec::new();
+    let (mut loaded, mut broken) = (Vec::new(), Vec::new());
     for file in once_each(files) {
         let name = file.to_string_lossy().into_owned();
         match read(&file) {
             Err(problem) => problems.push(*problem),
             Ok(source) => match compile::load(&name, &source) {
                 Ok(plan) => loaded.push(Loaded { file: name, source, plan: Arc::new(plan) }),
-                Err(found) => problems.extend(found),
+                Err(found) => {
+                    problems.extend(found);
+                    broken.push(source);
+                }
             },
         }
     }
     problems.extend(repeats(&loaded));
-    problems.extend(calls::problems(&loaded));
+    problems.extend(calls::problems(&loaded, &broken));
     problems.extend(exchanges::problems(&loaded));
     problems.sort_by(|a, b| place(a).cmp(&place(b)));
     loaded.retain(|one| problems.iter().all(|problem| problem.file != one.file));
@@ -382,6 +385,16 @@ mod tests {
         assert_eq!(told(&problems, folder.path()), ["a.yaml S0801", "b.yaml S0501", "d.yaml S0702"]);
         let files: Vec<_> = loaded.iter().filter_map(|one| Path::new(&one.file).file_name()).collect();
         assert_eq!(files, ["c.yaml", "e.yaml"]);
+    }
+
+    #[test]
+    fn a_saga_whose_file_is_broken_is_not_told_to_be_missing_as_well() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        write("a.yaml", &calling("a", "leaf"));
+        write("b.yaml", "saga: \"leaf\"  # that is it\nversion: 1\nsteps: \"\n");
+        let (_, problems) = load_paths(&[folder.path().to_owned()]);
+        assert_eq!(told(&problems, folder.path()), ["b.yaml S0104"]);
     }
 
     #[test]

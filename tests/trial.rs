@@ -549,3 +549,27 @@ fn scenarios_name_the_steps_of_all_items_or_of_one() {
         assert_eq!((code, text.contains(said)), (Some(1), true), "{said:?} is not in {text}");
     }
 }
+
+#[test]
+fn as_many_attempts_as_are_allowed_are_played_to_their_end() {
+    let patient = "\
+saga: patient
+version: 1
+start: {on: {exchange: in, key: go}, business_key: =event.data.id}
+steps:
+  - step: call
+    command: {exchange: p, key: call}
+    timeout: 1s
+    retry: {attempts: 2500, initial: 1s, max: 1h, jitter: none}
+    compensate: none
+";
+    let busy = "\
+saga: patient
+start: {data: {id: A}}
+scenarios:
+  - {scenario: busy, replies: {call: retry}, commands: [{step: call, attempts: 2500}], end: compensated}
+";
+    let (_folder, path) = folder(&[("patient.yaml", patient), ("patient.test.yaml", busy)]);
+    let (code, text) = test(&[&path, "--scenarios-only"]);
+    assert_eq!(code, Some(0), "{text}");
+}

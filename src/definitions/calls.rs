@@ -12,13 +12,14 @@ use crate::saga::plan::{Kind, Plan, Work};
 use crate::saga::problem::{Finding, Problem, closest};
 
 /// What is wrong with the calls of these definitions. What is called is the highest version of a saga.
-pub(super) fn problems(loaded: &[Loaded]) -> Vec<Problem> {
+/// `broken` are the texts of files that do not hold: what one of them may define is not told to be missing.
+pub(super) fn problems(loaded: &[Loaded], broken: &[String]) -> Vec<Problem> {
     let plans: Vec<_> = in_force(loaded).into_iter().flat_map(|loaded| Plan::family(&loaded.plan)).collect();
     let in_force: BTreeMap<&str, &Plan> = plans.iter().map(|plan| (plan.saga.as_str(), &**plan)).collect();
-    loaded.iter().flat_map(|one| of_definition(one, &in_force)).collect()
+    loaded.iter().flat_map(|one| of_definition(one, &in_force, broken)).collect()
 }
 
-fn of_definition(loaded: &Loaded, in_force: &BTreeMap<&str, &Plan>) -> Vec<Problem> {
+fn of_definition(loaded: &Loaded, in_force: &BTreeMap<&str, &Plan>, broken: &[String]) -> Vec<Problem> {
     let Loaded { file, source, plan } = loaded;
     let mut problems = Vec::new();
     for plan in Plan::family(plan) {
@@ -26,6 +27,9 @@ fn of_definition(loaded: &Loaded, in_force: &BTreeMap<&str, &Plan>) -> Vec<Probl
             let Work::Saga(called) = &step.work else { continue };
             let found = obstacle(&plan, &called.saga, step.kind, in_force);
             let Some((code, message, hint)) = found else { continue };
+            if code == Code::UnknownSaga && broken.iter().any(|text| may_define(text, &called.saga)) {
+                continue;
+            }
             problems.push(match place(file, source, &step.name, &called.saga) {
                 Some(at) => Problem::at(file, source, Finding { code, at, message, hint: Some(hint) }),
                 None => Problem::of_file(code, file, &message, Some(hint)),
@@ -100,6 +104,13 @@ fn called_by<'a>(saga: &str, in_force: &BTreeMap<&'a str, &'a Plan>) -> impl Ite
         Work::Each(each) => Some(each.body.saga.as_str()),
         _ => None,
     })
+}
+
+/// Whether a text that does not hold may be the definition of a saga: it says so, or says no name at all.
+fn may_define(text: &str, saga: &str) -> bool {
+    let named = text.split(['\n', '\r']).find_map(|line| line.trim_start().strip_prefix("saga:"));
+    let name = named.map(|name| name.split('#').next().unwrap_or_default());
+    name.is_none_or(|name| name.trim().trim_matches(['"', '\'']) == saga)
 }
 
 /// Where the saga is named that a step calls.

@@ -67,8 +67,20 @@ fn compiled(
 ) -> Result<Plan, Vec<Problem>> {
     let is_strict = found.is_some();
     let findings = found.unwrap_or_default();
-    let mut compiler =
-        Compiler { source, definition, nodes, item: None, hash: definition.hash(), is_strict, findings };
+    let start_input = definition.start.as_ref().and_then(|start| match &start.input.as_ref()?.value {
+        Node::Map(fields) => Some(fields.names().collect::<Vec<_>>()),
+        Node::Scalar(_) | Node::List(_) => None,
+    });
+    let mut compiler = Compiler {
+        source,
+        definition,
+        nodes,
+        item: None,
+        start_input: start_input.as_deref(),
+        hash: definition.hash(),
+        is_strict,
+        findings,
+    };
     let plan = compiler.plan();
     compiler.unused_exchanges(&plan);
     let findings = compiler.findings.sorted();
@@ -114,6 +126,8 @@ struct Compiler<'a> {
     nodes: &'a [graph::Node<'a>],
     /// What is known of the item, if this is done for each item of a list.
     item: Option<&'a Item<'a>>,
+    /// The fields of the input, where the start lists them.
+    start_input: Option<&'a [&'a str]>,
     hash: DefinitionHash,
     /// Whether what could be compiled is refused, too.
     is_strict: bool,
@@ -127,13 +141,15 @@ impl Compiler<'_> {
         let steps: Vec<_> = nodes.iter().map(|node| steps::known(node.form)).collect();
         let all = 0..steps.len();
         let at_start = Names { event: true, place: "the start", ..Names::default() };
-        let at_attributes = Names { input: true, place: "attributes", ..at_start };
+        let at_attributes =
+            Names { input: true, place: "attributes", start_input: self.start_input, ..at_start };
         let at_end = Names {
             input: true,
             steps: Some(slice::from_ref(&all)),
             all_steps: &steps,
             saga: &SAGA_FIELDS,
             item: self.item,
+            start_input: self.start_input,
             place: "the end",
             ..Names::default()
         };
@@ -284,7 +300,7 @@ impl Compiler<'_> {
             Err(error) => {
                 let hint = match self.is_cut(&error, at, text) {
                     true => Some(QUOTE.to_owned()),
-                    false => error.hint(),
+                    false => error.hint_in(text),
                 };
                 let (code, at, message) = (error.code(), within(at, text, &error), error.to_string());
                 self.findings.push(Finding { code, at, message, hint });

@@ -123,6 +123,16 @@ impl Matching {
             }
         }
     }
+
+    /// Whether a binding with this pattern lets everything through that another one of the same exchange does.
+    pub(super) fn covers(&self, pattern: &str, other: &Self, narrow: &str) -> bool {
+        match self {
+            Self::Pattern => pattern_covers(pattern, narrow),
+            Self::Key => pattern == narrow,
+            Self::Anything => true,
+            Self::Headers { any, headers } => self == other || (!any && headers.is_empty()),
+        }
+    }
 }
 
 impl HeaderValue {
@@ -164,7 +174,17 @@ fn pattern_matches(pattern: &str, key: &str) -> bool {
     if !pattern.contains(['*', '#']) {
         return pattern == key;
     }
-    let words = topic_words(key);
+    takes(pattern, &topic_words(key), |_| true)
+}
+
+/// Whether a topic pattern takes every key that another one takes. It is not told of some pairs in which `#`
+/// stands beside `*`.
+fn pattern_covers(wide: &str, narrow: &str) -> bool {
+    takes(wide, &topic_words(narrow), |word| word != "#")
+}
+
+/// Whether a pattern takes these words, of which `is_one` says which `*` can stand for.
+fn takes(pattern: &str, words: &[&str], is_one: impl Fn(&str) -> bool) -> bool {
     // reachable[i]: the pattern so far can have consumed the first i words.
     let mut reachable = vec![false; words.len() + 1];
     reachable[0] = true;
@@ -175,7 +195,7 @@ fn pattern_matches(pattern: &str, key: &str) -> bool {
             earlier |= reachable[at];
             next[at] = match part {
                 "#" => earlier,
-                "*" => at > 0 && reachable[at - 1],
+                "*" => at > 0 && reachable[at - 1] && is_one(words[at - 1]),
                 word => at > 0 && reachable[at - 1] && words[at - 1] == word,
             };
         }

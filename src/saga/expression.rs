@@ -282,6 +282,16 @@ impl ExpressionError {
         }
     }
 
+    /// The same as [`ExpressionError::hint`], by what stands in the expression.
+    pub fn hint_in(&self, source: &str) -> Option<String> {
+        let advice = match self {
+            Self::Syntax { .. } => operator(source).map(str::to_owned),
+            Self::UnknownName(name) => minus(source, name),
+            _ => None,
+        };
+        advice.or_else(|| self.hint())
+    }
+
     /// What to do about it, where that can be told.
     pub fn hint(&self) -> Option<String> {
         let roots = || format!("the names are {}", ROOTS.join(", "));
@@ -323,6 +333,51 @@ impl ExpressionError {
             None => Self::Missing { path, field },
         }
     }
+}
+
+/// Which operator of CEL was meant by one of other languages.
+fn operator(source: &str) -> Option<&'static str> {
+    // Without its first sign, and without texts in quotes.
+    let mut quote = None;
+    let bare: String = source
+        .strip_prefix('=')
+        .unwrap_or(source)
+        .chars()
+        .map(|c| {
+            match quote {
+                None if c == '"' || c == '\'' => quote = Some(c),
+                Some(open) if open == c => quote = None,
+                None => return c,
+                Some(_) => {}
+            }
+            ' '
+        })
+        .collect();
+    let has_word = |word: &str| {
+        let is_of_name = |c: char| !c.is_alphanumeric() && c != '_' && c != '.';
+        bare.split(is_of_name).any(|of| of.eq_ignore_ascii_case(word))
+    };
+    let doubled = |sign: &str| bare.replace(&sign.repeat(2), " ").contains(sign);
+    let assigned = ["==", "!=", "<=", ">="].iter().fold(bare.clone(), |rest, sign| rest.replace(sign, " "));
+    match () {
+        () if assigned.contains('=') => Some("use `==` to compare"),
+        () if has_word("and") || doubled("&") => Some("use `&&` for `and`"),
+        () if has_word("or") || doubled("|") => Some("use `||` for `or`"),
+        () if has_word("not") => Some("use `!` for `not`"),
+        () => None,
+    }
+}
+
+/// What to do about a name that was meant to go on behind a `-`.
+fn minus(source: &str, name: &str) -> Option<String> {
+    let is_of_name = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+    source.match_indices(&format!("-{name}")).find_map(|(at, _)| {
+        let from = source[..at].rfind(|c| !is_of_name(c)).map_or(0, |dot| dot + 1);
+        let before = source[..from].strip_suffix('.')?;
+        let root = before.rfind(|c: char| !is_of_name(c) && c != '.').map_or(0, |edge| edge + 1);
+        let end = source[at..].find(|c| !is_of_name(c)).map_or(source.len(), |end| at + end);
+        Some(format!("`-` is minus: write `{}[\"{}\"]`", &before[root..], &source[from..end]))
+    })
 }
 
 /// A path as it is written in an expression.

@@ -5,6 +5,7 @@
 
 mod forms;
 mod messages;
+mod rules;
 mod time;
 
 use std::collections::BTreeMap;
@@ -170,6 +171,7 @@ impl<'a> Lint<'a> {
         retry: Option<&'a Located<Retry>>,
     ) {
         self.command(command);
+        self.each_reply_can_match(replies, command.at);
         if let Some(timeout) = timeout {
             self.not_zero(timeout);
         }
@@ -262,6 +264,10 @@ impl<'a> Lint<'a> {
                     Some(hint),
                 );
             }
+            return;
+        }
+        // That it is no retriable step at all is told by itself.
+        if kind_of(step) == Kind::Retriable && !after_pivot {
             return;
         }
         if let Some(compensate) = &step.compensate {
@@ -366,6 +372,8 @@ impl<'a> Lint<'a> {
                 format!("the {what} cannot be an expression"),
                 Some(hint),
             );
+        } else {
+            self.visible(what, text);
         }
     }
 

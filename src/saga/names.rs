@@ -30,6 +30,8 @@ pub(super) struct Names<'a> {
     pub(super) all_steps: &'a [KnownStep<'a>],
     /// What is known of the item, in what is done for each item of a list.
     pub(super) item: Option<&'a Item<'a>>,
+    /// The fields of the input, where the start lists them.
+    pub(super) start_input: Option<&'a [&'a str]>,
 }
 
 /// What a definition says of an item of a list, for the steps that are done for it.
@@ -55,6 +57,8 @@ pub(super) enum KnownOutput<'a> {
     Any,
     /// The step keeps none.
     Nothing,
+    /// A list of what is kept of each item.
+    List,
     /// It has these fields.
     Fields(Vec<&'a str>),
 }
@@ -88,7 +92,10 @@ impl<'a> Names<'a> {
             ));
         }
         match (root, path.get(1)) {
-            ("input", Some(field)) => self.item.map_or(Ok(()), |item| known(path, field, &item.input)),
+            ("input", Some(field)) => {
+                let fields = self.item.map(|item| item.input.as_slice()).or(self.start_input);
+                fields.map_or(Ok(()), |fields| known(path, field, fields))
+            }
             ("event" | "reply", Some(field)) => known(path, field, &MESSAGE_FIELDS),
             ("saga", Some(field))
                 if SAGA_FIELDS.contains(&field.as_str()) && !self.saga.contains(&field.as_str()) =>
@@ -169,6 +176,14 @@ impl KnownStep<'_> {
                 Code::UnknownPathField,
                 format!("`{}`: step {:?} keeps no output", path_text(path), self.name),
                 Some("say in its `output` what it keeps, such as `output: =reply.data`".to_owned()),
+            )),
+            KnownOutput::List => Err((
+                Code::UnknownPathField,
+                format!("`{}`: the output is a list, and has no field {field:?}", path_text(path)),
+                Some(format!(
+                    "name an item, such as `steps.{0}.output[0]`, or go over all: `steps.{0}.output.map(x, x.{field})`",
+                    self.name
+                )),
             )),
             KnownOutput::Fields(fields) => known(path, field, fields),
         }

@@ -460,4 +460,11 @@ impl Subscription {
     pub fn lets_through(&self, message: &Message) -> bool {
         self.matching.lets_through(&self.pattern, &message.key, &message.headers)
     }
+
+    /// Whether it means every message that another one means. That is not told of a few pairs of patterns in which
+    /// `#` stands beside `*`.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.exchange == other.exchange
+            && self.matching.covers(&self.pattern, &other.matching, &other.pattern)
+    }
 }

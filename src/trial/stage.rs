@@ -10,7 +10,7 @@ use super::time_line::{Happened, TimeLine};
 use crate::checker::evidence::{Evidence, Observed, Placed, Placing};
 use crate::definitions::Loaded;
 use crate::delivery::{Queue, Report, Verdict};
-use crate::saga::id::InstanceId;
+use crate::saga::id::{InstanceId, Phase};
 use crate::saga::instance::Instance;
 use crate::saga::message::{Origin, Outgoing, Part, RawMessage};
 use crate::saga::plan::Plan;
@@ -26,6 +26,8 @@ mod waiting;
 pub(super) const BEGIN: Timestamp = Timestamp(1_767_225_600_000);
 /// What may happen at most in a play: an instance that goes on then does not end.
 const MAX_STEPS: usize = 20_000;
+/// What happens at most for one attempt of a command.
+const MAX_STEPS_OF_ATTEMPT: usize = 20;
 
 /// Who starts what.
 #[derive(Clone, Copy)]
@@ -128,6 +130,18 @@ enum Asked<'a> {
     Wait(InstanceId),
 }
 
+/// What may happen at most over these definitions: the more attempts they allow, the more.
+fn most_steps(definitions: &[Loaded]) -> usize {
+    let plans = definitions.iter().flat_map(|loaded| Plan::family(&loaded.plan));
+    let attempts = |plan: std::sync::Arc<Plan>| -> usize {
+        let calls = plan.steps.iter().flat_map(|step| Phase::BOTH.map(|phase| step.call(phase)));
+        let counted = calls.flatten().filter_map(|call| call.retry.attempts);
+        counted.map(|attempts| usize::try_from(attempts).unwrap_or(usize::MAX)).fold(0, usize::saturating_add)
+    };
+    let attempts = plans.map(attempts).fold(0, usize::saturating_add);
+    attempts.saturating_mul(MAX_STEPS_OF_ATTEMPT).max(MAX_STEPS)
+}
+
 impl Stage<'_> {
     fn run(mut self) -> Result<Played, ProcessError> {
         let Opening { loaded, business_key, event, .. } = self.opening;
@@ -153,7 +167,7 @@ impl Stage<'_> {
 
     /// Does what there is to do, and lets time pass when nothing is left.
     fn settle(&mut self) -> Result<(), ProcessError> {
-        for _ in 0..MAX_STEPS {
+        for _ in 0..most_steps(&self.definitions) {
             self.process.engine.listen(true, self.now);
             self.process.tick(self.now)?;
             if !self.process.reports.is_empty() {

@@ -1,7 +1,7 @@
 //! What is listened to and what is sent: exchanges, subscriptions, and what a message carries.
 
 use super::*;
-use crate::saga::exchange::{Exchange, ExchangeKind, HeaderValue, Matching};
+use crate::saga::exchange::Exchange;
 use crate::saga::problem::closest;
 
 impl Compiler<'_> {
@@ -33,23 +33,7 @@ impl Compiler<'_> {
     }
 
     pub(super) fn subscription(&self, on: &definition::Subscription) -> plan::Subscription {
-        let described = self.definition.exchanges.find(&on.exchange);
-        let key = on.key.as_ref().map(|key| key.value.clone()).unwrap_or_default();
-        let (pattern, matching) = match described.map(definition::Exchange::kind).unwrap_or_default() {
-            ExchangeKind::Topic => (key, Matching::Pattern),
-            ExchangeKind::Direct => (key, Matching::Key),
-            ExchangeKind::Fanout => (String::new(), Matching::Anything),
-            ExchangeKind::Headers => {
-                let header = |(name, value): &(Located<String>, Located<Node>)| match &value.value {
-                    Node::Scalar(value) => Some((name.value.clone(), HeaderValue::of(value)?)),
-                    Node::List(_) | Node::Map(_) => None,
-                };
-                let any = on.matching.as_ref().is_some_and(|how| how.value == definition::Match::Any);
-                let headers = on.headers.0.iter().filter_map(header).collect();
-                (String::new(), Matching::Headers { any, headers })
-            }
-        };
-        plan::Subscription { exchange: on.exchange.value.clone(), pattern, matching }
+        on.compiled(&self.definition.exchanges)
     }
 
     /// What a message carries beside its body, where anything is said of it.

@@ -12,6 +12,7 @@ impl Compiler<'_> {
             all_steps: steps,
             saga: &SAGA_FIELDS[..LASTING_SAGA_FIELDS],
             item: self.item,
+            start_input: self.start_input,
             place: "a step",
             ..Names::default()
         };
@@ -117,6 +118,7 @@ impl Compiler<'_> {
             definition: &definition,
             nodes: &nodes,
             item: Some(&item),
+            start_input: None,
             hash,
             is_strict: self.is_strict,
             findings,
@@ -264,7 +266,8 @@ pub(super) fn known(form: Form<'_>) -> KnownStep<'_> {
         Form::Step(step) => kept(step.output.as_ref()),
         Form::Wait(wait) => kept(wait.output.as_ref()),
         Form::Delay(_) | Form::Emit(_) => KnownOutput::Nothing,
-        Form::Foreach(_) | Form::Call(_) => KnownOutput::Any,
+        Form::Foreach(_) => KnownOutput::List,
+        Form::Call(_) => KnownOutput::Any,
     };
     KnownStep { name: form.name().value.as_str(), output }
 }

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{Entries, Located, Node, Period};
-use crate::saga::exchange::ExchangeKind;
+use crate::saga::exchange::{ExchangeKind, HeaderValue, Matching};
+use crate::saga::plan;
 
 /// What is to be known of an exchange. One that nothing is said of is a durable topic exchange, made where it is missing.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -48,6 +49,31 @@ pub struct Subscription {
     /// How many of `headers` a message must have, by default `all`.
     #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
     pub matching: Option<Located<Match>>,
+}
+
+impl Subscription {
+    /// As the plan has it, by what is to be known of its exchange.
+    pub fn compiled(&self, exchanges: &Entries<Exchange>) -> plan::Subscription {
+        let key = self.key.as_ref().map(|key| key.value.clone()).unwrap_or_default();
+        let (pattern, matching) = match exchanges.find(&self.exchange).map(Exchange::kind).unwrap_or_default()
+        {
+            ExchangeKind::Topic => (key, Matching::Pattern),
+            ExchangeKind::Direct => (key, Matching::Key),
+            ExchangeKind::Fanout => (String::new(), Matching::Anything),
+            ExchangeKind::Headers => {
+                let header = |(name, value): &(Located<String>, Located<Node>)| match &value.value {
+                    Node::Scalar(value) => Some((name.value.clone(), HeaderValue::of(value)?)),
+                    Node::List(_) | Node::Map(_) => None,
+                };
+                let any = self.matching.as_ref().is_some_and(|how| how.value == Match::Any);
+                (
+                    String::new(),
+                    Matching::Headers { any, headers: self.headers.0.iter().filter_map(header).collect() },
+                )
+            }
+        };
+        plan::Subscription { exchange: self.exchange.value.clone(), pattern, matching }
+    }
 }
 
 /// How many of the headers a message must have.

@@ -40,6 +40,7 @@ impl Lint<'_> {
                 self.refuse(Code::ErrorOfSuccess, error.at, "a success has no error code", None);
             }
         }
+        self.each_event_can_match(&wait.events);
         self.not_zero(&wait.timeout);
         if !after_pivot {
             self.within_deadline("wait", name, &wait.timeout);

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::saga::definition::{Match, Node as Written, Subscription as On};
-use crate::saga::exchange::{ExchangeKind, HeaderValue, is_pattern};
+use crate::saga::exchange::{ExchangeKind, HeaderValue, Matching, is_pattern};
 
 /// What the names of all headers of ours begin with, and the two that others have given their names.
 const OWN_PREFIX: &str = "x-saga-";
@@ -18,6 +18,7 @@ impl Lint<'_> {
             (None, Some(exchange), Some(key)) => {
                 self.short_string("exchange", exchange);
                 self.short_string("key", key);
+                self.no_pattern(key);
             }
             (Some(_), Some(other), _) | (Some(_), None, Some(other)) => {
                 let hint = "say `queue` alone: it is sent there by the default exchange";
@@ -135,23 +136,14 @@ impl Lint<'_> {
     /// Whether something that the saga publishes itself is what a subscription means.
     pub(super) fn hears(&self, on: &On, own: &Command) -> bool {
         let (exchange, key) = own.address();
-        let described = self.definition.exchanges.find(&on.exchange);
-        if exchange != on.exchange.value {
-            return false;
-        }
-        let pattern = || on.key.as_ref().map_or("", |key| key.value.as_str());
-        match described.map(|described| described.kind()).unwrap_or_default() {
-            ExchangeKind::Topic => Subscription::topic(exchange, pattern()).matches(exchange, key),
-            ExchangeKind::Direct => pattern() == key,
-            ExchangeKind::Fanout => true,
-            ExchangeKind::Headers => {
-                let mut names = on.headers.names();
-                let has = |name: &str| own.headers.find(name).is_some();
-                match on.matching.as_ref().is_some_and(|how| how.value == Match::Any) {
-                    true => names.any(has),
-                    false => names.all(has),
-                }
+        let on = on.compiled(&self.definition.exchanges);
+        match &on.matching {
+            Matching::Headers { any, headers } => {
+                let mut names = headers.keys();
+                let has = |name: &String| own.headers.find(name).is_some();
+                on.exchange == exchange && if *any { names.any(has) } else { names.all(has) }
             }
+            _ => on.matches(exchange, key),
         }
     }
 }

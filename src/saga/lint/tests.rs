@@ -510,3 +510,97 @@ fn a_saga_does_not_hear_its_own_messages_on_exchanges_that_do_not_go_by_keys() {
         assert_eq!(codes, if is_heard { vec![Code::OwnMessage] } else { vec![] }, "{of} {on} {own}");
     }
 }
+
+#[test]
+fn a_rule_behind_one_that_takes_all_of_its_messages_is_refused() {
+    let told = |first: &str, second: &str| {
+        let (head, _) = ITEMS.split_once("  - {foreach").unwrap();
+        let events = format!("[{{on: {{exchange: e, key: {first}}},\n {{on: {{exchange: e, key: {second}}}]");
+        let source = format!("{head}  - {{wait: nod, timeout: 1m, events:\n {events}}}\n");
+        let problems = load("f", &source).err().unwrap_or_default();
+        problems.into_iter().map(|problem| (problem.code, problem.line)).collect::<Vec<_>>()
+    };
+    for (first, second) in [
+        ("x.y}", "x.y}, outcome: failure"),
+        ("'x.*'}", "x.y}, when: =event.data.a"),
+        ("'#'}", "'*.y'}"),
+        ("'x.#'}", "'x.*.#'}"),
+    ] {
+        assert_eq!(told(first, second), [(Code::NeverMatches, 8)], "{first} {second}");
+    }
+    for (first, second) in [
+        ("x.y}, when: =event.data.a", "x.y}"),
+        ("x.y}", "'x.*'}"),
+        ("'x.*'}", "'x.#'}"),
+        ("'x.*'}", "x.y.z}"),
+    ] {
+        assert_eq!(told(first, second), [], "{first} {second}");
+    }
+}
+
+#[test]
+fn what_nobody_sees_in_an_address_and_patterns_as_keys_are_refused() {
+    for (from, to, code) in [
+        ("key: a}", "key: \"a\\n\"}", Code::HiddenCharacter),
+        ("key: a}", "key: 'a. b'}", Code::HiddenCharacter),
+        ("exchange: in", "exchange: ' in'", Code::HiddenCharacter),
+        ("exchange: out, key: two", "exchange: \"o\\u200but\", key: two", Code::HiddenCharacter),
+        ("key: two", "key: '*.do'", Code::PatternForKey),
+        ("key: one", "key: '#'", Code::PatternForKey),
+    ] {
+        let problems = load("f", &ITEMS.replacen(from, to, 1)).expect_err(to);
+        assert_eq!(problems.iter().map(|problem| problem.code).collect::<Vec<_>>(), [code], "{to}");
+    }
+    load("f", &ITEMS.replacen("key: two", "key: lang.c#", 1)).unwrap();
+}
+
+#[test]
+fn the_input_has_the_fields_that_the_start_lists() {
+    let start = "business_key: =event.data.id, input: {lines: =event.data.lines, x: =event.data.x}";
+    let source = ITEMS.replacen("business_key: =event.data.id", start, 1);
+    load("f", &source).unwrap();
+    let problems = load("f", &source.replacen("items: =input.lines", "items: =input.liens", 1)).unwrap_err();
+    let [problem] = problems.as_slice() else { panic!("{problems:#?}") };
+    assert_eq!(problem.message, "`input.liens`: there is no field \"liens\"");
+    assert_eq!(problem.hint.as_deref(), Some("did you mean `lines`?"));
+}
+
+#[test]
+fn what_is_kept_of_items_is_a_list() {
+    let field = ITEMS.replacen("=steps.lines.output", "=steps.lines.output.order_no", 1);
+    let problems = load("f", &field).unwrap_err();
+    assert_eq!(
+        problems[0].message,
+        "`steps.lines.output.order_no`: the output is a list, and has no field \"order_no\""
+    );
+    load("f", &field.replacen("=steps.lines.output.order_no", "'=steps.lines.output[0].order_no'", 1))
+        .unwrap();
+}
+
+#[test]
+fn a_retriable_step_before_any_pivot_is_one_problem() {
+    let source = ITEMS.replacen(
+        "two, body: =steps.lines.output}, compensate: none",
+        "two}, kind: retriable, compensate: none",
+        1,
+    );
+    let problems = load("f", &source).unwrap_err();
+    assert_eq!(problems.iter().map(|problem| problem.code).collect::<Vec<_>>(), [Code::NoPivotBefore]);
+}
+
+#[test]
+fn operators_of_other_languages_are_told_what_they_are_here() {
+    for (expression, hint) in [
+        ("input.a = null", "use `==` to compare"),
+        ("input.a == 1 and input.b", "use `&&` for `and`"),
+        ("input.a & input.b", "use `&&` for `and`"),
+        ("input.a or input.b", "use `||` for `or`"),
+        ("input.a | input.b", "use `||` for `or`"),
+        ("not input.a", "use `!` for `not`"),
+        ("input.policy-id", "`-` is minus: write `input[\"policy-id\"]`"),
+    ] {
+        let source = ITEMS.replacen("body: =steps.lines.output", &format!("body: '={expression}'"), 1);
+        let problems = load("f", &source).expect_err(expression);
+        assert_eq!(problems[0].hint.as_deref(), Some(hint), "{expression}");
+    }
+}
