@@ -1,7 +1,11 @@
 //! What passes between the broker's side and the engine: plain values.
 
+use serde_json::{Map, Value};
+
 use crate::saga::decode;
 use crate::saga::message::{Message, Origin, Outgoing, Poison, RawMessage};
+use crate::saga::plan::OutcomeKind;
+use crate::saga::reply;
 
 /// Bytes that a body may have.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
@@ -51,10 +55,29 @@ pub struct Rejected {
     pub message_id: Option<String>,
     /// AMQP property `correlation_id`.
     pub correlation_id: Option<String>,
-    /// Bytes in the body.
+    /// AMQP property `type`.
+    pub kind: Option<String>,
+    /// Headers, in their JSON form, as far as they are kept.
+    pub headers: Map<String, Value>,
+    /// Bytes in the body, unpacked where that went well.
     pub size: usize,
     /// The beginning of the body.
     pub preview: String,
+}
+
+impl Delivery {
+    /// Takes over what a queue delivered.
+    ///
+    /// What a reply says by its header `x-saga-outcome` needs no body, unless it is a success: so a body that
+    /// cannot be read is taken for none there.
+    pub fn of(token: Token, raw: RawMessage) -> Self {
+        let bodiless = token.queue == Queue::Replies
+            && reply::said_by(&raw.headers).is_some_and(|outcome| outcome != OutcomeKind::Success);
+        Self {
+            token,
+            content: understand_or(raw, |poison| bodiless && !matches!(poison, Poison::Headers(_))),
+        }
+    }
 }
 
 /// Decodes a message, or keeps what people have to know of one that can never be understood.
@@ -62,13 +85,33 @@ pub struct Rejected {
 /// # Errors
 /// It never can.
 pub fn understand(raw: RawMessage) -> Result<Message, Box<Rejected>> {
-    match decode::read(&raw, MAX_BODY_BYTES) {
+    understand_or(raw, |_| false)
+}
+
+/// The same, but takes the body for none where what is wrong with it does not matter.
+fn understand_or(
+    mut raw: RawMessage,
+    is_no_matter: impl Fn(&Poison) -> bool,
+) -> Result<Message, Box<Rejected>> {
+    match decode::read(&mut raw, MAX_BODY_BYTES) {
         Ok(body) => Ok(decode::recognise(raw, body)),
+        Err(poison) if is_no_matter(&poison) => Ok(decode::recognise(raw, Value::Null)),
         Err(poison) => {
-            let RawMessage { exchange, key, message_id, correlation_id, body, .. } = raw;
-            let size = body.len();
-            let preview = preview(&body);
-            Err(Box::new(Rejected { poison, exchange, key, message_id, correlation_id, size, preview }))
+            let RawMessage { exchange, key, message_id, correlation_id, kind, headers, body, .. } = raw;
+            let (size, preview) = (body.len(), preview(&body));
+            let (message_id, correlation_id) = (decode::said(message_id), decode::said(correlation_id));
+            let kind = decode::said(kind);
+            Err(Box::new(Rejected {
+                poison,
+                exchange,
+                key,
+                message_id,
+                correlation_id,
+                kind,
+                headers,
+                size,
+                preview,
+            }))
         }
     }
 }
@@ -244,6 +287,54 @@ impl Queue {
         match self {
             Queue::Events => "events",
             Queue::Replies => "replies",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn delivered(queue: Queue, outcome: &str, body: &[u8]) -> Result<Message, Box<Rejected>> {
+        let raw = RawMessage {
+            message_id: Some("m".to_owned()),
+            correlation_id: Some("c".to_owned()),
+            kind: Some(" ".to_owned()),
+            headers: json!({"x-saga-outcome": outcome}).as_object().cloned().unwrap(),
+            body: body.to_vec(),
+            ..RawMessage::default()
+        };
+        Delivery::of(Token { queue, epoch: 1, tag: 1 }, raw).content
+    }
+
+    #[test]
+    fn a_reply_that_says_no_success_counts_whatever_its_body_is() {
+        let large = vec![b' '; MAX_BODY_BYTES + 1];
+        for outcome in ["failure", " Retry ", "PENDING"] {
+            for body in [&b"<fault/>"[..], b"out of stock", b"\xff", &large] {
+                let reply = delivered(Queue::Replies, outcome, body).unwrap();
+                assert_eq!((reply.correlation_id.as_deref(), reply.data), (Some("c"), Value::Null));
+            }
+            assert_eq!(delivered(Queue::Replies, outcome, b"{\"a\":1}").unwrap().data, json!({"a": 1}));
+            assert!(
+                delivered(Queue::Events, outcome, b"<fault/>").is_err(),
+                "an event says what its body says"
+            );
+        }
+    }
+
+    #[test]
+    fn an_unreadable_reply_keeps_what_tells_whose_it_is() {
+        for outcome in ["success", "maybe"] {
+            let rejected = delivered(Queue::Replies, outcome, b"<done/>").unwrap_err();
+            assert_eq!(rejected.poison, Poison::NotJson("expected value at line 1 column 1".to_owned()));
+            assert_eq!(
+                (rejected.message_id.as_deref(), rejected.correlation_id.as_deref()),
+                (Some("m"), Some("c"))
+            );
+            assert_eq!((rejected.kind, &rejected.headers["x-saga-outcome"]), (None, &json!(outcome)));
         }
     }
 }

@@ -341,6 +341,8 @@ fn what_can_never_be_understood_is_rejected_after_its_reason_is_stored() {
         key: "order.placed".to_owned(),
         message_id: None,
         correlation_id: None,
+        kind: None,
+        headers: Default::default(),
         size: 7,
         preview: "garbage".to_owned(),
     };

@@ -14,7 +14,7 @@ use super::pace::Pace;
 use super::session::{AmqpError, answered, open_channel};
 use super::topology::DELIVERY_LIMIT;
 use super::wire;
-use crate::delivery::{Delivery, Queue, Token, understand};
+use crate::delivery::{Delivery, Queue, Token};
 use crate::fault::{self, Point};
 use crate::metric;
 
@@ -121,7 +121,7 @@ impl Inflow {
 
     fn decode(&self, delivery: lapin::message::Delivery) -> Delivery {
         let token = Token { queue: self.queue, epoch: self.epoch, tag: delivery.delivery_tag };
-        let delivery = Delivery { token, content: understand(wire::incoming(delivery)) };
+        let delivery = Delivery::of(token, wire::incoming(delivery));
         fault::pass(Point::Decoded);
         delivery
     }

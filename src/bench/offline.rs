@@ -14,7 +14,7 @@ use super::starts::Starts;
 use crate::catalog::Catalog;
 use crate::config::StoreConfig;
 use crate::definitions::{DefinitionsError, Loaded};
-use crate::delivery::{Delivery, Queue, Report, Token, Verdict, understand};
+use crate::delivery::{Delivery, Queue, Report, Token, Verdict};
 use crate::engine::{Engine, Gathered};
 use crate::runtime::Clock;
 use crate::saga::compile;
@@ -201,7 +201,7 @@ impl Offline {
 
     fn delivery(&mut self, queue: Queue, raw: RawMessage) -> Delivery {
         self.tag += 1;
-        Delivery { token: Token { queue, epoch: 1, tag: self.tag }, content: understand(raw) }
+        Delivery::of(Token { queue, epoch: 1, tag: self.tag }, raw)
     }
 }
 

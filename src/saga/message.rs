@@ -13,6 +13,10 @@ use super::time::Timestamp;
 /// AMQP property `app_id` of everything that is sent.
 pub const APP_ID: &str = "sagamq";
 
+/// Values that the JSON of a body may have, fields and items included: each takes memory and time, however short
+/// it is written.
+pub const MAX_VALUES: usize = 50_000;
+
 /// A message as the broker handed it over, before anything is believed of it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RawMessage {
@@ -69,11 +73,16 @@ pub struct Message {
     pub is_command: bool,
     /// Whether it is a CloudEvent, whose id counts together with its source.
     pub is_cloud_event: bool,
-    /// Bytes in the body.
+    /// Bytes in the body, unpacked.
     pub size: usize,
 }
 
 impl Message {
+    /// A header by its name, which some senders write with capitals.
+    pub fn header(&self, name: &str) -> Option<&Value> {
+        header(&self.headers, name)
+    }
+
     /// What tells it from other events: the id that its sender gave it, of a CloudEvent with its source; without an
     /// id, where it was published to and what it says. So an event that its sender repeats, or the broker delivers
     /// again, is the same one. A cancellation is told from an answer, since one event may be both.
@@ -111,6 +120,13 @@ pub enum Purpose {
     Answer,
     /// It cancels the instance.
     Cancel,
+}
+
+/// A header by its name, as it is written or else in any case.
+pub fn header<'a>(headers: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    let in_any_case =
+        || headers.iter().find(|(given, _)| given.eq_ignore_ascii_case(name)).map(|(_, value)| value);
+    headers.get(name).or_else(in_any_case)
 }
 
 /// About how many bytes a JSON value takes in memory.
@@ -303,13 +319,41 @@ pub enum Poison {
     /// The headers are too large, or nest too deep.
     #[error("headers {0}")]
     Headers(String),
-    /// `content_encoding` names a compression.
-    #[error("content encoding {0:?} is not supported, send plain JSON")]
+    /// `content_encoding` names a compression that is not read, or several.
+    #[error("content encoding {0:?} is not supported: send plain JSON, or gzip or deflate alone")]
     Encoded(String),
+    /// The body is not what `content_encoding` says.
+    #[error("body is not {encoding}, as its content encoding says: {reason}")]
+    Packed {
+        /// What it should be.
+        encoding: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The body is small, and what is packed in it is not.
+    #[error("body of {size} bytes unpacks to more than the limit of {limit}")]
+    Bomb {
+        /// Bytes in the body.
+        size: usize,
+        /// Bytes allowed.
+        limit: usize,
+    },
+    /// The body is text of another charset.
+    #[error("body is {0}, send UTF-8")]
+    Charset(&'static str),
     /// The body is not JSON.
     #[error("body is not JSON: {0}")]
     NotJson(String),
     /// The body is JSON that can be understood in more than one way.
     #[error("body can be understood in more than one way: {0}")]
     Unclear(String),
+    /// The body is JSON in too many pieces.
+    #[error("body holds more than {MAX_VALUES} JSON values")]
+    TooManyValues,
+    /// Several CloudEvents in one message.
+    #[error("a batch of CloudEvents, and batches are not read: send each event as a message of its own")]
+    Batch,
+    /// A CloudEvent says that it has data in a form that it does not have.
+    #[error("the data of a CloudEvent cannot be read: {0}")]
+    EventData(String),
 }

@@ -1,14 +1,15 @@
 //! Reading a reply: what it says of the step that it answers.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::expression::{ExpressionError, Scope};
 use super::fact::Failure;
 use super::id::Phase;
 use super::instance::{Instance, StepState, StepStatus};
-use super::message::Message;
+use super::message::{Message, header};
 use super::plan::{OutcomeKind, Plan, ReplyRule, Work};
 
 /// What a reply says.
@@ -66,10 +67,14 @@ pub enum Unreadable {
     },
 }
 
+/// The header that says what a reply says.
+const OUTCOME: &str = "x-saga-outcome";
 /// The longest delay that a participant may ask for.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// The longest error message that is kept, in characters.
 const LONGEST_MESSAGE: usize = 1000;
+/// The longest error code that is kept, in characters.
+pub const LONGEST_CODE: usize = 200;
 
 /// Reads the outcome of a reply to step `step` (an index that the plan has) in `phase`: by the reply queue from its
 /// header, else by the first rule that matches.
@@ -87,12 +92,12 @@ pub fn read(
     let name = || plan.steps[step].name.clone();
     let rules = plan.steps[step].rules(phase);
     let is_waited_for = phase == Phase::Action && matches!(plan.steps[step].work, Work::Wait(_));
-    let header = |name: &str| message.headers.get(name).filter(|_| !is_waited_for);
-    let outcome = header("x-saga-outcome").filter(|_| via == Via::ReplyQueue);
+    let header = |name: &str| message.header(name).filter(|_| !is_waited_for);
+    let outcome = header(OUTCOME).filter(|_| via == Via::ReplyQueue);
     let (kind, rule_error) = match outcome {
         Some(value) => {
-            let kind = value.as_str().and_then(outcome_kind);
-            (kind.ok_or_else(|| Unreadable::BadOutcome { step: name(), value: value.to_string() })?, None)
+            let kind = outcome_kind(value);
+            (kind.ok_or_else(|| Unreadable::BadOutcome { step: name(), value: shown(value) })?, None)
         }
         None => {
             let rule = matching_rule(rules, instance, message)
@@ -101,15 +106,17 @@ pub fn read(
             (rule.outcome, rule.error.as_deref())
         }
     };
-    let text = |name: &str| header(name).and_then(Value::as_str);
     let failure = || Failure {
         step: Some(name()),
-        code: rule_error.or(text("x-saga-error-code")).unwrap_or("UNSPECIFIED").to_owned(),
-        message: text("x-saga-error-message")
-            .unwrap_or(if is_waited_for { "the event says so" } else { "the participant gave no message" })
-            .chars()
-            .take(LONGEST_MESSAGE)
-            .collect(),
+        code: rule_error
+            .map(str::to_owned)
+            .or_else(|| header("x-saga-error-code").and_then(|code| text(code, LONGEST_CODE)))
+            .unwrap_or_else(|| "UNSPECIFIED".to_owned()),
+        message: header("x-saga-error-message")
+            .and_then(|message| text(message, LONGEST_MESSAGE))
+            .unwrap_or_else(|| {
+                if is_waited_for { "the event says so" } else { "the participant gave no message" }.to_owned()
+            }),
     };
     Ok(match kind {
         OutcomeKind::Success => Outcome::Success(output(plan, step, phase, instance, message)),
@@ -117,6 +124,11 @@ pub fn read(
         OutcomeKind::Retry => Outcome::Retry(failure(), retry_after(message)),
         OutcomeKind::Pending => Outcome::Pending,
     })
+}
+
+/// What a reply says by its header, whatever its body is.
+pub fn said_by(headers: &Map<String, Value>) -> Option<OutcomeKind> {
+    header(headers, OUTCOME).and_then(outcome_kind)
 }
 
 /// The first rule that matches the message.
@@ -163,14 +175,36 @@ pub fn awaits(plan: &Plan, instance: &Instance, message: &Message) -> bool {
     listening.any(|(step, phase, _)| nearness(plan, instance, step, phase) <= AWAITED)
 }
 
-fn outcome_kind(word: &str) -> Option<OutcomeKind> {
-    match word {
-        "success" => Some(OutcomeKind::Success),
-        "failure" => Some(OutcomeKind::Failure),
-        "retry" => Some(OutcomeKind::Retry),
-        "pending" => Some(OutcomeKind::Pending),
-        _ => None,
-    }
+/// The word in any case, with blanks around it or without.
+fn outcome_kind(value: &Value) -> Option<OutcomeKind> {
+    let word = value.as_str()?.trim();
+    let kinds = [
+        ("success", OutcomeKind::Success),
+        ("failure", OutcomeKind::Failure),
+        ("retry", OutcomeKind::Retry),
+        ("pending", OutcomeKind::Pending),
+    ];
+    kinds.into_iter().find(|(name, _)| word.eq_ignore_ascii_case(name)).map(|(_, kind)| kind)
+}
+
+/// What a header says as a text of at most `longest` characters: a number counts as its text. `None` where it
+/// says nothing.
+fn text(value: &Value, longest: usize) -> Option<String> {
+    let text = match value {
+        Value::Null => return None,
+        Value::String(text) => Cow::Borrowed(text.trim()),
+        // Clients whose numbers are all of one type write whole ones with a fraction of zero.
+        Value::Number(number) if number.is_f64() && number.as_f64().is_some_and(|it| it.fract() == 0.0) => {
+            Cow::Owned(number.as_f64().map(|whole| whole.to_string())?)
+        }
+        other => Cow::Owned(other.to_string()),
+    };
+    Some(text.chars().take(longest).collect()).filter(|text: &String| !text.is_empty())
+}
+
+/// A value as it is told to people, who need not see all of it.
+fn shown(value: &Value) -> String {
+    value.to_string().chars().take(LONGEST_CODE).collect()
 }
 
 fn output(
@@ -192,10 +226,13 @@ fn output(
     })
 }
 
+/// Milliseconds, as a number or as a text, whole or not. What is none of these is passed over.
 fn retry_after(message: &Message) -> Option<Duration> {
-    let value = message.headers.get("x-saga-retry-after")?;
-    let millis = value.as_u64().or_else(|| value.as_str()?.parse().ok())?;
-    Some(Duration::from_millis(millis).min(LONGEST_RETRY_AFTER))
+    let value = message.header("x-saga-retry-after")?;
+    let millis = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok())?;
+    let longest = LONGEST_RETRY_AFTER.as_millis() as f64;
+    // Part of a millisecond is waited for in full.
+    (millis >= 0.0).then(|| Duration::from_millis(millis.min(longest).ceil() as u64))
 }
 
 /// The business keys that an event names to those rules of a plan that listen to it, each once.
@@ -280,5 +317,115 @@ fn nearness(plan: &Plan, instance: &Instance, step: usize, phase: Phase) -> u8 {
         (Phase::Action, StepStatus::Skipped) => 5,
         _ if state.progress(phase).is_idle() => 4,
         _ => 3,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::compile;
+    use super::super::id::InstanceId;
+    use super::super::time::Timestamp;
+    use super::super::transition;
+    use super::*;
+
+    const CALL: &str = "
+saga: call
+version: 1
+start: {on: {exchange: in, key: go}, business_key: =event.data.id}
+steps:
+  - step: a
+    command: {exchange: p, key: a}
+    retry: {attempts: 3, initial: 100ms, jitter: none, except: [503]}
+    compensate: none
+";
+
+    fn outcome(headers: Value) -> Result<Outcome, Unreadable> {
+        let plan = compile::load("call", CALL).unwrap();
+        let start = Message { data: json!({"id": "1"}), ..Message::default() };
+        let (instance, _) = transition::start(&plan, "1".to_owned(), &start, Timestamp(0)).unwrap();
+        assert_eq!(instance.id, InstanceId::new("call", "1"));
+        let reply = Message { headers: headers.as_object().cloned().unwrap(), ..Message::default() };
+        read(&plan, 0, Phase::Action, &instance, &reply, Via::ReplyQueue)
+    }
+
+    fn failure(code: Value, message: Value) -> Failure {
+        let headers =
+            json!({"x-saga-outcome": "failure", "x-saga-error-code": code, "x-saga-error-message": message});
+        match outcome(headers) {
+            Ok(Outcome::Failure(failure)) => failure,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_outcome_counts_in_any_case_and_with_blanks_around_it() {
+        for word in ["success", "Success", " SUCCESS\t"] {
+            assert_eq!(
+                outcome(json!({"x-saga-outcome": word})),
+                Ok(Outcome::Success(Ok(Value::Null))),
+                "{word:?}"
+            );
+        }
+        assert_eq!(outcome(json!({"X-Saga-Outcome": "pending"})), Ok(Outcome::Pending));
+        for word in [json!("succeeded"), json!(""), json!(1), json!("x".repeat(60_000))] {
+            let unreadable = outcome(json!({"x-saga-outcome": word})).unwrap_err();
+            assert!(matches!(unreadable, Unreadable::BadOutcome { .. }));
+            assert!(unreadable.to_string().len() < 400, "{unreadable}");
+        }
+    }
+
+    #[test]
+    fn an_error_code_counts_as_its_text_and_is_bounded() {
+        for (code, text) in [
+            (json!(503), "503"),
+            (json!(503.0), "503"),
+            (json!(-1.5), "-1.5"),
+            (json!(" OUT_OF_STOCK "), "OUT_OF_STOCK"),
+            (json!(true), "true"),
+            (json!(["a", 1]), "[\"a\",1]"),
+            (json!(""), "UNSPECIFIED"),
+            (Value::Null, "UNSPECIFIED"),
+        ] {
+            assert_eq!(failure(code.clone(), Value::Null).code, text, "{code}");
+        }
+        let long = failure(json!("ä".repeat(60_000)), json!("ö".repeat(60_000)));
+        assert_eq!((long.code, long.message), ("ä".repeat(LONGEST_CODE), "ö".repeat(LONGEST_MESSAGE)));
+        assert_eq!(failure(json!("A"), json!(7)).message, "7");
+    }
+
+    #[test]
+    fn a_number_ends_the_attempts_where_except_names_it() {
+        let plan = compile::load("call", CALL).unwrap();
+        let Work::Command(call) = &plan.steps[0].work else { panic!("it is a command") };
+        let code = failure(json!(503), Value::Null).code;
+        assert!(call.retry.except.contains(&code), "{:?}", call.retry.except);
+    }
+
+    #[test]
+    fn the_time_until_the_next_attempt_is_read_as_number_decimal_or_text() {
+        for (after, ms) in [
+            (json!(1500), Some(1500)),
+            (json!("1500"), Some(1500)),
+            (json!(" 1500 "), Some(1500)),
+            (json!(1500.0), Some(1500)),
+            (json!(0.2), Some(1)),
+            (json!("1500.2"), Some(1501)),
+            (json!(0), Some(0)),
+            (json!(u64::MAX), Some(86_400_000)),
+            (json!("1e300"), Some(86_400_000)),
+            (json!(-1), None),
+            (json!("NaN"), None),
+            (json!("soon"), None),
+            (Value::Null, None),
+        ] {
+            let Ok(Outcome::Retry(_, read)) =
+                outcome(json!({"x-saga-outcome": "retry", "x-saga-retry-after": after}))
+            else {
+                panic!("{after}")
+            };
+            assert_eq!(read, ms.map(Duration::from_millis), "{after}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::checker::evidence::{Acked, Dead, Seen, Settled};
-use crate::delivery::{Delivery, Queue, Settlement, Token, understand};
+use crate::delivery::{Delivery, Queue, Settlement, Token};
 use crate::saga::message::{Outgoing, RawMessage};
 use crate::saga::time::Timestamp;
 
@@ -54,13 +54,14 @@ impl Broker {
         self.tag += 1;
         let token = Token { queue, epoch: self.epoch, tag: self.tag };
         self.unacked.insert(token, message.clone());
-        Some(Delivery { token, content: understand(message) })
+        Some(Delivery::of(token, message))
     }
 
     /// Whether a message can never be understood.
     pub(crate) fn is_poison(&self, queue: Queue, position: usize) -> bool {
         let message = self.waiting.get(&queue).and_then(|waiting| waiting.get(position));
-        message.is_some_and(|message| understand(message.clone()).is_err())
+        let token = Token { queue, epoch: 0, tag: 0 };
+        message.is_some_and(|message| Delivery::of(token, message.clone()).content.is_err())
     }
 
     /// Forgets or dead-letters what the orchestrator has settled.
