@@ -52,7 +52,8 @@ impl Cache {
 
     /// Takes in an instance, as it is in the store or as it begins: then nothing counts it yet.
     pub(crate) fn put(&mut self, instance: Instance, plan: Arc<Plan>) {
-        self.brought_in += weight(&instance.input);
+        self.brought_in += weight(&instance.input)
+            + instance.attributes.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
         let (id, stored) = (instance.id, instance.revision > 0);
         let (open, holds) = (stored && instance.is_open(), stored && instance.needs_definition());
         let cached = Cached { instance, plan, open, holds, marks: Vec::new(), changed_in: 0 };

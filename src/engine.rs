@@ -35,6 +35,7 @@ mod definitions;
 mod deliveries;
 mod limits;
 mod marks;
+mod pace;
 mod recovery;
 
 pub(crate) use deliveries::{About, Fate};
@@ -42,6 +43,7 @@ pub use recovery::Recovered;
 
 use limits::Limits;
 use marks::Marks;
+use pace::Pace;
 
 /// Inputs gathered at most for one commit.
 const BATCH_INPUTS: usize = 1024;
@@ -66,6 +68,7 @@ pub struct Engine {
     timers: Timers,
     limits: Limits,
     marks: Marks,
+    pub(crate) warnings: Pace,
     /// Instances whose removal is not committed yet: for all that comes in, they are gone.
     leaving: HashSet<InstanceId>,
     /// What instances have told each other in the decision under way.
@@ -167,6 +170,7 @@ impl Engine {
             timers: Timers::default(),
             limits: Limits::default(),
             marks: Marks::default(),
+            warnings: Pace::default(),
             leaving: HashSet::new(),
             told: VecDeque::new(),
             open: 0,

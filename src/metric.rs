@@ -18,6 +18,8 @@ pub const PUBLISHED: &str = "sagamq_published_total";
 pub const RETURNED: &str = "sagamq_returned_total";
 /// Messages that were dead-lettered; label `queue`.
 pub const DEAD_LETTERS: &str = "sagamq_dead_letters_total";
+/// Dead letters that are kept no longer, because there were too many of their kind.
+pub const DEAD_LETTERS_DROPPED: &str = "sagamq_dead_letters_dropped_total";
 /// Messages that the broker put aside by itself; label `reason`.
 pub const PUT_ASIDE: &str = "sagamq_put_aside_total";
 /// Messages that changed nothing; label `what`.
@@ -57,6 +59,7 @@ pub(crate) fn describe() {
     describe_counter!(PUBLISHED, "Commands and notices that the broker confirmed");
     describe_counter!(RETURNED, "Messages that came back unroutable");
     describe_counter!(DEAD_LETTERS, "Messages that were dead-lettered");
+    describe_counter!(DEAD_LETTERS_DROPPED, "Dead letters that are kept no longer");
     describe_counter!(PUT_ASIDE, "Messages that the broker put aside by itself");
     describe_counter!(IGNORED, "Messages that changed nothing");
     describe_counter!(ORDERS, "Orders of people that were carried out");

@@ -69,10 +69,12 @@ impl Engine {
         match self.correlated(message.correlation_id.as_deref())? {
             Named::Step(id, target) => self.answer(id, target, Via::ReplyQueue, message, now),
             Named::Gone => {
-                warn!(
-                    correlation_id = message.correlation_id,
-                    "reply to an instance that is not kept any more"
-                );
+                if let Some(left_out) = self.warnings.pass("unknown reply", now) {
+                    warn!(
+                        correlation_id = message.correlation_id,
+                        left_out, "reply to an instance that is not kept any more"
+                    );
+                }
                 ignore("unknown_reply");
                 Ok(Fate::Settled)
             }

@@ -115,16 +115,19 @@ impl Engine {
         if let Some(About { saga, business_key, step }) = about {
             (letter.saga, letter.business_key, letter.step) = (Some(saga), Some(business_key), step);
         }
-        warn!(
-            queue = letter.queue,
-            exchange = letter.exchange,
-            key = letter.key,
-            saga = letter.saga,
-            business_key = letter.business_key,
-            step = letter.step,
-            reason = letter.reason,
-            "message dead-lettered"
-        );
+        if let Some(left_out) = self.warnings.pass(&letter.kind(), letter.at) {
+            warn!(
+                queue = letter.queue,
+                exchange = letter.exchange,
+                key = letter.key,
+                saga = letter.saga,
+                business_key = letter.business_key,
+                step = letter.step,
+                reason = letter.reason,
+                left_out,
+                "message dead-lettered"
+            );
+        }
         counter!(metric::DEAD_LETTERS, "queue" => letter.queue.clone()).increment(1);
         self.gathering.batch.dead_letter(letter);
         self.gathering.release.settlement.reject.push(token);

@@ -21,6 +21,8 @@ use super::problem::{Finding, Findings, MAX_NAME, closest};
 
 /// Longest name of an exchange and longest routing key, in bytes: the limit of AMQP.
 const MAX_SHORT_STRING: usize = 255;
+/// Most attributes of a saga: each is kept in memory with each instance.
+const MAX_ATTRIBUTES: usize = 32;
 /// Most words of own keys times words of patterns: to compare two takes as long as one is times the other.
 const MAX_COMPARED: usize = 10_000_000;
 
@@ -70,6 +72,15 @@ impl<'a> Lint<'a> {
         }
         for (name, _) in &definition.attributes.0 {
             self.name("attribute", name);
+        }
+        if let Some((name, _)) = definition.attributes.0.get(MAX_ATTRIBUTES) {
+            let message = format!("more than {MAX_ATTRIBUTES} attributes");
+            self.refuse(
+                Code::TooLarge,
+                name.at,
+                message,
+                Some("keep those by which instances are looked for"),
+            );
         }
         for (name, policy) in &definition.retry.0 {
             self.name("retry policy", name);

@@ -11,6 +11,7 @@ use super::id::Phase;
 use super::instance::{Instance, StepState, StepStatus};
 use super::message::{Message, header};
 use super::plan::{OutcomeKind, Plan, ReplyRule, Work};
+use crate::number;
 
 /// What a reply says.
 #[derive(Clone, Debug, PartialEq)]
@@ -194,9 +195,7 @@ fn text(value: &Value, longest: usize) -> Option<String> {
         Value::Null => return None,
         Value::String(text) => Cow::Borrowed(text.trim()),
         // Clients whose numbers are all of one type write whole ones with a fraction of zero.
-        Value::Number(number) if number.is_f64() && number.as_f64().is_some_and(|it| it.fract() == 0.0) => {
-            Cow::Owned(number.as_f64().map(|whole| whole.to_string())?)
-        }
+        Value::Number(number) => number::canonical(number),
         other => Cow::Owned(other.to_string()),
     };
     Some(text.chars().take(longest).collect()).filter(|text: &String| !text.is_empty())

@@ -130,6 +130,9 @@ pub struct Decision {
 /// a history is bounded whatever is sent.
 pub const IGNORED_RECORDED: u32 = 100;
 
+/// Bytes that a searchable value may have. Each is kept in memory with its instance.
+pub const MAX_ATTRIBUTE: usize = 1024;
+
 /// Characters of the reason for which a reply cannot be read that are kept.
 const MISREAD_CHARACTERS: usize = 500;
 
@@ -167,7 +170,7 @@ pub fn start_called(
     begin(plan, Started { attributes, caller: Some(caller), trace, ..started }, None, now)
 }
 
-/// The searchable values. One that cannot be read is left out and stops nothing.
+/// The searchable values. One that cannot be read, or is over [`MAX_ATTRIBUTE`], is left out and stops nothing.
 fn attributes(plan: &Plan, scope: &Scope<'_>) -> BTreeMap<String, String> {
     let text = |value| match value {
         Value::Null => None,
@@ -175,7 +178,8 @@ fn attributes(plan: &Plan, scope: &Scope<'_>) -> BTreeMap<String, String> {
         other => Some(other.to_string()),
     };
     let attributes = plan.attributes.iter().filter_map(|(name, expression)| {
-        expression.evaluate(scope).ok().and_then(text).map(|value| (name.clone(), value))
+        let value = expression.evaluate(scope).ok().and_then(text)?;
+        (value.len() <= MAX_ATTRIBUTE).then(|| (name.clone(), value))
     });
     attributes.collect()
 }

@@ -141,6 +141,21 @@ pub struct DeadLetter {
     pub size: usize,
 }
 
+impl DeadLetter {
+    /// What others like it have in common: the queue, and the beginning of the reason without what is quoted in it
+    /// and without words that have digits.
+    pub fn kind(&self) -> String {
+        let unquoted = self.reason.split('"').step_by(2).flat_map(str::split_whitespace);
+        let words = unquoted.filter(|word| !word.contains(|c: char| c.is_ascii_digit()));
+        let mut kind = self.queue.clone();
+        for word in words.take(8) {
+            kind.push(' ');
+            kind.extend(word.chars().take(24));
+        }
+        kind
+    }
+}
+
 impl Batch {
     /// Whether there is nothing to commit.
     pub fn is_empty(&self) -> bool {
@@ -176,7 +191,7 @@ impl Batch {
         self.removals.push(removal);
     }
 
-    /// Adds a dead letter. Of all that were ever added, the newest
+    /// Adds a dead letter. Of all that were ever added,
     /// [`MAX_DEAD_LETTERS`](super::MAX_DEAD_LETTERS) are kept.
     pub fn dead_letter(&mut self, letter: DeadLetter) {
         self.latest = self.latest.max(letter.at);

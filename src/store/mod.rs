@@ -13,6 +13,7 @@
 //! | `memtable` | the same in memory, until the tables have it |
 //! | `checkpoint` | what moves from the journal to the tables, a little with each commit |
 //! | `table` | histories out of the journal, by status and start |
+//! | `letters` | which dead letters are kept |
 //! | `index` | where an instance is, found by its id |
 //! | `sorted`, `sorted/merge` | sorted runs, which the index lies in |
 //! | `shared` | disk and memtable, as the writer and its readers share them |
@@ -56,6 +57,7 @@ mod identity;
 mod index;
 mod journal;
 mod keys;
+mod letters;
 mod memory;
 mod memtable;
 mod place;
@@ -75,9 +77,10 @@ pub use cancel::Cancel;
 pub use compact::{Compacted, compact};
 pub use error::StoreError;
 pub use identity::{Identity, Sharing};
+pub use letters::MAX_DEAD_LETTERS;
 pub use memory::{DiskFault, Memory};
 pub use query::{Order, Page, Query};
 pub use reader::Reader;
 pub use tally::Tally;
 pub use waiting::Waiting;
-pub use writer::{MAX_DEAD_LETTERS, Store};
+pub use writer::Store;

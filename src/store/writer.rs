@@ -1,19 +1,19 @@
 //! The store itself: opened once, committed to by one writer.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
-use super::batch::{Batch, DeadLetter, Removal};
+use super::batch::{Batch, Removal};
 use super::checkpoint::{Checkpoints, Limits};
 use super::disk::{Disk, Writes};
 use super::error::StoreError;
 use super::identity::Identity;
 use super::index::{Indexer, State};
+use super::letters::Letters;
 use super::memory::Memory;
 use super::reader::Reader;
 use super::shared::Shared;
@@ -21,9 +21,6 @@ use super::{journal, keys, record};
 use crate::config::StoreConfig;
 use crate::saga::id::InstanceId;
 use crate::saga::time::Timestamp;
-
-/// How many dead letters are kept: the newest.
-pub const MAX_DEAD_LETTERS: u64 = 10_000;
 
 /// The one writer of a store folder. Dropping it, and all its readers, closes the folder.
 #[derive(Debug)]
@@ -33,8 +30,7 @@ pub struct Store {
     sequence: u64,
     /// The latest time that anything in it was recorded at.
     latest: Timestamp,
-    /// Numbers of the dead letters that are kept.
-    letters: Range<u64>,
+    letters: Letters,
     checkpoints: Checkpoints,
     /// What a new store writes with its first commit.
     first: Writes,
@@ -121,7 +117,7 @@ impl Store {
             return Err(StoreError::LostTail { path: disk.path().to_owned(), mark, found: commit });
         }
         disk.settle(commit)?;
-        let letters = kept_letters(&disk)?;
+        let letters = Letters::over(&disk)?;
         let mut first = Writes::default();
         let identity = Identity::of(&disk, commit, &mut first)?;
         let shared = Arc::new(Shared::over(disk, identity, journal, index)?);
@@ -175,7 +171,8 @@ impl Store {
         let latest = self.latest.max(batch.latest);
         let mut writes = std::mem::take(&mut batch.definitions);
         writes.append(&mut self.first);
-        let letters = put_letters(&mut writes, self.letters.clone(), &batch.letters);
+        // If this commit fails, so does every later one.
+        self.letters.put(&mut writes, &batch.letters);
         let pace = limits.pace(&batch, self.shared.memtable().journal_bytes());
         let chosen = self.checkpoints.choose(&mut self.shared.memtable_mut(), limits, pace);
         let memtable = self.shared.memtable();
@@ -203,7 +200,6 @@ impl Store {
         disk.confirm(false).inspect_err(|error| self.poisoned = Some(error.to_string()))?;
         self.sequence = sequence;
         self.latest = latest;
-        self.letters = letters;
         let mut memtable = self.shared.memtable_mut();
         moved.forget(&mut memtable);
         if let Some((bytes, further_chunks)) = written {
@@ -236,30 +232,6 @@ impl Store {
         }
         Ok(())
     }
-}
-
-/// Finds the numbers of the dead letters in the store.
-fn kept_letters(disk: &Disk) -> Result<Range<u64>, StoreError> {
-    let mut letters = disk.keys(keys::under(&[keys::DEAD_LETTER]));
-    let number = |key: Option<Result<sled::IVec, StoreError>>| {
-        Ok::<_, StoreError>(key.transpose()?.and_then(|key| keys::number_of(&key)))
-    };
-    let first = number(letters.next())?;
-    let last = number(letters.next_back())?.or(first);
-    Ok(first.unwrap_or(0)..last.map_or(0, |last| last + 1))
-}
-
-/// Adds `letters` behind those that are `kept`, and drops the oldest; tells which are kept then.
-fn put_letters(writes: &mut Writes, mut kept: Range<u64>, letters: &[DeadLetter]) -> Range<u64> {
-    for letter in letters {
-        put_json(writes, &keys::dead_letter(kept.end), letter);
-        kept.end += 1;
-        if kept.end - kept.start > MAX_DEAD_LETTERS {
-            writes.insert(keys::dead_letter(kept.start), None);
-            kept.start += 1;
-        }
-    }
-    kept
 }
 
 /// Adds a record as JSON.

@@ -140,6 +140,52 @@ fn the_newest_dead_letters_are_kept() {
     assert!(matches!(reader.dead_letters(1, Some("nonsense")), Err(StoreError::Cursor(_))));
 }
 
+#[test]
+fn dead_letters_of_one_kind_do_not_drive_out_those_of_another() {
+    let folder = Folder::new();
+    let letter = |number: u64, queue: &str, reason: String| DeadLetter {
+        at: Timestamp(number as i64),
+        queue: queue.to_owned(),
+        exchange: "orders".to_owned(),
+        key: "order.placed".to_owned(),
+        message_id: None,
+        reason,
+        preview: "?".to_owned(),
+        size: 1,
+        ..DeadLetter::default()
+    };
+    let mut batch = Batch::default();
+    for number in 0..5 {
+        batch.dead_letter(letter(
+            number,
+            "events",
+            "saga order: business_key: no such key \"id\"".to_owned(),
+        ));
+    }
+    folder.open().unwrap().commit(batch).unwrap();
+    for round in 0..3 {
+        // Opened again, it still tells the kinds apart.
+        let mut store = folder.open().unwrap();
+        let mut batch = Batch::default();
+        for number in round * 5_000..(round + 1) * 5_000 {
+            let reason = format!("body is not JSON: expected value at line 1 column {number}");
+            batch.dead_letter(letter(100 + number, "events", reason));
+        }
+        store.commit(batch).unwrap();
+    }
+    let reader = folder.open().unwrap().reader();
+    let (mut kept, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = reader.dead_letters(999, cursor.as_deref()).unwrap();
+        kept.extend(page.items.into_iter().map(|letter| letter.at.0));
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!((kept.len() as u64, &kept[kept.len() - 5..]), (MAX_DEAD_LETTERS, &[4, 3, 2, 1, 0][..]));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 

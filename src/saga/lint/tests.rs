@@ -604,3 +604,15 @@ fn operators_of_other_languages_are_told_what_they_are_here() {
         assert_eq!(problems[0].hint.as_deref(), Some(hint), "{expression}");
     }
 }
+
+#[test]
+fn a_saga_has_a_bounded_number_of_attributes() {
+    let with = |count: usize| {
+        let attributes: Vec<_> = (0..count).map(|number| format!("a{number}: =input.customer")).collect();
+        load("f", &BASE.replace("customer: =input.customer", &attributes.join(", ")))
+    };
+    with(32).unwrap();
+    let problems = with(33).unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert_eq!((problems[0].code, problems[0].message.as_str()), (Code::TooLarge, "more than 32 attributes"));
+}
