@@ -254,6 +254,32 @@ fn a_command_carries_what_the_contract_says() {
 }
 
 #[test]
+fn two_orders_whose_numbers_differ_in_the_last_of_twenty_one_digits_are_two_instances() {
+    const CHARGE: &str = "
+saga: order
+version: 1
+start:
+  on: {exchange: orders, key: order.placed}
+  business_key: =event.data.order_id
+steps:
+  - step: charge
+    command: {exchange: payments, key: charge, body: {order: =input.order_id, key: =saga.business_key, fee: 2.50}}
+    compensate: none
+";
+    let placed = |number: &str| {
+        let data = serde_json::from_str(&format!("{{\"order_id\":{number}}}")).unwrap();
+        let run = Run::placed(load("order.yaml", CHARGE).unwrap(), data);
+        (run.instance.id, String::from_utf8(run.sent[0].body.clone()).unwrap())
+    };
+    let (first, body) = placed("123456789012345678901");
+    assert_eq!(body, r#"{"fee":2.50,"key":"123456789012345678901","order":123456789012345678901}"#);
+    let (second, body) = placed("123456789012345678902");
+    assert_eq!(body, r#"{"fee":2.50,"key":"123456789012345678902","order":123456789012345678902}"#);
+    assert_ne!(first, second);
+    assert_eq!(placed("7").0, placed("7.0").0);
+}
+
+#[test]
 fn the_command_id_stays_over_attempts_and_a_compensation_names_what_it_undoes() {
     let mut run = Run::new();
     run.wait().wait().succeed(RESERVE).refuse(CHARGE);

@@ -324,7 +324,7 @@ mod tests {
     use serde_json::json;
 
     use super::super::compile;
-    use super::super::id::InstanceId;
+    use super::super::id::StoreId;
     use super::super::time::Timestamp;
     use super::super::transition;
     use super::*;
@@ -343,8 +343,8 @@ steps:
     fn outcome(headers: Value) -> Result<Outcome, Unreadable> {
         let plan = compile::load("call", CALL).unwrap();
         let start = Message { data: json!({"id": "1"}), ..Message::default() };
-        let (instance, _) = transition::start(&plan, "1".to_owned(), &start, Timestamp(0)).unwrap();
-        assert_eq!(instance.id, InstanceId::new("call", "1"));
+        let (instance, _) =
+            transition::start(&plan, "1".to_owned(), &start, StoreId::simulated(), Timestamp(0)).unwrap();
         let reply = Message { headers: headers.as_object().cloned().unwrap(), ..Message::default() };
         read(&plan, 0, Phase::Action, &instance, &reply, Via::ReplyQueue)
     }

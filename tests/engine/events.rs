@@ -353,6 +353,8 @@ fn a_wrong_reply_is_on_the_history_of_its_instance_and_in_its_dead_letter() {
         key: "sagamq.replies".to_owned(),
         message_id: Some("m-1".to_owned()),
         correlation_id: reserve.correlation_id(),
+        kind: None,
+        headers: Default::default(),
         size: 7,
         preview: "garbage".to_owned(),
     };

@@ -1,5 +1,9 @@
 use super::super::code::Code;
 use super::super::compile::load;
+use super::super::id::StoreId;
+use super::super::message::Message;
+use super::super::time::Timestamp;
+use super::super::transition;
 
 /// Line 1 is `saga: s`, a step stands on each of the lines 8 to 10.
 const BASE: &str = "\
@@ -615,4 +619,19 @@ fn a_saga_has_a_bounded_number_of_attributes() {
     let problems = with(33).unwrap_err();
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert_eq!((problems[0].code, problems[0].message.as_str()), (Code::TooLarge, "more than 32 attributes"));
+}
+
+#[test]
+fn an_attribute_that_is_too_long_is_left_out() {
+    let plan = load("f", BASE).unwrap();
+    let attributes = |customer: &str| {
+        let data = serde_json::json!({"id": "1", "customer": customer});
+        let start = Message { data, ..Message::default() };
+        let (instance, _) =
+            transition::start(&plan, "1".to_owned(), &start, StoreId::simulated(), Timestamp(0)).unwrap();
+        instance.attributes
+    };
+    let longest = "x".repeat(transition::MAX_ATTRIBUTE);
+    assert_eq!(attributes(&longest)["customer"], longest);
+    assert!(attributes(&format!("{longest}x")).is_empty());
 }
