@@ -857,6 +857,9 @@ fn what_a_step_keeps_is_corrected_while_the_instance_is_parked_and_only_then() {
     let refused = run.order(Verb::Correct, Some("reserve"), output.clone()).unwrap_err();
     assert_eq!(refused, "it is running: only what a parked instance keeps can be changed");
     let mut run = parked_at_the_pivot();
+    let refused = run.order(Verb::Correct, Some("reserve"), output.clone()).unwrap_err();
+    assert!(refused.contains("has yet to confirm a message"), "{refused}");
+    run.publish();
     for (step, output, reason) in [
         (None, output.clone(), "name the step"),
         (Some("reserve"), Value::Null, "say what the step is to keep"),

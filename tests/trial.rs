@@ -137,7 +137,7 @@ fn a_scenario_that_comes_otherwise_is_told_with_its_time_line() {
         "+0.000s  <- event order.placed on orders: ",
         "+0.010s  -> charge_payment: payment.charge on payments ",
         "+0.020s     charge_payment: failed: ",
-        "+0.030s     everything is undone",
+        "+0.030s     nothing more is to be undone",
         "NOT PASSED: 13 scenarios, 1 of them failed",
     ] {
         assert!(text.contains(line), "{line:?} is not in {text}");

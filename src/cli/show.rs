@@ -155,6 +155,7 @@ pub(super) fn sentence(fact: &FactView) -> String {
     let undoing = fact.phase.as_deref() == Some("compensation");
     let words = match fact.fact.as_str() {
         "started" => "started by an event",
+        "heard" => "the event is noted, so that it counts once",
         "queued" => "awaits its turn",
         "dispatched" if undoing => "undo command decided",
         "dispatched" => "command decided",

@@ -95,12 +95,13 @@ mod tests {
     use super::super::fixture;
     use super::*;
     use crate::http::fixture::assert_golden;
+    use crate::json;
     use crate::saga::compile;
 
     #[test]
     fn what_inventory_exchanges_is_described_as_in_the_golden_file() {
         let document = document(&[&fixture::order()], Some("inventory"));
-        assert_golden("order-inventory.asyncapi.yaml", &serde_saphyr::to_string(&document).unwrap());
+        assert_golden("order-inventory.asyncapi.yaml", &json::yaml(&document));
     }
 
     #[test]

@@ -76,8 +76,9 @@ impl TimeLine {
         let Some(known) = self.told else { return };
         let new = history.iter().filter(|entry| entry.revision > known);
         let facts = history::entries(instance, new).into_iter().flat_map(|entry| entry.facts);
-        // That a message is out is stored when something else is, and seen where it is sent.
-        let is_mark = |fact: &FactView| ["published", "notice_published"].contains(&fact.fact.as_str());
+        // That a message is out is stored when something else is, and seen where it is sent. An event is seen itself.
+        let is_mark =
+            |fact: &FactView| ["published", "notice_published", "heard"].contains(&fact.fact.as_str());
         for fact in facts.filter(|fact| !is_mark(fact)) {
             let at = fact.at.map_or(BEGIN, |at| at.0);
             // Ids and absolute times tell nothing here.

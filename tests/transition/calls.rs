@@ -267,7 +267,8 @@ fn a_called_saga_whose_pivot_is_in_doubt_does_not_turn_back_and_its_caller_is_pa
         world.here(|run| run.order(Verb::Cancel, None, Value::Null).unwrap());
         assert_eq!(world.statuses(), (Status::Parked, Status::Parked), "the pivot may have succeeded");
         assert_eq!(world.caller.instance.parked.as_ref().unwrap().code, "CALLED_PARKED");
-        world.there(|run| run.order(verb, None, Value::Null).unwrap());
+        let output = if verb == Verb::ResolveSucceeded { json!({"room": 7}) } else { Value::Null };
+        world.there(|run| run.order(verb, None, output).unwrap());
         world.statuses()
     };
     assert_eq!(end(Verb::ResolveFailed), (Status::Compensated, Status::Compensated));
