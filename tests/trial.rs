@@ -560,14 +560,14 @@ steps:
   - step: call
     command: {exchange: p, key: call}
     timeout: 1s
-    retry: {attempts: 2500, initial: 1s, max: 1h, jitter: none}
+    retry: {attempts: 300, initial: 1s, max: 1h, jitter: none}
     compensate: none
 ";
     let busy = "\
 saga: patient
 start: {data: {id: A}}
 scenarios:
-  - {scenario: busy, replies: {call: retry}, commands: [{step: call, attempts: 2500}], end: compensated}
+  - {scenario: busy, replies: {call: retry}, commands: [{step: call, attempts: 300}], end: compensated}
 ";
     let (_folder, path) = folder(&[("patient.yaml", patient), ("patient.test.yaml", busy)]);
     let (code, text) = test(&[&path, "--scenarios-only"]);

@@ -34,6 +34,8 @@ use crate::health::Health;
 /// Time limit of a stop, after which the connection is dropped; all that it left unacknowledged is
 /// delivered again.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it is waited for what another queue has seen of a connection that failed.
+const KNOWS_BETTER: Duration = Duration::from_millis(100);
 
 /// Handle of the consumer. Dropping it stops the consumer as [`Consumer::close`] does, without
 /// waiting for it.
@@ -180,7 +182,7 @@ impl Worker {
                     channels.insert(*queue, opened.channel.clone());
                     inflow.spawn(opened.run());
                 }
-                Err(error) => return Ended::Lost(error.to_string()),
+                Err(error) => return why(error.into(), inflow).await,
             }
         }
         self.health.consuming.set(true);
@@ -257,6 +259,18 @@ impl Worker {
         }
         fault::pass(Point::Settled);
         Ok(())
+    }
+}
+
+/// Why a connection ended over which a queue could not be consumed from. Where another queue's first message has
+/// broken it, the task of that one knows better.
+async fn why(ended: Ended, mut inflow: JoinSet<Ended>) -> Ended {
+    match ended {
+        Ended::Lost(reason) => match tokio::time::timeout(KNOWS_BETTER, inflow.join_next()).await {
+            Ok(Some(Ok(Ended::Garbled(reason)))) => Ended::Garbled(reason),
+            _ => Ended::Lost(reason),
+        },
+        ended => ended,
     }
 }
 

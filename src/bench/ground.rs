@@ -58,7 +58,12 @@ impl Ground {
 
     async fn remove(&self, connection: &Connection) -> Result<(), AmqpError> {
         let topology = self.names.topology(self.broker.queue_type);
-        let own = [topology.events_queue(), topology.replies_queue(), topology.dead_queue()];
+        let own = [
+            topology.events_queue(),
+            topology.replies_queue(),
+            topology.dead_queue(),
+            topology.aside_queue(),
+        ];
         let channel = open_channel(connection).await?;
         for queue in own.into_iter().chain(self.bound().into_iter().map(|(queue, _)| queue)) {
             remove_queue(&channel, queue).await?;

@@ -22,7 +22,7 @@ use crate::http::{self, ApiState, StoreWindow};
 use crate::reload::{self, Followers, Reload};
 use crate::retention;
 use crate::runtime::{Asked, Clock, Runtime};
-use crate::store::{Identity, Reader, Store, StoreError};
+use crate::store::{Claim, Identity, Reader, Store, StoreError};
 use crate::telemetry;
 
 /// Threads that read for the API: instances, and definitions that are reloaded.
@@ -167,19 +167,23 @@ impl Orchestrator {
     /// store for the prefix: what is set may be wrong, or a volume not mounted.
     async fn open(&self) -> Result<Option<Store>, CliError> {
         let config = &self.config.store;
+        // What is wrong with the folder is told before the broker is asked.
+        let claim = Claim::of(config)?;
+        if !claim.has_store() {
+            return Ok(if self.may_make_a_store().await? { Some(Store::open_in(claim)?) } else { None });
+        }
+        let store = Store::open_in(claim)?;
         // What was made and never used, such as by a start that was refused here, is as good as not there.
-        let mut store = Store::is_in(&config.path).then(|| Store::open(config)).transpose()?;
-        if store.as_ref().is_none_or(Store::is_new) {
-            tokio::select! {
-                biased;
-                () = stopped(self.stop.clone()) => return Ok(None),
-                asked = amqp::owner::refuse_new_store(&self.config.broker) => asked?,
-            }
+        Ok(if !store.is_new() || self.may_make_a_store().await? { Some(store) } else { None })
+    }
+
+    /// Asks the broker whether the prefix has no store yet; false if it is stopped before.
+    async fn may_make_a_store(&self) -> Result<bool, CliError> {
+        tokio::select! {
+            biased;
+            () = stopped(self.stop.clone()) => Ok(false),
+            asked = amqp::owner::refuse_new_store(&self.config.broker) => Ok(asked.map(|()| true)?),
         }
-        if store.is_none() {
-            store = Some(Store::open(config)?);
-        }
-        Ok(store)
     }
 
     /// Brings the definitions into force, and every open instance into memory.

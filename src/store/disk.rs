@@ -6,10 +6,9 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::error::StoreError;
-use super::folder::Folder;
+use super::folder::{Claim, Folder};
 use super::keys;
 use super::memory::Memory;
-use crate::config::StoreConfig;
 use crate::saga::id::InstanceId;
 
 /// Changes that are made together: what each key holds afterwards, nothing where it is removed.
@@ -27,12 +26,12 @@ pub(super) enum Disk {
 }
 
 impl Disk {
-    /// Opens a folder, and makes it first where it is missing.
+    /// Opens a folder.
     ///
     /// # Errors
     /// As [`Folder::open`].
-    pub(super) fn open(config: &StoreConfig) -> Result<Self, StoreError> {
-        Folder::open(config).map(Box::new).map(Self::Folder)
+    pub(super) fn open(claim: Claim) -> Result<Self, StoreError> {
+        Folder::open(claim).map(Box::new).map(Self::Folder)
     }
 
     /// Where it is, for people.

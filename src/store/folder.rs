@@ -39,19 +39,38 @@ pub(super) struct Folder {
     path: PathBuf,
 }
 
-impl Folder {
-    /// Opens the folder, and makes it first where it is missing. Once this returns, the folder and
-    /// its files survive a power cut.
+/// A folder that is locked for a store. Whether there is one in it is another matter.
+pub struct Claim {
+    config: StoreConfig,
+    lock: File,
+}
+
+impl Claim {
+    /// Locks a folder, which is made (mode 0700) if it is missing.
     ///
     /// # Errors
-    /// [`StoreError::InUse`] if another process has it open, [`StoreError::Open`] if sled cannot
-    /// read it, [`StoreError::HighWater`] if the mark makes no sense, [`StoreError::Io`] if a file
-    /// cannot be made.
-    pub(super) fn open(config: &StoreConfig) -> Result<Self, StoreError> {
-        let path = config.path.clone();
-        make_private(&path)?;
-        access::check(&path)?;
-        let lock = lock(&path)?;
+    /// [`StoreError::InUse`] if another process has it open, [`StoreError::Io`] if it cannot be made.
+    pub fn of(config: &StoreConfig) -> Result<Self, StoreError> {
+        make_private(&config.path)?;
+        access::check(&config.path)?;
+        Ok(Self { lock: lock(&config.path)?, config: config.clone() })
+    }
+
+    /// Whether there is a store. To open one that is not there makes it.
+    pub fn has_store(&self) -> bool {
+        self.config.path.join("sled").is_dir()
+    }
+}
+
+impl Folder {
+    /// Opens the store in a folder that is locked, and makes it first where it is missing. Once this returns, the
+    /// folder and its files survive a power cut.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`] if sled cannot read it, [`StoreError::HighWater`] if the mark makes no sense,
+    /// [`StoreError::Io`] if a file cannot be made.
+    pub(super) fn open(Claim { config, lock }: Claim) -> Result<Self, StoreError> {
+        let path = config.path;
         let directory = path.join("sled");
         make_private(&directory)?;
         set_leftovers_aside(&directory)?;
@@ -310,7 +329,7 @@ mod tests {
     use super::*;
 
     fn open(path: &Path) -> Folder {
-        Folder::open(&StoreConfig { path: path.to_owned(), cache_mib: 16 }).unwrap()
+        Folder::open(Claim::of(&StoreConfig { path: path.to_owned(), cache_mib: 16 }).unwrap()).unwrap()
     }
 
     fn commit(folder: &Folder, number: u8) {

@@ -76,6 +76,7 @@ pub use batch::{Batch, DeadLetter, Removal};
 pub use cancel::Cancel;
 pub use compact::{Compacted, compact};
 pub use error::StoreError;
+pub use folder::Claim;
 pub use identity::{Identity, Sharing};
 pub use letters::MAX_DEAD_LETTERS;
 pub use memory::{DiskFault, Memory};

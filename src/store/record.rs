@@ -174,6 +174,7 @@ fn checksum(count: u32, payload: &[u8]) -> u32 {
 mod tests {
     use super::*;
     use crate::config::StoreConfig;
+    use crate::store::folder::Claim;
     use crate::store::memory::Memory;
 
     fn disk() -> Disk {
@@ -248,7 +249,9 @@ mod tests {
     #[test]
     fn a_value_that_changes_while_it_is_read_is_read_whole() {
         let folder = tempfile::tempdir().unwrap();
-        let disk = Disk::open(&StoreConfig { path: folder.path().join("store"), cache_mib: 64 }).unwrap();
+        let disk =
+            Disk::open(Claim::of(&StoreConfig { path: folder.path().join("store"), cache_mib: 64 }).unwrap())
+                .unwrap();
         let rounds: Vec<_> = (10 * CHUNK..10 * CHUNK + 100).map(noise).collect();
         put(&disk, &rounds[0]);
         std::thread::scope(|scope| {

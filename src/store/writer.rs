@@ -11,6 +11,7 @@ use super::batch::{Batch, Removal};
 use super::checkpoint::{Checkpoints, Limits};
 use super::disk::{Disk, Writes};
 use super::error::StoreError;
+use super::folder::Claim;
 use super::identity::Identity;
 use super::index::{Indexer, State};
 use super::letters::Letters;
@@ -63,8 +64,16 @@ impl Store {
     /// [`StoreError::Newer`] if a later version of sagamq wrote it; [`StoreError::Open`],
     /// [`StoreError::Corrupt`], [`StoreError::Io`] if it cannot be read.
     pub fn open(config: &StoreConfig) -> Result<Self, StoreError> {
-        let store = Self::over(Disk::open(config)?)?;
-        info!(path = %config.path.display(), commit = store.sequence, "store is open");
+        Self::open_in(Claim::of(config)?)
+    }
+
+    /// Opens the store in a folder that is locked for it already.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_in(claim: Claim) -> Result<Self, StoreError> {
+        let store = Self::over(Disk::open(claim)?)?;
+        info!(path = %store.disk().path().display(), commit = store.sequence, "store is open");
         Ok(store)
     }
 

@@ -395,3 +395,22 @@ impl Stage<'_> {
         Ok(Played { evidence, ended, reached, cued, published, time_line })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_play_has_time_for_all_attempts_that_are_allowed() {
+        let allowing = |attempts: u32| {
+            let source = format!(
+                "saga: s\nversion: 1\nstart: {{on: {{exchange: in, key: k}}, business_key: =event.data.id}}\nsteps:\n\
+                 - {{step: a, command: {{exchange: e, key: a}}, retry: {{attempts: {attempts}}}, compensate: none}}\n"
+            );
+            let plan = std::sync::Arc::new(crate::saga::compile::load("s.yaml", &source).unwrap());
+            most_steps(&[Loaded { file: "s.yaml".to_owned(), source, plan }])
+        };
+        assert_eq!(allowing(3), MAX_STEPS);
+        assert_eq!(allowing(2_500), 2_500 * MAX_STEPS_OF_ATTEMPT);
+    }
+}

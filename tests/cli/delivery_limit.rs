@@ -76,6 +76,7 @@ fn full_disks_in_a_row_put_no_waiting_order_aside() {
         return;
     };
     site.set("STORE__PATH", disk.path().join("store").to_str().unwrap());
+    site.call(&["adopt", "--yes"]);
     let mut orchestrator = site.start(&["run"]);
     let mut told = |what: &str, time: usize| {
         eventually(what, || {

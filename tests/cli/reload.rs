@@ -196,9 +196,9 @@ fn a_folder_with_a_mistake_changes_nothing_and_every_mistake_is_told() {
     scene.says("definition refused code=\"S0102\" file=\"./sagas\" reason=", 1);
 
     // What the broker refuses is refused too, and what it took by then is taken back.
-    let other = fine.replace("PREFIX.work, key: pack", "amq.direct, key: pack");
+    let other = fine.replace("PREFIX.work, key: pack", "amq.of-the-broker, key: pack");
     scene.write("letter.yaml", &other);
-    refused(3, &["exchange \"amq.direct\"", "PRECONDITION_FAILED", "it exists but is different"]);
+    refused(3, &["exchange \"amq.of-the-broker\"", "ACCESS_REFUSED"]);
     assert_eq!(scene.bindings(), ["parcel.posted"]);
 
     scene.write("letter.yaml", &fine);

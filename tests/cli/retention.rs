@@ -37,7 +37,8 @@ fn an_instance_that_was_kept_long_enough_is_in_the_archive_and_its_key_starts_an
             commands.extend(peer.drain("kept.tap"));
             !commands.is_empty()
         });
-        commands[0].properties.correlation_id().clone().unwrap()
+        let properties = &commands[0].properties;
+        (properties.message_id().clone().unwrap(), properties.correlation_id().clone().unwrap())
     };
     let statuses = || {
         let page = site.json(&["list", "--json"]);
@@ -45,16 +46,16 @@ fn an_instance_that_was_kept_long_enough_is_in_the_archive_and_its_key_starts_an
         items.map(|item| item["status"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
 
-    let command = post();
+    let (command, correlation) = post();
     let headers = BTreeMap::from([("x-saga-outcome".into(), AMQPValue::LongString("success".into()))]);
-    let properties = BasicProperties::default().with_correlation_id(command.clone());
+    let properties = BasicProperties::default().with_correlation_id(correlation);
     peer.publish("", "kept.replies", b"{}", properties.with_headers(headers.into()));
     eventually("it is removed", || statuses().is_empty());
     let archived = archived(&site);
     assert_eq!(archived["instance"]["status"], "completed");
     assert_eq!(archived["history"][0]["facts"][0]["input"]["weight"], 3);
 
-    assert_eq!(post(), command, "the same command id");
+    assert_eq!(post().0, command, "the same command id");
     assert_eq!(statuses(), ["running"]);
     site.call(&["compact"]).assert_refused(3, &["is in use by process"]);
     orchestrator.stop();
