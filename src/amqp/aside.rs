@@ -65,6 +65,8 @@ impl Watch {
             match looked.unwrap_or_else(Ended::from) {
                 Ended::Stopped => return,
                 Ended::Lost(reason) => session.failed(&reason),
+                // Only one is out at a time.
+                Ended::Narrower => {}
                 Ended::Garbled(_) => {
                     self.garbled = true;
                     session.expect_soon();

@@ -18,7 +18,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::acks::Acks;
 use super::inflow::{Ended, Inflow};
@@ -136,6 +136,10 @@ impl Worker {
                 _ if self.paused => return,
                 Ended::Stopped => return,
                 Ended::Lost(reason) => session.failed(&reason),
+                Ended::Narrower => {
+                    info!("bodies have become large: consuming anew, with fewer deliveries out at a time");
+                    session.expect_soon();
+                }
                 Ended::Garbled(reason) => {
                     session.failed(&reason);
                     session.expect_soon();

@@ -1,10 +1,11 @@
 //! What one queue delivers: taken in as it comes, decoded, and handed over as there is room.
 
-use std::collections::VecDeque;
-use std::pin::pin;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use futures_util::StreamExt;
-use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use futures_util::stream::SelectAll;
+use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
 use tokio::sync::mpsc;
@@ -28,17 +29,22 @@ const CONSUMER_TAG: &str = "sagamq";
 /// How often a quorum queue has delivered a message before.
 const DELIVERY_COUNT: &str = "x-delivery-count";
 
+/// How long a delivery may be missing that others have overtaken.
+const OVERTAKEN: Duration = Duration::from_secs(1);
+
 /// Why nothing more comes.
 pub(super) enum Ended {
     /// The connection, or a queue, is gone.
     Lost(String),
     /// Something was delivered that cannot be parsed.
     Garbled(String),
+    /// Fewer deliveries may be out than are.
+    Narrower,
     /// Nothing more is wanted.
     Stopped,
 }
 
-/// The consumer of one queue in one epoch.
+/// The consumers of one queue in one epoch.
 pub(super) struct Inflow {
     pub(super) channel: Channel,
     queue: Queue,
@@ -46,11 +52,13 @@ pub(super) struct Inflow {
     deliveries: mpsc::Sender<Delivery>,
     name: String,
     pace: Pace,
-    /// How many may be out now.
+    /// How many may be out now, over all consumers.
     window: u16,
-    /// How many consumers there were.
-    consumers: u32,
-    stream: lapin::Consumer,
+    consumers: SelectAll<lapin::Consumer>,
+    /// The tag of the next delivery. Those of a channel are numbered without a gap, and an ack covers all before it.
+    next: u64,
+    /// Deliveries that have overtaken others, by tag: each consumer hands over its own.
+    ahead: BTreeMap<u64, lapin::message::Delivery>,
     /// What has come and is not decoded yet.
     waiting: VecDeque<lapin::message::Delivery>,
 }
@@ -66,10 +74,23 @@ impl Inflow {
     ) -> Result<Self, AmqpError> {
         pace.begin();
         let channel = open_channel(connection).await?;
-        let (window, consumers) = (pace.window(), 1);
-        let stream = consume(&channel, &name, window, consumers).await?;
-        let waiting = VecDeque::new();
-        Ok(Self { queue, epoch, channel, deliveries, name, pace, window, consumers, stream, waiting })
+        let (window, waiting) = (0, VecDeque::new());
+        let (consumers, ahead) = (SelectAll::new(), BTreeMap::new());
+        let mut inflow = Self {
+            queue,
+            epoch,
+            channel,
+            deliveries,
+            name,
+            pace,
+            window,
+            consumers,
+            next: 1,
+            ahead,
+            waiting,
+        };
+        inflow.widen(inflow.pace.window()).await?;
+        Ok(inflow)
     }
 
     /// Hands everything over that the queue delivers.
@@ -93,12 +114,20 @@ impl Inflow {
                         place.send(delivery);
                     }
                 }
-                delivered = self.stream.next() => match delivered {
+                delivered = self.consumers.next() => match delivered {
                     Some(Ok(delivery)) => {
                         received.increment(1);
-                        self.take_in(delivery);
-                        if self.pace.window() != self.window && let Err(ended) = self.change_window().await {
-                            return ended;
+                        self.ahead.insert(delivery.delivery_tag, delivery);
+                        while let Some(delivery) = self.ahead.remove(&self.next) {
+                            self.next += 1;
+                            self.take_in(delivery);
+                        }
+                        let window = self.pace.window();
+                        if window < self.window {
+                            return Ended::Narrower;
+                        }
+                        if window > self.window && let Err(error) = self.widen(window).await {
+                            return error.into();
                         }
                     }
                     Some(Err(error)) => return Ended::of(&error),
@@ -107,6 +136,10 @@ impl Inflow {
                         "the broker cancelled the consumer of queue {:?}", self.queue.as_str()
                     )),
                 },
+                // Its ack would come with that of a later one, and nobody would ever have seen it.
+                () = tokio::time::sleep(OVERTAKEN), if !self.ahead.is_empty() => {
+                    return Ended::Lost(format!("delivery {} did not come, and later ones did", self.next));
+                }
             }
         }
     }
@@ -126,35 +159,13 @@ impl Inflow {
         delivery
     }
 
-    /// Has as many out at a time as the pace says now, by another consumer on the same channel: what is out stays
-    /// out, and is not counted as delivered once more.
-    async fn change_window(&mut self) -> Result<(), Ended> {
-        let (channel, tag) = (self.channel.clone(), consumer_tag(self.consumers));
-        let cancelling = channel.basic_cancel(tag.as_str().into(), BasicCancelOptions::default());
-        let mut cancelling = pin!(answered("cancel a consumer", cancelling));
-        let mut cancelled = false;
-        // What comes before the broker has heard of it counts as well.
-        loop {
-            tokio::select! {
-                answer = &mut cancelling, if !cancelled => {
-                    answer.map_err(Ended::from)?;
-                    cancelled = true;
-                }
-                delivered = self.stream.next() => match delivered {
-                    Some(Ok(delivery)) => self.take_in(delivery),
-                    Some(Err(error)) => return Err(Ended::of(&error)),
-                    None => break,
-                },
-            }
-        }
-        if !cancelled {
-            cancelling.await.map_err(Ended::from)?;
-        }
-        self.window = self.pace.window();
-        self.consumers += 1;
-        debug!(queue = self.queue.as_str(), window = self.window, "deliveries that may be out at a time");
-        let consuming = consume(&self.channel, &self.name, self.window, self.consumers);
-        self.stream = consuming.await.map_err(Ended::from)?;
+    /// Has more out at a time, by one more consumer on the same channel. A consumer is never cancelled: a delivery that
+    /// is on its way then is dropped by the client library, and stays out.
+    async fn widen(&mut self, window: u16) -> Result<(), AmqpError> {
+        let number = self.consumers.len() + 1;
+        self.consumers.push(consume(&self.channel, &self.name, window - self.window, number).await?);
+        self.window = window;
+        debug!(queue = self.queue.as_str(), window, "deliveries that may be out at a time");
         Ok(())
     }
 }
@@ -183,10 +194,10 @@ impl From<AmqpError> for Ended {
 async fn consume(
     channel: &Channel,
     name: &str,
-    window: u16,
-    number: u32,
+    prefetch: u16,
+    number: usize,
 ) -> Result<lapin::Consumer, AmqpError> {
-    answered("set the prefetch", channel.basic_qos(window, BasicQosOptions::default())).await?;
+    answered("set the prefetch", channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
     let consuming = channel.basic_consume(
         name.into(),
         consumer_tag(number).as_str().into(),
@@ -196,8 +207,7 @@ async fn consume(
     answered("consume from a queue", consuming).await.map_err(|error| explain(error, name))
 }
 
-/// A new one for each: the broker numbers what a consumer has out, and goes on where the tag was used before.
-fn consumer_tag(number: u32) -> String {
+fn consumer_tag(number: usize) -> String {
     if number == 1 { CONSUMER_TAG.to_owned() } else { format!("{CONSUMER_TAG}-{number}") }
 }
 

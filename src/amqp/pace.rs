@@ -6,7 +6,8 @@
 //! they go on to come alone, and a crash costs one of them one delivery.
 //!
 //! The client library keeps all that is out in memory, whatever its size. So only a few may be out until it shows
-//! that bodies are light, and where they are heavy.
+//! that bodies are light, and where they are heavy. More are let out by a further consumer; for fewer, the
+//! connection is opened anew.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,6 +19,9 @@ const FEW: u16 = 8;
 
 /// Bytes of bodies that may be out, about.
 const BYTES: u64 = 32 << 20;
+
+/// So many messages in a row show that bodies are light again.
+const LIGHT: u32 = 1000;
 
 /// The mean size of bodies is taken over about this many.
 const SPAN: u64 = 32;
@@ -36,13 +40,16 @@ struct State {
     few: u32,
     /// Mean size of the last bodies.
     mean: u64,
+    /// Whether they are so large that only a few may be out.
     heavy: bool,
+    /// How many messages in a row would let more be out again.
+    light: u32,
 }
 
 impl Pace {
     /// Of a queue of which nothing is known yet.
     pub(super) fn new(prefetch: u16) -> Self {
-        Self(Arc::new(Mutex::new(State { prefetch, alone: 0, few: 0, mean: 0, heavy: false })))
+        Self(Arc::new(Mutex::new(State { prefetch, alone: 0, few: 0, mean: 0, heavy: false, light: 0 })))
     }
 
     /// Begins anew with one message, and then a few.
@@ -69,8 +76,9 @@ impl Pace {
         }
         state.mean = if state.mean == 0 { bytes } else { (state.mean * (SPAN - 1) + bytes) / SPAN };
         let all = state.mean * u64::from(state.prefetch);
-        // A size between the two changes nothing, so that it does not change all the time.
-        state.heavy = all > BYTES || (state.heavy && all > BYTES / 2);
+        state.light = if all > BYTES / 2 { 0 } else { state.light.saturating_add(1) };
+        // To have fewer out costs a connection, so it does not change all the time.
+        state.heavy = all > BYTES || (state.heavy && state.light < LIGHT);
     }
 
     /// How many may be out.
@@ -136,6 +144,7 @@ mod tests {
     fn of_heavy_bodies_a_few_are_out() {
         let pace = begun();
         assert_eq!(after(&pace, 100, 1 << 20, 0), 8);
+        assert_eq!(after(&pace, 1_000, 500, 0), 8);
         assert_eq!(after(&pace, 200, 500, 0), 500);
         assert_eq!(after(&pace, 1, 1 << 20, 0), 500, "one large body among small ones");
         assert_eq!(after(&pace, 4, 1 << 20, 0), 8);

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::evidence::{Entry, Evidence, Observed, Seen};
-use crate::saga::fact::Fact;
+use crate::saga::fact::{Fact, HistoryEntry};
 use crate::saga::id::{InstanceId, MessageId, Phase};
 use crate::saga::instance::Instance;
 use crate::saga::plan::Plan;
@@ -57,6 +57,8 @@ pub(super) struct Case<'a> {
     pub(super) messages: Vec<Sent<'a>>,
     /// Ids of messages that are on its history as a cause.
     pub(super) causes: HashSet<&'a str>,
+    /// Ids of those that changed more than what is noted of messages that change nothing.
+    pub(super) changed_by: HashSet<&'a str>,
 }
 
 /// What the ledgers hold of one step.
@@ -161,6 +163,13 @@ impl<'a> Cases<'a> {
     }
 }
 
+/// Whether an entry says more than that messages are out, which rides along, and that one changed nothing.
+fn changes(entry: &HistoryEntry) -> bool {
+    entry.facts.iter().any(|recorded| {
+        !matches!(recorded.fact, Fact::Ignored { .. } | Fact::Published { .. } | Fact::NoticePublished { .. })
+    })
+}
+
 impl<'a> Case<'a> {
     fn new(evidence: &'a Evidence, observed: &'a Observed) -> Self {
         let instance = &observed.instance;
@@ -170,6 +179,12 @@ impl<'a> Case<'a> {
             booked: instance.steps.iter().map(|_| Booked::default()).collect(),
             messages: Vec::new(),
             causes: observed.history.iter().filter_map(|entry| entry.causation_id.as_deref()).collect(),
+            changed_by: observed
+                .history
+                .iter()
+                .filter(|entry| changes(entry))
+                .filter_map(|entry| entry.causation_id.as_deref())
+                .collect(),
         }
     }
 

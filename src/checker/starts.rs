@@ -251,8 +251,8 @@ fn garbage_is_dead_lettered_once(cases: &Cases<'_>, given_up: &GivenUp<'_>, foun
     let garbage = cases.evidence.placed.iter().filter(is_garbage).map(|placed| placed.message_id.as_str());
     let garbage: HashSet<_> = garbage.collect();
     for case in &cases.all {
-        for id in case.causes.intersection(&garbage) {
-            found.add(I13, Some(case.id()), format!("garbage {id} is on its history"));
+        for id in case.changed_by.intersection(&garbage) {
+            found.add(I13, Some(case.id()), format!("garbage {id} changed it"));
         }
     }
 }

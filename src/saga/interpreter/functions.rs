@@ -91,6 +91,7 @@ fn computable<'v>(value: &(dyn Val + 'v)) -> Result<Option<Box<dyn Val + 'v>>, E
     if let Some(written) = value.downcast_ref::<Written>() {
         return Ok(Some(Box::new(as_double(written)?)));
     }
+    #[expect(clippy::borrowed_box, reason = "lists and maps hold boxes, and only a box can be cloned")]
     let part = |part: &Box<dyn Val + 'v>| Ok(computable(part.as_ref())?.unwrap_or_else(|| part.clone()));
     Ok(match value.get_type().kind() {
         Kind::NullType => Some(Box::new(CelNull)),

@@ -92,7 +92,7 @@ fn a_half_open_connection_is_noticed_within_two_heartbeats() {
 #[test]
 fn a_start_whose_connection_breaks_while_it_looks_at_the_broker_tries_again() {
     let mut rig = Rig::build("probe", &[BROKER.url()]);
-    rig.proxy.arm("sagamq probe", Fault::Break { way: Way::ToBroker, after: 6, how: How::Reset });
+    rig.proxy.arm("sagamq probe", Fault::Break { way: Way::ToBroker, after: 4, how: How::Reset });
     rig.restart();
     assert_eq!(rig.proxy.count("reset"), 1);
     assert!(rig.site.log().contains("waiting for the broker"));
