@@ -128,7 +128,7 @@ fn a_path_that_fails_is_told_with_what_does_not_hold_and_with_its_time_line() {
         " +5.010s     charge_payment: no reply in time\n",
         "s     charge_payment: given up, perhaps done: ",
         "s  -> undo reserve_stock: stock.release on inventory {",
-        "s     everything is undone\n",
+        "s     nothing more is to be undone\n",
         "\nNOT PASSED: 2 paths in ",
     ];
     let mut rest = failed;
