@@ -21,7 +21,7 @@ use crate::saga::correlation::{Asked, Sealer};
 use crate::saga::fact::{HistoryEntry, Recorded};
 use crate::saga::id::InstanceId;
 use crate::saga::instance::Instance;
-use crate::saga::message::{Message, Origin, Outgoing, Part};
+use crate::saga::message::{Cause, Message, Origin, Outgoing, Part};
 use crate::saga::order::{Order, Refusal};
 use crate::saga::plan::Plan;
 use crate::saga::time::Timestamp;
@@ -201,7 +201,7 @@ impl Engine {
                 Event::Unroutable { part, reason, maybe_delivered }
             }
         };
-        self.apply(report.origin.instance, event, None, now)?;
+        self.apply(report.origin.instance, event, Cause::default(), now)?;
         Ok(())
     }
 
@@ -218,7 +218,7 @@ impl Engine {
         let event = Event::Ordered(order);
         let mut decision = transition::transition(&cached.plan, &mut cached.instance, event, now);
         let refused = decision.refused.take();
-        self.keep(id, decision, None, now);
+        self.keep(id, decision, Cause::default(), now);
         self.pass_on(now)?;
         Ok(refused.map_or(Ordered::Done, Ordered::Refused))
     }
@@ -281,7 +281,7 @@ impl Engine {
         {
             fault::pass(Point::Timer);
             self.gathering.inputs += 1;
-            if self.apply(id, Event::Tick, None, now)? == Applied::Nothing
+            if self.apply(id, Event::Tick, Cause::default(), now)? == Applied::Nothing
                 && let Some((instance, _)) = self.loaded(id)
                 && let Some(due) = instance.next_due().filter(|due| *due <= now)
             {
@@ -346,6 +346,10 @@ impl Engine {
         message: &Message,
         now: Timestamp,
     ) -> Result<Started, EngineError> {
+        let refusal = plan.start.as_ref().and_then(|start| start.from_user.refusal(message));
+        if let Some(reason) = refusal {
+            return Ok(Started::Refused(format!("saga {}: start event: {reason}", plan.saga)));
+        }
         let key = match transition::business_key(plan, message) {
             Ok(key) if fault::planted(Bug::SecondStart) => format!("{key}{}", fault::ticket()),
             Ok(key) => key,
@@ -354,7 +358,7 @@ impl Engine {
         let id = InstanceId::new(&plan.saga, &key);
         if self.load(id)? {
             let event = Event::StartedAgain { event_id: message.id.clone() };
-            self.apply(id, event, message.id.clone(), now)?;
+            self.apply(id, event, Cause::of(message), now)?;
             let began = self.loaded(id).and_then(|(instance, _)| instance.event_id.as_ref());
             let is_the_same = began.is_some() && began == message.id.as_ref();
             return Ok(if is_the_same { Started::With(id) } else { Started::Before });
@@ -367,7 +371,7 @@ impl Engine {
         debug!(saga = plan.saga, version = plan.version, instance = %id, business_key = key, "instance started");
         self.gathering.started.push(Arc::clone(plan));
         self.cache.put(instance, Arc::clone(plan));
-        self.keep(id, decision, message.id.clone(), now);
+        self.keep(id, decision, Cause::of(message), now);
         self.pass_on(now)?;
         Ok(Started::With(id))
     }
@@ -377,10 +381,10 @@ impl Engine {
         &mut self,
         id: InstanceId,
         event: Event,
-        causation_id: Option<String>,
+        cause: Cause,
         now: Timestamp,
     ) -> Result<Applied, EngineError> {
-        let applied = self.apply_alone(id, event, causation_id, now)?;
+        let applied = self.apply_alone(id, event, cause, now)?;
         self.pass_on(now)?;
         Ok(applied)
     }
@@ -389,7 +393,7 @@ impl Engine {
         &mut self,
         id: InstanceId,
         event: Event,
-        causation_id: Option<String>,
+        cause: Cause,
         now: Timestamp,
     ) -> Result<Applied, EngineError> {
         if !self.load(id)? {
@@ -398,7 +402,7 @@ impl Engine {
         let cached = self.cache.get_mut(id).expect("the instance was loaded above");
         let decision = transition::transition(&cached.plan, &mut cached.instance, event, now);
         let applied = if decision.facts.is_empty() { Applied::Nothing } else { Applied::Recorded };
-        self.keep(id, decision, causation_id, now);
+        self.keep(id, decision, cause, now);
         Ok(applied)
     }
 
@@ -422,7 +426,7 @@ impl Engine {
     }
 
     /// Gathers what a decision has to store and to release.
-    fn keep(&mut self, id: InstanceId, mut decision: Decision, causation_id: Option<String>, now: Timestamp) {
+    fn keep(&mut self, id: InstanceId, mut decision: Decision, cause: Cause, now: Timestamp) {
         let cached = self.cache.get_mut(id).expect("only loaded instances are decided on");
         self.told.extend(std::mem::take(&mut decision.told));
         self.timers.arm(id, cached.instance.next_due());
@@ -443,14 +447,15 @@ impl Engine {
         let outgoing = decision.outgoing.into_iter().map(|outgoing| sealed(&self.sealer, outgoing, began));
         self.gathering.release.outgoing.extend(outgoing);
         let facts = marks::before(cached, decision.facts);
-        self.append(id, facts, causation_id);
+        self.append(id, facts, cause);
     }
 
     /// Gathers one entry of history with the record that follows from it.
-    fn append(&mut self, id: InstanceId, facts: Vec<Recorded>, causation_id: Option<String>) {
+    fn append(&mut self, id: InstanceId, facts: Vec<Recorded>, cause: Cause) {
         let cached = self.cache.get_mut(id).expect("only loaded instances are appended to");
         cached.instance.revision += 1;
-        let entry = HistoryEntry { revision: cached.instance.revision, causation_id, facts };
+        let (revision, Cause { message_id, user }) = (cached.instance.revision, cause);
+        let entry = HistoryEntry { revision, causation_id: message_id, user, facts };
         self.gathering.batch.save(&cached.instance, &entry);
         let open = cached.instance.is_open();
         match (cached.open, open) {

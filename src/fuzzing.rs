@@ -199,7 +199,8 @@ fn keep(
         return;
     }
     instance.revision += 1;
-    let entry = HistoryEntry { revision: instance.revision, causation_id: None, facts: decision.facts };
+    let entry =
+        HistoryEntry { revision: instance.revision, causation_id: None, user: None, facts: decision.facts };
     history.push(assert_again(&entry));
     assert_eq!(Instance::replay(instance.id, history).as_ref(), Some(&*instance), "the fold of its history");
     // The input is stored with the history alone.

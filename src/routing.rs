@@ -4,11 +4,11 @@ use metrics::counter;
 use tracing::{debug, info, warn};
 
 use crate::delivery::Queue;
-use crate::engine::{About, Applied, Engine, EngineError, Fate, Started};
+use crate::engine::{About, Engine, EngineError, Fate, Started};
 use crate::metric;
 use crate::saga::correlation::{Asked, Correlation};
 use crate::saga::id::{InstanceId, MessageId, Phase};
-use crate::saga::message::{Message, Purpose};
+use crate::saga::message::{Cause, Message, Purpose};
 use crate::saga::reply::{self, Via};
 use crate::saga::time::Timestamp;
 use crate::saga::transition::Event;
@@ -95,7 +95,7 @@ impl Engine {
             Err(fate) => return Ok(fate),
         };
         let (mut refusals, mut begun) = (Vec::new(), Vec::new());
-        let (mut meant, mut taken) = (false, false);
+        let (mut meant, mut taken, mut about) = (false, false, None);
         for plan in self.catalog.starting() {
             if plan.starts_on(message) {
                 meant = true;
@@ -110,16 +110,22 @@ impl Engine {
         for (saga, key) in self.catalog.cancelled_by(message) {
             meant = true;
             match key {
-                Ok(key) => taken |= self.cancel(InstanceId::new(&saga, &key), message, now)?,
+                Ok(key) => match self.cancel(InstanceId::new(&saga, &key), message, now)? {
+                    Some(Fate::Settled) => taken = true,
+                    Some(Fate::Refused(reason, whom)) => {
+                        refusals.push(reason);
+                        about = about.or(whom);
+                    }
+                    None => {}
+                },
                 Err(error) => refusals.push(format!("saga {saga}: cancel.business_key: {error}")),
             }
         }
-        let mut about = None;
         // A command that we hear because we listen to its exchange answers nothing.
         if !message.is_command {
             let answers = self.answer_all(message, begun, now)?;
             meant |= answers.listened;
-            about = answers.about;
+            about = about.or(answers.about);
             if taken {
                 for reason in answers.obstacles {
                     warn!(
@@ -145,16 +151,28 @@ impl Engine {
         Ok(if refusals.is_empty() { Fate::Settled } else { Fate::Refused(refusals.join("; "), about) })
     }
 
-    /// Whether there is such an instance.
-    fn cancel(&mut self, id: InstanceId, message: &Message, now: Timestamp) -> Result<bool, EngineError> {
-        let event = Some(message.event_key(Purpose::Cancel));
-        let event = Event::Cancel { event_id: message.id.clone(), event };
-        let applied = self.apply(id, event, message.id.clone(), now)?;
-        if applied == Applied::Unknown {
+    /// Hands a cancellation to an instance; `None` if there is none.
+    fn cancel(
+        &mut self,
+        id: InstanceId,
+        message: &Message,
+        now: Timestamp,
+    ) -> Result<Option<Fate>, EngineError> {
+        if !self.load(id)? {
             info!(instance = %id, "cancellation of an instance that is not there");
             ignore("unknown_cancel");
+            return Ok(None);
         }
-        Ok(applied != Applied::Unknown)
+        let (_, plan) = self.loaded(id).expect("the instance was loaded above");
+        if let Some(reason) = plan.cancel.as_ref().and_then(|cancel| cancel.from_user.refusal(message)) {
+            return self
+                .misread(id, None, format!("cancellation: {reason}"), Cause::of(message), now)
+                .map(Some);
+        }
+        let event = Some(message.event_key(Purpose::Cancel));
+        let event = Event::Cancel { event_id: message.id.clone(), event };
+        self.apply(id, event, Cause::of(message), now)?;
+        Ok(Some(Fate::Settled))
     }
 
     /// Hands an event to every instance that it may answer: none of those that it has `begun`.
@@ -240,7 +258,7 @@ impl Engine {
         }
         // What it counted for has changed which step listens to it now.
         if instance.has_heard(message.event_key(Purpose::Answer)) {
-            self.apply(id, Event::Repeated { message_id: message.id.clone() }, message.id.clone(), now)?;
+            self.apply(id, Event::Repeated { message_id: message.id.clone() }, Cause::of(message), now)?;
             return Ok(Some(Fate::Settled));
         }
         match reply::answered_step(plan, instance, message) {
@@ -249,7 +267,7 @@ impl Engine {
                 self.answer(id, target, Via::Event, message, now).map(Some)
             }
             Ok(None) => Ok(None),
-            Err(reason) => self.misread(id, None, reason, message.id.clone(), now).map(Some),
+            Err(reason) => self.misread(id, None, reason, Cause::of(message), now).map(Some),
         }
     }
 
@@ -302,16 +320,15 @@ impl Engine {
         now: Timestamp,
     ) -> Result<Fate, EngineError> {
         let (instance, plan) = self.loaded(id).expect("the instance was loaded before");
-        let message_id = message.id.clone();
         let outcome = match reply::read(plan, step, phase, instance, message, via) {
             Ok(outcome) => outcome,
             Err(unreadable) => {
-                return self.misread(id, Some(step), unreadable.to_string(), message_id, now);
+                return self.misread(id, Some(step), unreadable.to_string(), Cause::of(message), now);
             }
         };
         let event = (via == Via::Event).then(|| message.event_key(Purpose::Answer));
-        let event = Event::Reply { step, phase, attempt, outcome, message_id: message_id.clone(), event };
-        self.apply(id, event, message_id, now)?;
+        let event = Event::Reply { step, phase, attempt, outcome, message_id: message.id.clone(), event };
+        self.apply(id, event, Cause::of(message), now)?;
         Ok(Fate::Settled)
     }
 
@@ -321,11 +338,11 @@ impl Engine {
         id: InstanceId,
         step: Option<usize>,
         reason: String,
-        message_id: Option<String>,
+        cause: Cause,
         now: Timestamp,
     ) -> Result<Fate, EngineError> {
-        let event = Event::Misread { step, message_id: message_id.clone(), reason: reason.clone() };
-        self.apply(id, event, message_id, now)?;
+        let event = Event::Misread { step, message_id: cause.message_id.clone(), reason: reason.clone() };
+        self.apply(id, event, cause, now)?;
         let about = self.loaded(id).map(|(instance, _)| About {
             saga: instance.saga.clone(),
             business_key: instance.business_key.clone(),
@@ -343,7 +360,8 @@ impl Engine {
         now: Timestamp,
     ) -> Result<Option<About>, EngineError> {
         let Named::Step(id, Target { step, .. }) = self.correlated(correlation_id)? else { return Ok(None) };
-        match self.misread(id, Some(step), reason.to_owned(), message_id, now)? {
+        let cause = Cause { message_id, user: None };
+        match self.misread(id, Some(step), reason.to_owned(), cause, now)? {
             Fate::Refused(_, about) => Ok(about),
             Fate::Settled => Ok(None),
         }

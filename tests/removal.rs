@@ -47,7 +47,7 @@ impl World {
             .into();
         facts.iter().for_each(|recorded| completed.apply(recorded));
         completed.revision = 1;
-        let entry = HistoryEntry { revision: 1, causation_id: None, facts };
+        let entry = HistoryEntry { revision: 1, causation_id: None, user: None, facts };
 
         let mut store = Store::simulated(&Memory::default()).unwrap();
         let loaded = [Loaded { file: "order.yaml".into(), source: DEFINITION.to_owned(), plan: plan.into() }];

@@ -118,7 +118,12 @@ impl Run {
         if !decision.facts.is_empty() {
             self.instance.revision += 1;
             let revision = self.instance.revision;
-            self.history.push(HistoryEntry { revision, causation_id: None, facts: decision.facts.clone() });
+            self.history.push(HistoryEntry {
+                revision,
+                causation_id: None,
+                user: None,
+                facts: decision.facts.clone(),
+            });
         }
         self.sent.extend(decision.outgoing);
         self.told.extend(decision.told);

@@ -573,3 +573,31 @@ scenarios:
     let (code, text) = test(&[&path, "--scenarios-only"]);
     assert_eq!(code, Some(0), "{text}");
 }
+
+#[test]
+fn an_answer_of_somebody_who_is_not_named_is_told_as_a_dead_letter() {
+    let guarded = "\
+saga: guarded
+version: 1
+start: {on: {exchange: in, key: go}, business_key: =event.data.id, from_user: shop}
+steps:
+  - step: charge
+    kind: pivot
+    command: {exchange: p, key: charge}
+    timeout: 1s
+    on_timeout: park
+    from_user: payments
+";
+    let scenarios = "\
+saga: guarded
+scenarios:
+  - {scenario: paid, end: completed}
+  - {scenario: forged, replies: {charge: {user: mallory}}, end: parked}
+";
+    let (_folder, path) = folder(&[("guarded.yaml", guarded), ("guarded.test.yaml", scenarios)]);
+    let (code, text) = test(&[&path]);
+    let reason =
+        "a message of replies was dead-lettered: answer to step \"charge\": it comes from user \"mallory\"";
+    assert!(code == Some(1) && text.contains(reason), "{text}");
+    assert!(text.contains("12 paths") && text.contains("2 scenarios, 1 of them failed"), "{text}");
+}

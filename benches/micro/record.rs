@@ -24,7 +24,7 @@ fn decode(bencher: Bencher<'_, '_>) {
 
 fn started() -> (Instance, HistoryEntry) {
     let (instance, decision) = order::started(&order::plan());
-    (instance, HistoryEntry { revision: 1, causation_id: None, facts: decision.facts })
+    (instance, HistoryEntry { revision: 1, causation_id: None, user: None, facts: decision.facts })
 }
 
 fn batch(instance: &Instance, entry: &HistoryEntry) -> Batch {

@@ -25,6 +25,7 @@ pub(crate) fn incoming(delivery: lapin::message::Delivery) -> RawMessage {
         correlation_id: text(properties.correlation_id()),
         kind: text(properties.kind()),
         app_id: text(properties.app_id()),
+        user_id: text(properties.user_id()),
         content_type: text(properties.content_type()),
         content_encoding: text(properties.content_encoding()),
         timestamp: *properties.timestamp(),

@@ -87,9 +87,14 @@ fn render(details: &Details) -> String {
         line(&mut text, &step_line(step, is_over, name_width));
     }
     line(&mut text, "\nhistory");
-    for fact in details.history.iter().flat_map(|entry| &entry.facts) {
-        let at = fact.at.map(|at| at.to_string()).unwrap_or_default();
-        line(&mut text, &format!("  {at}  {}", sentence(fact)));
+    for entry in &details.history {
+        for (index, fact) in entry.facts.iter().enumerate() {
+            let at = fact.at.map(|at| at.to_string()).unwrap_or_default();
+            // All facts of an entry come from one message.
+            let user =
+                entry.user.iter().filter(|_| index == 0).map(|user| format!(", from user {}", plain(user)));
+            line(&mut text, &format!("  {at}  {}{}", sentence(fact), user.collect::<String>()));
+        }
     }
     text
 }

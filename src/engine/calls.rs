@@ -8,6 +8,7 @@ use super::{Applied, Engine, EngineError};
 use crate::saga::called::{Caller, End, Start, Told};
 use crate::saga::fact::Failure;
 use crate::saga::id::InstanceId;
+use crate::saga::message::Cause;
 use crate::saga::plan::{Plan, Work};
 use crate::saga::time::Timestamp;
 use crate::saga::transition::{self, Event};
@@ -24,7 +25,7 @@ impl Engine {
         while !self.is_full()
             && let Some((id, step)) = self.limits.next_turn(now)
         {
-            self.apply_alone(id, Event::Turn { step }, None, now)?;
+            self.apply_alone(id, Event::Turn { step }, Cause::default(), now)?;
             self.pass_on_told(now)?;
         }
         Ok(())
@@ -41,7 +42,7 @@ impl Engine {
                 }
                 Told::Start(start) => self.begin_called(*start, now)?,
                 Told::Event(id, event) => {
-                    if self.apply_alone(id, event, None, now)? == Applied::Unknown {
+                    if self.apply_alone(id, event, Cause::default(), now)? == Applied::Unknown {
                         error!(instance = %id, "an instance that is called, or calls, is not in the store");
                     }
                 }
@@ -61,7 +62,7 @@ impl Engine {
                     "instance started by a call");
                 self.gathering.started.push(Arc::clone(&plan));
                 self.cache.put(instance, plan);
-                self.keep(id, decision, None, now);
+                self.keep(id, decision, Cause::default(), now);
             }
             Err(error) => self.refuse_call(caller, error, now)?,
         }
@@ -70,7 +71,12 @@ impl Engine {
 
     fn refuse_call(&mut self, caller: Caller, error: Failure, now: Timestamp) -> Result<(), EngineError> {
         let Caller { instance, step, item, .. } = caller;
-        self.apply_alone(instance, Event::CalledEnded { step, item, end: End::Failed(error) }, None, now)?;
+        self.apply_alone(
+            instance,
+            Event::CalledEnded { step, item, end: End::Failed(error) },
+            Cause::default(),
+            now,
+        )?;
         Ok(())
     }
 

@@ -12,6 +12,7 @@ use super::{BATCH_BYTES, Engine};
 use crate::cache::Cached;
 use crate::saga::fact::{Fact, Recorded};
 use crate::saga::id::InstanceId;
+use crate::saga::message::Cause;
 use crate::saga::time::Timestamp;
 
 /// How long a mark waits for another fact of its instance to ride with, before any commit takes it along.
@@ -82,7 +83,7 @@ impl Engine {
             let Some(cached) = self.cache.get_mut(id) else { continue };
             let facts = std::mem::take(&mut cached.marks);
             if !facts.is_empty() {
-                self.append(id, facts, None);
+                self.append(id, facts, Cause::default());
             }
         }
     }

@@ -211,6 +211,7 @@ fn saga(business_key: &str, entries: Vec<Vec<Fact>>) -> (Instance, Vec<HistoryEn
         .map(|(index, facts)| HistoryEntry {
             revision: index as u64 + 1,
             causation_id: (index > 0).then(|| format!("message-{index}")),
+            user: None,
             facts: facts.into_iter().map(|fact| Recorded { at: at(index as i64 * 1_250), fact }).collect(),
         })
         .collect();

@@ -16,6 +16,9 @@ pub struct EntryView {
     /// Id of the message that caused it, where a message did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub causation_id: Option<String>,
+    /// The user of the broker who published that message, where it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// Id of the instance.
     pub correlation_id: String,
     /// What became known, in order.
@@ -89,6 +92,7 @@ pub(crate) fn entries<'a>(
     let view = |entry: &HistoryEntry| EntryView {
         revision: entry.revision,
         causation_id: entry.causation_id.clone(),
+        user: entry.user.clone(),
         correlation_id: instance.id.to_string(),
         facts: entry.facts.iter().map(|recorded| fact_view(instance, recorded)).collect(),
     };

@@ -29,7 +29,7 @@ fn instance(business_key: &str, began: u32, fact: Option<Fact>, ended: u32) -> (
     let facts: Vec<_> = [start].into_iter().chain(fact.map(|fact| Recorded { at: ended, fact })).collect();
     facts.iter().for_each(|recorded| instance.apply(recorded));
     instance.revision = 1;
-    (instance, HistoryEntry { revision: 1, causation_id: None, facts })
+    (instance, HistoryEntry { revision: 1, causation_id: None, user: None, facts })
 }
 
 fn store(memory: &Memory, instances: &[(Instance, HistoryEntry)]) -> Store {

@@ -93,7 +93,7 @@ codes! {
     NotATime "S0508" "an `until` that is no time",
 
     // Messages and routing.
-    InvalidAddress "S0601" "an exchange or a key that is empty or too long",
+    InvalidAddress "S0601" "an exchange, a key or a user that is empty or too long",
     ComputedAddress "S0602" "an expression for an exchange or a key",
     ErrorOfSuccess "S0603" "a success with an error code",
     OwnMessage "S0604" "a pattern that matches what the saga publishes itself",

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use self::messages::users;
 use super::code::Code;
 use super::definition::{
     self, Attempts, Awaited, Compensate, Definition, Foreach, Form, Located, Node, Place, Retry, Rule, Step,
@@ -163,6 +164,7 @@ impl Compiler<'_> {
                 on: self.subscription(&start.on),
                 business_key: self.key(&start.business_key, &at_start),
                 input: self.template_or(start.input.as_ref(), "event.data", &at_start),
+                from_user: users(start.from_user.as_ref()),
             }),
             attributes: definition
                 .attributes
@@ -180,6 +182,7 @@ impl Compiler<'_> {
             cancel: definition.cancel.as_ref().map(|cancel| plan::Cancel {
                 on: self.subscription(&cancel.on),
                 business_key: self.key(&cancel.business_key, &at_start.at("a cancellation")),
+                from_user: users(cancel.from_user.as_ref()),
             }),
             steps: nodes.iter().map(|node| self.step(node, &steps)).collect(),
             output: definition.output.as_ref().map(|output| self.template(output, &at_output)),

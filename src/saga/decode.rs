@@ -72,6 +72,7 @@ pub fn recognise(raw: RawMessage, body: Value) -> Message {
         exchange,
         key,
         correlation_id: said(raw.correlation_id),
+        user: said(raw.user_id),
         is_command,
         is_cloud_event,
         size: raw.body.len(),

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use self::forms::{AtTimeout, Awaited, Call, Delay, Emit, Foreach, Form, Verdict, Wait};
-pub use self::messages::{Command, Exchange, ExchangeType, Match, Subscription};
+pub use self::messages::{Command, Exchange, ExchangeType, Match, Subscription, Users};
 use super::plan::DefinitionHash;
 pub(crate) use super::reader::read;
 pub use super::reader::{MAX_SOURCE, parse};
@@ -78,6 +78,9 @@ pub struct Start {
     /// What the instance keeps of the event, by default `=event.data`. In scope: event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<Located<Node>>,
+    /// The user of the broker, or a list of users, whose events count, by the property `user_id`; by default anybody's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_user: Option<Located<Users>>,
 }
 
 /// What cancels an instance.
@@ -89,6 +92,9 @@ pub struct Cancel {
     /// Finds the instance. In scope: event.
     #[schemars(with = "ExpressionText")]
     pub business_key: Located<Node>,
+    /// The user of the broker, or a list of users, whose events count, by the property `user_id`; by default anybody's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_user: Option<Located<Users>>,
 }
 
 /// Time limit of a whole instance.
@@ -229,6 +235,9 @@ pub struct Step {
     /// How many commands of the step may be out, over all instances of the saga; by default any number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<Located<Limit>>,
+    /// The user of the broker, or a list of users, whose answers count, by the property `user_id`; by default anybody's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_user: Option<Located<Users>>,
     /// What the step keeps of its reply. In scope: reply, input, saga, the steps before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Located<Node>>,

@@ -25,6 +25,9 @@ pub struct HistoryEntry {
     /// Id of the message that caused it, where a message did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub causation_id: Option<String>,
+    /// The user of the broker who published that message, where it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// What became known, in order.
     pub facts: Vec<Recorded>,
 }
@@ -520,7 +523,7 @@ mod tests {
             Fact::NoticeDue { tells: Tells::Status, body: Arc::new(value) },
         ] {
             let facts = vec![Recorded { at: Timestamp(-5), fact }];
-            let entry = HistoryEntry { revision: 1, causation_id: None, facts };
+            let entry = HistoryEntry { revision: 1, causation_id: None, user: None, facts };
             let stored = serde_json::to_string(&entry).unwrap();
             assert!(stored.contains(text), "{stored}");
             assert_eq!(serde_json::from_str::<HistoryEntry>(&stored).unwrap(), entry);

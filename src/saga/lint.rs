@@ -91,9 +91,11 @@ impl<'a> Lint<'a> {
         }
         if let Some(start) = &definition.start {
             self.subscription(&start.on);
+            self.users(start.from_user.as_ref());
         }
         if let Some(cancel) = &definition.cancel {
             self.subscription(&cancel.on);
+            self.users(cancel.from_user.as_ref());
         }
         for ending in self.endings() {
             self.command(&ending.emit);
@@ -167,6 +169,7 @@ impl<'a> Lint<'a> {
         if let Some(limit) = &step.limit {
             self.limit(limit);
         }
+        self.users(step.from_user.as_ref());
         if let Some(compensate) = &step.compensate
             && let Compensate::By(by) = &compensate.value
         {

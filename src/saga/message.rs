@@ -32,6 +32,8 @@ pub struct RawMessage {
     pub kind: Option<String>,
     /// AMQP property `app_id`.
     pub app_id: Option<String>,
+    /// AMQP property `user_id`: the user who published it. The broker takes no other for it.
+    pub user_id: Option<String>,
     /// AMQP property `content_type`.
     pub content_type: Option<String>,
     /// AMQP property `content_encoding`.
@@ -69,6 +71,8 @@ pub struct Message {
     pub key: String,
     /// AMQP property `correlation_id`.
     pub correlation_id: Option<String>,
+    /// The user of the broker who published it, where the message says so.
+    pub user: Option<String>,
     /// Whether it is itself a command of an orchestrator, and so the answer to none.
     pub is_command: bool,
     /// Whether it is a CloudEvent, whose id counts together with its source.
@@ -106,10 +110,26 @@ impl Message {
 
     /// About how many bytes it takes in memory, which may be a hundred times those of its body.
     pub fn weight(&self) -> usize {
-        let texts = [&self.id, &self.kind, &self.source, &self.time, &self.correlation_id];
+        let texts = [&self.id, &self.kind, &self.source, &self.time, &self.correlation_id, &self.user];
         let texts: usize = texts.into_iter().flatten().map(String::len).sum();
         let headers = self.headers.iter().map(|(name, value)| name.len() + weight(value));
         texts + weight(&self.data) + weight(&self.metadata) + headers.sum::<usize>()
+    }
+}
+
+/// What an input of an instance comes from: a message, or only time and people.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Cause {
+    /// Id of the message.
+    pub message_id: Option<String>,
+    /// The user of the broker who published it, where it says so.
+    pub user: Option<String>,
+}
+
+impl Cause {
+    /// A message.
+    pub fn of(message: &Message) -> Self {
+        Self { message_id: message.id.clone(), user: message.user.clone() }
     }
 }
 

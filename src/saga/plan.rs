@@ -59,6 +59,8 @@ pub struct Start {
     pub business_key: Expression,
     /// What the instance keeps of the event.
     pub input: Template,
+    /// Whose events count.
+    pub from_user: Users,
 }
 
 /// What cancels an instance.
@@ -68,7 +70,13 @@ pub struct Cancel {
     pub on: Subscription,
     /// Names the instance.
     pub business_key: Expression,
+    /// Whose events count.
+    pub from_user: Users,
 }
+
+/// Users of the broker, of whom alone messages count; if there are none, everybody's do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Users(pub Vec<String>);
 
 /// An exchange, and which of its messages are meant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -121,6 +129,8 @@ pub struct Step {
     pub compensation: Option<Call>,
     /// How many commands that do it may be out, over all instances.
     pub limit: Option<Limit>,
+    /// Whose answers and events count.
+    pub from_user: Users,
 }
 
 /// How many commands that do a step may be out, over all instances of a saga. Undoing is not limited.
@@ -300,7 +310,39 @@ pub struct Extras {
     pub kind: Option<Arc<str>>,
 }
 
+impl Users {
+    /// Why a message does not count, if it does not. The broker vouches for the user that a message names.
+    pub fn refusal(&self, message: &Message) -> Option<String> {
+        if self.0.is_empty() || message.user.as_ref().is_some_and(|user| self.0.contains(user)) {
+            return None;
+        }
+        let wanted = self.0.iter().map(|user| format!("{user:?}")).collect::<Vec<_>>().join(" or ");
+        Some(match &message.user {
+            Some(user) => format!("it comes from user {user:?}, and counts only from {wanted}"),
+            None => {
+                format!("it has no user_id, and counts only from {wanted}: have the sender set that property")
+            }
+        })
+    }
+
+    /// One of them.
+    pub fn any(&self) -> Option<String> {
+        self.0.first().cloned()
+    }
+}
+
 impl Plan {
+    /// A user from whom a message counts, where it matters who sends it.
+    pub fn user_for(&self, message: &Message) -> Option<String> {
+        let start = self.start.iter().map(|start| (&start.on, &start.from_user));
+        let cancel = self.cancel.iter().map(|cancel| (&cancel.on, &cancel.from_user));
+        let steps = self.listeners().flat_map(|(step, _, rules)| {
+            rules.iter().filter_map(move |rule| Some((rule.on.as_ref()?, &self.steps[step].from_user)))
+        });
+        let mut listening = start.chain(cancel).chain(steps).filter(|(on, _)| on.hears(message));
+        listening.find_map(|(_, users)| users.any())
+    }
+
     /// Whether an event starts an instance.
     pub fn starts_on(&self, event: &Message) -> bool {
         self.start.as_ref().is_some_and(|start| start.on.hears(event))

@@ -58,6 +58,14 @@ pub enum Unreadable {
         /// What stands there.
         value: String,
     },
+    /// It comes from somebody whose answers do not count.
+    #[error("answer to step {step:?}: {reason}")]
+    NotFromUser {
+        /// Name of the step.
+        step: String,
+        /// Whose do, and from whom it is.
+        reason: String,
+    },
     /// A rule's condition does not work on this message.
     #[error("a rule of the `replies` of step {step:?} cannot be evaluated: {message}")]
     BadRule {
@@ -91,6 +99,9 @@ pub fn read(
     via: Via,
 ) -> Result<Outcome, Unreadable> {
     let name = || plan.steps[step].name.clone();
+    if let Some(reason) = plan.steps[step].from_user.refusal(message) {
+        return Err(Unreadable::NotFromUser { step: name(), reason });
+    }
     let rules = plan.steps[step].rules(phase);
     let is_waited_for = phase == Phase::Action && matches!(plan.steps[step].work, Work::Wait(_));
     let header = |name: &str| message.header(name).filter(|_| !is_waited_for);
@@ -270,7 +281,12 @@ pub fn answered_step(
     }
     listening.sort_by_key(|(nearness, step, _, _)| (*nearness, *step));
     let mut obstacle = None;
+    let mut stranger = None;
     for (nearness, step, phase, rules) in listening {
+        if let Some(reason) = plan.steps[step].from_user.refusal(message) {
+            stranger.get_or_insert_with(|| format!("event for step {:?}: {reason}", plan.steps[step].name));
+            continue;
+        }
         // If the step in flight cannot read it, it is not for one of before.
         if nearness > 0 && obstacle.is_some() {
             break;
@@ -287,7 +303,7 @@ pub fn answered_step(
     }
     let none =
         || format!("no rule in the `replies` of saga {} v{} matches this event", plan.saga, plan.version);
-    Err(obstacle.unwrap_or_else(none))
+    Err(obstacle.or(stranger).unwrap_or_else(none))
 }
 
 /// Up to here, an answer changes something.

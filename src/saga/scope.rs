@@ -11,8 +11,8 @@ use super::message::Message;
 /// The names that expressions may begin with.
 pub const ROOTS: [&str; 5] = ["event", "input", "steps", "saga", "reply"];
 /// The fields of `event` and `reply`.
-pub const MESSAGE_FIELDS: [&str; 9] =
-    ["id", "type", "source", "time", "data", "metadata", "headers", "exchange", "key"];
+pub const MESSAGE_FIELDS: [&str; 10] =
+    ["id", "type", "source", "time", "data", "metadata", "headers", "exchange", "key", "user"];
 /// The fields of a step under `steps`.
 pub const STEP_FIELDS: [&str; 3] = ["output", "status", "error"];
 /// The fields of `saga`, those first that never change.
@@ -150,6 +150,7 @@ fn message_field(message: &Message, name: &str) -> Option<Value> {
         "headers" => Value::Object(message.headers.clone()),
         "exchange" => Value::from(message.exchange.as_str()),
         "key" => Value::from(message.key.as_str()),
+        "user" => optional(&message.user),
         _ => return None,
     })
 }

@@ -91,7 +91,7 @@ mod tests {
         .unwrap();
         let instance = Instance::begin(InstanceId::new("order", "A-1"), &started, Timestamp(1));
         for revision in [1, 2] {
-            let entry = HistoryEntry { revision, causation_id: None, facts: Vec::new() };
+            let entry = HistoryEntry { revision, causation_id: None, user: None, facts: Vec::new() };
             batch.save(&instance, &entry);
         }
         let bytes = encode(&batch, 7, &[instance.id]);

@@ -318,7 +318,12 @@ mod tests {
         let recorded = Recorded { at: Timestamp(1), fact };
         instance.apply(&recorded);
         instance.revision += 1;
-        let entry = HistoryEntry { revision: instance.revision, causation_id: None, facts: vec![recorded] };
+        let entry = HistoryEntry {
+            revision: instance.revision,
+            causation_id: None,
+            user: None,
+            facts: vec![recorded],
+        };
         batch.save(instance, &entry);
     }
 

@@ -56,6 +56,7 @@ pub(super) fn drafts(plan: &Plan, given: &Given) -> Vec<Draft> {
         start.data = empty().data;
     }
     if let Some(of) = &plan.start {
+        start.user = start.user.or(of.from_user.any());
         let Message { exchange, key, headers, .. } = on(&of.on, Message::default());
         for (name, value) in headers {
             start.headers.entry(name).or_insert(value);
@@ -64,9 +65,10 @@ pub(super) fn drafts(plan: &Plan, given: &Given) -> Vec<Draft> {
         start.key = Some(start.key).filter(|given| !given.is_empty()).unwrap_or(key);
     }
     let mut drafts = vec![Draft { role: Role::Start, message: start }];
-    drafts.extend(
-        plan.cancel.iter().map(|cancel| Draft { role: Role::Cancel, message: on(&cancel.on, empty()) }),
-    );
+    drafts.extend(plan.cancel.iter().map(|cancel| {
+        let message = Message { user: cancel.from_user.any(), ..on(&cancel.on, empty()) };
+        Draft { role: Role::Cancel, message }
+    }));
     for target in own_targets(plan) {
         for kind in [OutcomeKind::Success, OutcomeKind::Failure, OutcomeKind::Retry] {
             let by_rule = |rule: &ReplyRule| match &rule.on {
@@ -78,6 +80,7 @@ pub(super) fn drafts(plan: &Plan, given: &Given) -> Vec<Draft> {
                 continue;
             }
             let mut message = rule.map_or_else(|| by_header(kind), by_rule);
+            message.user = plan.steps[target.step].from_user.any();
             if (target.phase, kind) == (Phase::Action, OutcomeKind::Success)
                 && let Some(data) = given.replies.get(&plan.steps[target.step].name)
             {
@@ -120,13 +123,14 @@ pub(super) fn some_key(pattern: &str) -> String {
 
 /// The message as it comes by the broker. An id that stands in its body is its `message_id` too.
 pub(super) fn raw(message: &Message) -> RawMessage {
-    let Message { id, kind, source, time, data, metadata, headers, exchange, key, .. } = message;
+    let Message { id, kind, source, time, data, metadata, headers, exchange, key, user, .. } = message;
     let with = |body: &Value| RawMessage {
         exchange: exchange.clone(),
         key: key.clone(),
         message_id: id.clone(),
         kind: kind.clone(),
         app_id: source.clone(),
+        user_id: user.clone(),
         headers: headers.clone(),
         body: body.to_string().into_bytes(),
         ..RawMessage::default()

@@ -26,7 +26,7 @@ use crate::saga::definition::Located;
 use crate::saga::expression::{Expression, Scope};
 use crate::saga::id::{InstanceId, Phase};
 use crate::saga::message::{Message, RawMessage};
-use crate::saga::plan::{OutcomeKind, Plan, ReplyRule, Subscription};
+use crate::saga::plan::{OutcomeKind, Plan, ReplyRule, Step, Subscription};
 use crate::simulate::ProcessError;
 
 /// A scenario that was played.
@@ -119,13 +119,14 @@ pub(super) fn rehearse(
 }
 
 fn message(event: &Event) -> Message {
-    let Event { exchange, key, id, kind, data, metadata, headers } = event.clone();
+    let Event { exchange, key, id, kind, data, metadata, headers, user } = event.clone();
     Message {
         id,
         kind,
         data,
         metadata,
         headers,
+        user,
         exchange: exchange.map(|exchange| exchange.value).unwrap_or_default(),
         key: key.map(|key| key.value).unwrap_or_default(),
         ..Message::default()
@@ -188,7 +189,7 @@ fn answer(plan: &Plan, sample: &Sample, target: Target, reply: &Reply) -> Option
     let step = &plan.steps[target.step];
     let rules = step.rules(target.phase);
     if step.call(target.phase).is_none() {
-        return awaited(rules, sample, target, reply);
+        return awaited(step, sample, target, reply);
     }
     let outcome = match reply.outcome {
         Some(Word::Silence | Word::Unroutable) => return None,
@@ -214,7 +215,8 @@ fn answer(plan: &Plan, sample: &Sample, target: Target, reply: &Reply) -> Option
         (None, None) => Default::default(),
     };
     let headers = headers.chain(wanted_headers(rules, &exchange)).collect();
-    let message = Message { data: reply.data.clone(), headers, exchange, key, ..Message::default() };
+    let user = reply.user.clone().or(step.from_user.any());
+    let message = Message { data: reply.data.clone(), headers, exchange, key, user, ..Message::default() };
     // An event names its instance by itself, unless it says its outcome as replies do.
     let correlated = message.exchange.is_empty() || outcome.is_some();
     Some(Answer::of(&message, correlated))
@@ -227,14 +229,15 @@ fn wanted_headers(rules: &[ReplyRule], exchange: &str) -> impl Iterator<Item = (
 }
 
 /// An event that is awaited: the first one that means what is said, made up where nothing is told of it.
-fn awaited(rules: &[ReplyRule], sample: &Sample, target: Target, reply: &Reply) -> Option<Answer> {
+fn awaited(step: &Step, sample: &Sample, target: Target, reply: &Reply) -> Option<Answer> {
+    let rules = step.rules(target.phase);
     let kind = match reply.outcome {
         _ if rules.is_empty() => return None,
         Some(Word::Failure) => OutcomeKind::Failure,
         None | Some(Word::Success) => OutcomeKind::Success,
         Some(Word::Retry | Word::Pending | Word::Silence | Word::Unroutable) => return None,
     };
-    if reply.event.is_none() && reply.data.is_null() {
+    if reply.event.is_none() && reply.data.is_null() && reply.user.is_none() {
         return Some(sample.answer(target, kind));
     }
     let rule = rules.iter().find(|rule| rule.outcome == kind);
@@ -244,13 +247,14 @@ fn awaited(rules: &[ReplyRule], sample: &Sample, target: Target, reply: &Reply) 
         (None, None) => return None,
     };
     let headers = wanted_headers(rules, &exchange).collect();
-    let message = Message { exchange, key, headers, data: reply.data.clone(), ..Message::default() };
+    let user = reply.user.clone().or(step.from_user.any());
+    let message = Message { exchange, key, headers, user, data: reply.data.clone(), ..Message::default() };
     Some(Answer::of(&message, false))
 }
 
 /// An event that comes in; none where it waits for an item that is not there.
 fn cue(plan: &Plan, cast: &[Actor], further: &Further) -> Option<Cue> {
-    let event = event(further);
+    let event = event(plan, further);
     // What it starts or cancels, so that it can be checked.
     let what = understand(event.clone()).ok().and_then(|message| {
         let scope = Scope { event: Some(&message), ..Scope::default() };
@@ -272,9 +276,10 @@ fn cue(plan: &Plan, cast: &[Actor], further: &Further) -> Option<Cue> {
     Some(Cue { on, after, what, event })
 }
 
-fn event(further: &Further) -> RawMessage {
-    let Further { exchange, key, data, headers, .. } = further.clone();
-    raw(&Message { exchange: exchange.value, key: key.value, data, headers, ..Message::default() })
+fn event(plan: &Plan, further: &Further) -> RawMessage {
+    let Further { exchange, key, data, headers, user, .. } = further.clone();
+    let message = Message { exchange: exchange.value, key: key.value, data, headers, ..Message::default() };
+    raw(&Message { user: user.or_else(|| plan.user_for(&message)), ..message })
 }
 
 /// The command that is meant, of which instance; none of an item that is not there.
@@ -304,7 +309,7 @@ fn untaken(plan: &Plan, cast: &[Actor], further: &Further, played: &Played) -> O
 
 /// Why an event that comes in names no instance.
 fn misaddressed(cast: &[Actor], further: &Further) -> Option<String> {
-    let message = understand(event(further)).ok()?;
+    let message = understand(event(&cast.first()?.plan, further)).ok()?;
     let scope = Scope { event: Some(&message), reply: Some(&message), ..Scope::default() };
     let mut named = Vec::new();
     for Actor { plan, sample, .. } in cast {

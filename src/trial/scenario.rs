@@ -114,6 +114,9 @@ pub(super) struct Event {
     /// Headers of the message.
     #[serde(default)]
     pub(super) headers: Map<String, Value>,
+    /// The user who publishes it; left out, one whose messages count.
+    #[serde(default)]
+    pub(super) user: Option<String>,
 }
 
 /// An event that comes in after the start.
@@ -130,6 +133,9 @@ pub(super) struct Further {
     /// Headers of the message.
     #[serde(default)]
     pub(super) headers: Map<String, Value>,
+    /// The user who publishes it; left out, one whose messages count.
+    #[serde(default)]
+    pub(super) user: Option<String>,
     /// The command that is out then; left out, the time counts from the start.
     #[serde(default)]
     pub(super) during: Option<Expected>,
@@ -167,6 +173,9 @@ pub(super) struct Reply {
     /// The event that it is; left out, the one that the step's rules listen to.
     #[serde(default)]
     pub(super) event: Option<Address>,
+    /// The user who answers; left out, one whose answers count.
+    #[serde(default)]
+    pub(super) user: Option<String>,
     /// What is answered after that to the same attempt.
     #[serde(default)]
     pub(super) then: Option<Short<Box<Reply>>>,

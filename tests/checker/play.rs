@@ -226,7 +226,7 @@ impl Play {
         if !decision.facts.is_empty() {
             self.instance.revision += 1;
             let revision = self.instance.revision;
-            self.history.push(HistoryEntry { revision, causation_id, facts: decision.facts });
+            self.history.push(HistoryEntry { revision, causation_id, user: None, facts: decision.facts });
         }
     }
 

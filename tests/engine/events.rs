@@ -377,3 +377,67 @@ fn a_wrong_reply_is_on_the_history_of_its_instance_and_in_its_dead_letter() {
     let step = world.instance("A-1").steps[0].clone();
     assert!(step.misread.unwrap().contains("not JSON"), "what is told with the timeout");
 }
+
+const GUARDED: &str = r#"
+saga: guarded
+version: 1
+start: {on: {exchange: in, key: go}, business_key: =event.data.id, from_user: shop}
+cancel: {on: {exchange: in, key: stop}, business_key: =event.data.id, from_user: [shop, desk]}
+steps:
+  - {step: charge, command: {exchange: pay, key: charge}, from_user: payments, compensate: none}
+  - {wait: approval, on: {exchange: desk, key: approved}, timeout: 1h, from_user: desk, output: {by: =event.user}}
+"#;
+
+#[test]
+fn only_messages_of_the_users_that_are_named_count_and_who_sent_them_is_on_the_history() {
+    let mut world = world(&[GUARDED]);
+    let from = |user: Option<&str>, message: Message| Message { user: user.map(str::to_owned), ..message };
+    let id = || json!({"id": "G-1"});
+    let reasons = |world: &World| -> Vec<String> {
+        let letters = world.store.reader().dead_letters(100, None).unwrap().items;
+        letters.into_iter().map(|letter| letter.reason).rev().collect()
+    };
+    for user in [None, Some("mallory")] {
+        world.deliver(Queue::Events, Ok(from(user, event("in", "go", id()))));
+        world.commit();
+    }
+    assert_eq!(
+        reasons(&world),
+        [
+            "saga guarded: start event: it has no user_id, and counts only from \"shop\": have the sender set that property",
+            "saga guarded: start event: it comes from user \"mallory\", and counts only from \"shop\"",
+        ]
+    );
+    world.deliver(Queue::Events, Ok(from(Some("shop"), event("in", "go", id()))));
+    let charge = world.commit().outgoing.remove(0);
+    let reply = |user: &str| Message {
+        correlation_id: charge.correlation_id(),
+        headers: Map::from_iter([("x-saga-outcome".to_owned(), Value::from("success"))]),
+        ..from(Some(user), Message::default())
+    };
+    world.deliver(Queue::Replies, Ok(reply("shop")));
+    world.deliver(Queue::Events, Ok(from(Some("payments"), event("desk", "approved", id()))));
+    world.deliver(Queue::Events, Ok(from(Some("payments"), event("in", "stop", id()))));
+    world.commit();
+    assert_eq!(world.statuses("guarded", "G-1"), ["dispatched", "pending"]);
+    assert_eq!(world.ignored("guarded", "G-1"), ["unreadable_reply"; 3]);
+    assert_eq!(
+        reasons(&world)[2..],
+        [
+            "answer to step \"charge\": it comes from user \"shop\", and counts only from \"payments\"",
+            "event for step \"approval\": it comes from user \"payments\", and counts only from \"desk\"",
+            "cancellation: it comes from user \"payments\", and counts only from \"shop\" or \"desk\"",
+        ]
+    );
+    world.deliver(Queue::Replies, Ok(reply("payments")));
+    world.deliver(Queue::Events, Ok(from(Some("desk"), event("desk", "approved", id()))));
+    world.commit();
+    let instance = world.instance_of("guarded", "G-1");
+    assert_eq!(
+        (instance.status, instance.steps[1].output.as_deref()),
+        (Status::Completed, Some(&json!({"by": "desk"})))
+    );
+    let history = world.store.reader().history(instance.id).unwrap();
+    let users: Vec<_> = history.iter().filter_map(|entry| entry.user.as_deref()).collect();
+    assert_eq!(users, ["shop", "shop", "payments", "payments", "payments", "desk"]);
+}

@@ -91,7 +91,7 @@ fn change(instance: &mut Instance, fact: Fact) -> HistoryEntry {
     let recorded = Recorded { at: instance.started_at, fact };
     instance.apply(&recorded);
     instance.revision += 1;
-    HistoryEntry { revision: instance.revision, causation_id: None, facts: vec![recorded] }
+    HistoryEntry { revision: instance.revision, causation_id: None, user: None, facts: vec![recorded] }
 }
 
 /// Moves a stored instance on, in a batch of its own.
@@ -174,7 +174,7 @@ fn an_append_that_does_not_go_on_is_refused_and_writes_nothing() {
     gap.revision += 1;
     let gap = moved(&mut gap, Fact::DeadlinePassed);
     let mut repeat = moved(&mut instance.clone(), Fact::DeadlinePassed);
-    let entry = HistoryEntry { revision: 2, causation_id: None, facts: Vec::new() };
+    let entry = HistoryEntry { revision: 2, causation_id: None, user: None, facts: Vec::new() };
     repeat.save(&instance, &entry);
     for (batch, revision) in [(twice, 1), (gap, 3), (repeat, 2)] {
         let error = store.commit(batch).unwrap_err();

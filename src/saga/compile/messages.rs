@@ -4,6 +4,11 @@ use super::*;
 use crate::saga::exchange::Exchange;
 use crate::saga::problem::closest;
 
+/// Whose messages count.
+pub(super) fn users(written: Option<&Located<definition::Users>>) -> plan::Users {
+    plan::Users(written.map(|users| users.0.clone()).unwrap_or_default())
+}
+
 impl Compiler<'_> {
     /// The exchanges that the definition says something of.
     pub(super) fn described(&self) -> Vec<Exchange> {

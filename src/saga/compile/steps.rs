@@ -1,5 +1,6 @@
 //! The steps of a plan, in all their forms.
 
+use super::messages::users;
 use super::*;
 use crate::saga::each::INDEX;
 use crate::saga::scope::type_name;
@@ -25,6 +26,7 @@ impl Compiler<'_> {
         let mut output = None;
         let mut compensation = None;
         let mut limit = None;
+        let mut from_user = plan::Users::default();
         let mut kind = by_place;
         let mut on_timeout = plan::OnTimeout::Retry;
         let work = match node.form {
@@ -35,9 +37,11 @@ impl Compiler<'_> {
                     step.output.as_ref().map(|output| self.template(output, &before.and_reply("`output`")));
                 compensation = self.compensation(step, &before, &node.before_and_itself());
                 limit = step.limit.as_ref().map(limit_of);
+                from_user = users(step.from_user.as_ref());
                 plan::Work::Command(self.call(&CallParts::of_step(step), &before))
             }
             Form::Wait(wait) => {
+                from_user = users(wait.from_user.as_ref());
                 on_timeout = at_timeout_of(wait, by_place);
                 output = wait.output.as_ref().map(|output| self.template(output, &of_event.at("`output`")));
                 plan::Work::Wait(self.wait(wait, &of_event))
@@ -74,6 +78,7 @@ impl Compiler<'_> {
             output,
             compensation,
             limit,
+            from_user,
         }
     }
 

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::schema::{ConditionText, ExpressionText, MomentText};
-use super::{Block, Command, Entries, Kind, Located, Node, Period, Step, Subscription};
+use super::{Block, Command, Entries, Kind, Located, Node, Period, Step, Subscription, Users};
 
 /// A step that waits for an event: an approval, say, or what another system has done. One that comes before the step has its turn counts then.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -31,6 +31,9 @@ pub struct Wait {
     /// What to do when it does not come in time, by default `compensate` before the pivot and `park` after it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_timeout: Option<Located<AtTimeout>>,
+    /// The user of the broker, or a list of users, whose events count, by the property `user_id`; by default anybody's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_user: Option<Located<Users>>,
     /// What the step keeps of the event. In scope: event, input, saga.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Located<Node>>,

@@ -1,7 +1,12 @@
 //! What is listened to and what is sent: exchanges, subscriptions, commands and events.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 
 use super::{Entries, Located, Node, Period};
@@ -141,5 +146,47 @@ impl Command {
             Some(queue) => ("", queue),
             None => (exchange.unwrap_or_default(), key.unwrap_or_default()),
         }
+    }
+}
+
+/// Users of the broker: a name, or a list of names.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(transparent)]
+pub struct Users(pub Vec<String>);
+
+impl<'de> Deserialize<'de> for Users {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Users;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a user, or a list of names")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Users, E> {
+                Ok(Users(vec![name.to_owned()]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, names: A) -> Result<Users, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(names)).map(Users)
+            }
+        }
+        deserializer.deserialize_any(Reader)
+    }
+}
+
+impl JsonSchema for Users {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Users".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
     }
 }

@@ -41,6 +41,7 @@ impl Lint<'_> {
             }
         }
         self.each_event_can_match(&wait.events);
+        self.users(wait.from_user.as_ref());
         self.not_zero(&wait.timeout);
         if !after_pivot {
             self.within_deadline("wait", name, &wait.timeout);

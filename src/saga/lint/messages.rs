@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::*;
-use crate::saga::definition::{Match, Node as Written, Subscription as On};
+use crate::saga::definition::{Match, Node as Written, Subscription as On, Users};
 use crate::saga::exchange::{ExchangeKind, HeaderValue, Matching, is_pattern};
 
 /// What the names of all headers of ours begin with, and the two that others have given their names.
@@ -43,6 +43,18 @@ impl Lint<'_> {
             if let Some(text) = text {
                 self.property(what, text);
             }
+        }
+    }
+
+    /// Whose messages count.
+    pub(super) fn users(&mut self, users: Option<&Located<Users>>) {
+        let Some(users) = users else { return };
+        if users.0.is_empty() {
+            let hint = "name a user, or leave `from_user` out: then everybody's messages count";
+            self.refuse(Code::InvalidAddress, users.at, "nobody is named", Some(hint));
+        }
+        for name in &users.0 {
+            self.short_string("user", &Located { at: users.at, value: name.clone() });
         }
     }
 
