@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use sagamq::cli::args::{Cli, Command, ResolveArgs};
 use sagamq::cli::{
-    CliError, Exit, adopt, asyncapi, bench, check, client, compact, dead_letters, demo, explain, graph, list,
-    orders, output, process, ready, reload, replay, run, schema, show, test, topology, verify, versions,
+    CliError, Exit, adopt, asyncapi, backup, bench, check, client, compact, dead_letters, demo, explain,
+    graph, list, orders, output, process, ready, reload, replay, run, schema, show, test, topology, verify,
+    versions,
 };
 use sagamq::config::Config;
 use sagamq::fault;
@@ -84,6 +85,19 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::Versions(args) => versions::versions(&args, &api()?),
         Command::Verify(args) => verify::verify(&args),
         Command::Replay(args) => replay::replay(&load(args.into_overrides())?.store),
+        Command::Backup(mut args) => {
+            let overrides = std::mem::take(&mut args.store).into_overrides();
+            let whom = match (url, overrides.is_empty()) {
+                (Some(_), false) => return Err(CliError::StoreAndAddress),
+                (Some(url), true) => backup::Whom::Orchestrator(url),
+                (None, false) => backup::Whom::Store(load(overrides)?.store),
+                (None, true) => {
+                    let config = load(overrides)?;
+                    backup::Whom::Either(client::default_url(config.http.bind), config.store)
+                }
+            };
+            backup::backup(&args, whom)
+        }
         Command::Compact(args) => compact::compact(&load(args.into_overrides())?.store),
         Command::Adopt(mut args) => {
             let overrides = std::mem::take(&mut args.store).into_overrides();

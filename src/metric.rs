@@ -28,6 +28,8 @@ pub const IGNORED: &str = "sagamq_ignored_total";
 pub const ORDERS: &str = "sagamq_orders_total";
 /// Folders of definitions that were to come into force; label `result`.
 pub const RELOADS: &str = "sagamq_reloads_total";
+/// Backups that ended; label `result`.
+pub const BACKUPS: &str = "sagamq_backups_total";
 /// Instances that were archived and removed; label `status`.
 pub const ARCHIVED: &str = "sagamq_archived_total";
 /// Batches committed.
@@ -64,6 +66,7 @@ pub(crate) fn describe() {
     describe_counter!(IGNORED, "Messages that changed nothing");
     describe_counter!(ORDERS, "Orders of people that were carried out");
     describe_counter!(RELOADS, "Folders of definitions that were to come into force");
+    describe_counter!(BACKUPS, "Backups that ended");
     describe_counter!(ARCHIVED, "Instances that were archived and removed");
     describe_counter!(COMMITS, "Batches committed");
     describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "Time of a commit, flush included");

@@ -74,6 +74,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Prove that every record in the store is the fold of its history, while nothing uses it
     Replay(StoreArgs),
+    /// Copy the store to a new folder, while the orchestrator runs or not
+    Backup(BackupArgs),
     /// Give the room back that the store does not need, while nothing uses it
     Compact(StoreArgs),
     /// Give the prefix at the broker to this store, after another one was lost or given up
@@ -106,6 +108,7 @@ impl Command {
                 | Command::DeadLetters(_)
                 | Command::Reload(_)
                 | Command::Versions(_)
+                | Command::Backup(_)
                 | Command::Ready
         )
     }
@@ -318,6 +321,20 @@ impl StoreArgs {
         let set = |value| Override { flag: "--store", key: "store.path", value };
         self.store.map(set).into_iter().collect()
     }
+}
+
+/// Arguments of `backup`.
+#[derive(Debug, Default, Args)]
+pub struct BackupArgs {
+    /// Folder that is made for it, where the orchestrator runs
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Which store, where no orchestrator is to be asked.
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Print what came of it as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `adopt`.

@@ -18,7 +18,7 @@ use crate::engine::EngineError;
 use crate::http::BindError;
 use crate::runtime::RuntimeError;
 use crate::simulate::ProcessError;
-use crate::store::StoreError;
+use crate::store::{BackupError, StoreError};
 use crate::telemetry::TelemetryError;
 
 /// How a subcommand ends, as scripts see it.
@@ -75,10 +75,15 @@ pub enum CliError {
     },
     /// An address of the API where none is asked.
     #[error(
-        "--url names a running orchestrator, for list, show, orders, dead-letters, versions, reload and ready; `run` is told its broker by \
+        "--url names a running orchestrator, for list, show, orders, dead-letters, versions, reload, backup and ready; `run` is told its broker by \
          --broker-url or SAGAMQ_BROKER__URL"
     )]
     UnusedAddress,
+    /// Two stores are named.
+    #[error(
+        "--url asks a running orchestrator for a backup of its store, --store names one that nobody uses: give one of them"
+    )]
+    StoreAndAddress,
     /// Filters beside names.
     #[error(
         "filters choose among all instances: name instances, or give --all with filters (--saga goes with both)"
@@ -133,6 +138,23 @@ pub enum CliError {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// There is no backup.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// The orchestrator could not make a backup, as it says.
+    #[error("{0}")]
+    NoBackup(String),
+    /// The orchestrator that made a backup is gone.
+    #[error(
+        "the orchestrator at {url} ended, or another one answers there, before backup {dir} was whole: look whether the \
+         folder is there, which it is only once the backup is whole"
+    )]
+    BackupUnheard {
+        /// Address of the API.
+        url: String,
+        /// The folder that was named.
+        dir: PathBuf,
+    },
     /// There is no store where one is expected.
     #[error("there is no store in {path}: name its folder by --store or store.path")]
     NoStore {
@@ -192,6 +214,8 @@ impl CliError {
             | CliError::Telemetry(_)
             | CliError::Address { .. }
             | CliError::UnusedAddress
+            | CliError::StoreAndAddress
+            | CliError::Backup(BackupError::Place { .. })
             | CliError::FilterWithoutAll
             | CliError::AllWithoutFilter
             | CliError::Unconfirmed(_)
@@ -202,6 +226,9 @@ impl CliError {
             | CliError::Catalog(_)
             | CliError::Bind(_)
             | CliError::Store(_)
+            | CliError::Backup(_)
+            | CliError::NoBackup(_)
+            | CliError::BackupUnheard { .. }
             | CliError::NoStore { .. }
             | CliError::Evidence(_)
             | CliError::Engine(_)

@@ -6,6 +6,7 @@
 pub mod adopt;
 pub mod args;
 pub mod asyncapi;
+pub mod backup;
 pub mod bench;
 pub mod check;
 pub mod client;

@@ -42,6 +42,8 @@ const ROOM_LOOK: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How often it is looked whether the store is still in its place, while nothing may be committed.
 const PLACE_LOOK: Duration = Duration::from_secs(1);
+/// How long a backup may take to remove what it has written, once it is given up.
+const GIVING_UP: Duration = Duration::from_secs(2);
 /// How long readers of a closed store may take to let go of it.
 const LETTING_GO: Duration = Duration::from_secs(10);
 
@@ -80,6 +82,7 @@ async fn beside_api(config: Config) -> Result<Exit, CliError> {
     // A dropped sender stops the API just as well.
     let api = tokio::spawn(http::serve(listener, state, async { drop(api_stopped.await) }));
 
+    let backups = window.clone();
     tokio::spawn(reload_at(hangup, folder.clone(), window.clone()));
     tokio::spawn(amqp::tls::watch(config.broker.tls.clone()));
     let orchestrator = Orchestrator { config, folder, health, window, stop };
@@ -96,6 +99,9 @@ async fn beside_api(config: Config) -> Result<Exit, CliError> {
     if let Err(error) = api.await {
         warn!(%error, "the API ended badly");
     }
+    // Nothing of one that was given up is to stay behind.
+    backups.close();
+    backups.backup_ends_within(GIVING_UP).await;
     result?;
     Ok(Exit::Fine)
 }

@@ -11,6 +11,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
 
+use super::backup;
 use super::definitions;
 use super::error::ApiError;
 use super::guard::{self, Guard};
@@ -52,6 +53,7 @@ pub(super) fn router(state: ApiState, limits: Limits) -> Router {
         .route("/api/v1/dead-letters", get(dead_letters))
         .route("/api/v1/definitions", get(definitions::versions))
         .route("/api/v1/definitions/reload", post(definitions::reload))
+        .route("/api/v1/backup", get(backup::last).post(backup::begin))
         .fallback(async || ApiError::not_found("there is nothing at this path"))
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .with_state(state)

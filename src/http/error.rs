@@ -9,7 +9,7 @@ use crate::definitions::DefinitionsError;
 use crate::reload::ReloadError;
 use crate::saga::id::InstanceId;
 use crate::saga::problem::Problem;
-use crate::store::StoreError;
+use crate::store::{BackupError, StoreError};
 
 /// An answer that is an error.
 #[derive(Debug, PartialEq)]
@@ -52,7 +52,7 @@ impl ApiError {
 
     /// The route is there, and takes no such method.
     pub(super) fn method_not_allowed() -> Self {
-        let message = "only GET is answered here, and POST where orders are given or definitions reloaded";
+        let message = "only GET is answered here, and POST where orders are given, definitions reloaded or backups begun";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
     }
 
@@ -106,6 +106,15 @@ impl From<ReloadError> for ApiError {
             answer.detail.problems = problems.iter().map(Problem::to_json).collect();
         }
         answer
+    }
+}
+
+impl From<BackupError> for ApiError {
+    fn from(error: BackupError) -> Self {
+        match error {
+            BackupError::Place { .. } | BackupError::Busy => Self::refused(error.to_string()),
+            error => Self::internal(error.to_string()),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::spawn_blocking;
 
+use super::backup::Backups;
 use super::error::ApiError;
 use crate::reload::Reload;
 use crate::runtime::Asked;
@@ -19,6 +20,7 @@ const READS: usize = 4;
 pub struct StoreWindow {
     open: Arc<RwLock<Option<Open>>>,
     reads: Arc<Semaphore>,
+    backups: Backups,
 }
 
 /// A store that is open.
@@ -40,7 +42,7 @@ impl Drop for CancelOnDrop {
 
 impl Default for StoreWindow {
     fn default() -> Self {
-        Self { open: Arc::default(), reads: Arc::new(Semaphore::new(READS)) }
+        Self { open: Arc::default(), reads: Arc::new(Semaphore::new(READS)), backups: Backups::default() }
     }
 }
 
@@ -50,9 +52,10 @@ impl StoreWindow {
         *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some(Open { reader, orders, reloads });
     }
 
-    /// Shows none: requests that are under way let go of it soon.
+    /// Shows none: requests that are under way let go of it soon, and so does a backup, which is given up.
     pub fn close(&self) {
         *self.open.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.backups.cancel();
     }
 
     /// Who takes reloads, while the store is open.
@@ -78,6 +81,16 @@ impl StoreWindow {
             Ok(outcome) => Ok(outcome?),
             Err(error) => Err(ApiError::internal(format!("reading the store was cut short: {error}"))),
         }
+    }
+
+    /// A reader for what takes long, and is cancelled by other means.
+    pub(super) fn reader(&self) -> Result<Reader, ApiError> {
+        Ok(self.opened()?.reader)
+    }
+
+    /// The backups that are made of it.
+    pub(super) fn backups(&self) -> &Backups {
+        &self.backups
     }
 
     pub(super) fn orders(&self) -> Result<mpsc::Sender<Asked>, ApiError> {

@@ -20,6 +20,7 @@ use super::error::StoreError;
 use super::high_water::HighWater;
 use super::keys;
 use super::place::Place;
+use super::recording::Recording;
 use super::wal::{Logged, Wal};
 use crate::config::StoreConfig;
 use crate::fault::{self, Bug, Point};
@@ -34,6 +35,7 @@ pub(super) struct Folder {
     _release: Release,
     wal: Mutex<Wal>,
     high_water: Mutex<HighWater>,
+    recording: Recording,
     place: Place,
     lock: File,
     path: PathBuf,
@@ -90,7 +92,8 @@ impl Folder {
         let backlog = Backlog::start(sled, database).map_err(StoreError::io("start a thread for", &path))?;
         let (wal, high_water) = (Mutex::new(wal), Mutex::new(HighWater::open(&path)?));
         let place = Place::of(&path)?;
-        Ok(Self { backlog, _release: release, wal, high_water, place, lock, path })
+        let recording = Recording::default();
+        Ok(Self { backlog, _release: release, wal, high_water, recording, place, lock, path })
     }
 
     /// Closes the database, and returns what keeps the folder locked.
@@ -140,9 +143,19 @@ impl Folder {
             .map_err(StoreError::io("sync", &self.path))
     }
 
+    /// What records writes while somebody copies the database.
+    pub(super) fn recording(&self) -> &Recording {
+        &self.recording
+    }
+
     /// Makes `writes` durable with one write and one fdatasync of the log, then notes that they are. sled has
     /// them a little later.
     pub(super) fn persist(&self, writes: Writes, commit: u64) -> Result<(), sled::Error> {
+        self.recording.note(&writes);
+        self.log(writes, commit).inspect_err(|_| self.recording.fail())
+    }
+
+    fn log(&self, writes: Writes, commit: u64) -> Result<(), sled::Error> {
         let mut wal = self.wal.lock().unwrap_or_else(PoisonError::into_inner);
         fault::pass(Point::Commit);
         fault::pass(Point::Append);

@@ -98,6 +98,11 @@ impl Memtable {
         self.sagas.iter().map(|saga| &**saga)
     }
 
+    /// How many instances the tables have nothing of.
+    pub(super) fn only_here(&self) -> u64 {
+        self.instances.values().filter(|recent| recent.entries.first == 1).count() as u64
+    }
+
     /// Whether nothing is in the journal.
     pub(super) fn is_empty(&self) -> bool {
         self.segments.is_empty()

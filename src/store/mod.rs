@@ -23,6 +23,8 @@
 //! | `tally` | [`Tally`]: how many instances each version still has |
 //! | `query` | [`Query`]: lists of instances, page by page |
 //! | `compact` | a copy in its place that takes less room |
+//! | `backup`, `backup/place` | a copy elsewhere, made while commits go on |
+//! | `recording` | what commits write meanwhile |
 //! | `disk` | what it lies on: a folder, or a simulated disk |
 //! | `folder` | the folder: its lock, the log, sled |
 //! | `access` | who else may change its files |
@@ -38,10 +40,12 @@
 //! | `fuzzing` | all that is read, from arbitrary bytes; for tests |
 //!
 //! A folder holds `lock` (the pid of the process that uses it), `high-water`, `log-0`, `log-1` and
-//! `sled/`. A backup is a copy of the whole folder while no process uses it.
+//! `sled/`. A [`backup`](back_up) has the same; a copy of the files is one
+//! only while no process uses them.
 
 mod access;
 mod backlog;
+mod backup;
 mod batch;
 mod cancel;
 mod checkpoint;
@@ -64,6 +68,7 @@ mod place;
 mod query;
 mod reader;
 mod record;
+mod recording;
 mod shared;
 mod sorted;
 mod table;
@@ -72,6 +77,7 @@ mod waiting;
 mod wal;
 mod writer;
 
+pub use backup::{BackedUp, BackupError, Place as BackupPlace, back_up};
 pub use batch::{Batch, DeadLetter, Removal};
 pub use cancel::Cancel;
 pub use compact::{Compacted, compact};

@@ -1,6 +1,7 @@
 //! Everything that is asked of the store.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::batch::DeadLetter;
@@ -36,6 +37,16 @@ impl Reader {
     /// The same reader, whose lists and tallies end early, with [`StoreError::Cancelled`], once `cancel` says so.
     pub fn until(&self, cancel: Cancel) -> Self {
         Self { shared: Arc::clone(&self.shared), cancel }
+    }
+
+    /// What it shares with the writer.
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Where the store is.
+    pub fn path(&self) -> &Path {
+        self.shared.disk.path()
     }
 
     /// Which store it is.
