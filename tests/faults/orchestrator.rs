@@ -53,6 +53,15 @@ impl Site {
         Running(command.spawn().unwrap())
     }
 
+    /// Runs a command that must end well, and returns what it prints.
+    pub(crate) fn printed(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sagamq"));
+        command.args(arguments).current_dir(&self.folder).env_clear().envs(self.environment.iter().cloned());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// What the log says so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.join("orchestrator.log")).unwrap_or_default()

@@ -48,6 +48,23 @@ impl Disk {
         copy
     }
 
+    /// A snapshot as a storage system makes it of a frozen volume, mounted.
+    pub(crate) fn frozen(&self) -> Self {
+        let freeze = |how| run(Command::new("fsfreeze").arg(how).arg(&self.mount));
+        let mount = self.mount.with_extension("snapshot");
+        fs::create_dir_all(&mount).unwrap();
+        freeze("--freeze").unwrap();
+        let copied = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.snapshot()));
+        // Whatever came of it: what is frozen can be neither written nor unmounted.
+        freeze("--unfreeze").unwrap();
+        // A name of its own: the snapshot before may still be in use by the system.
+        let image = self.image.with_extension("frozen");
+        fs::rename(copied.unwrap(), &image).unwrap();
+        let snapshot = Self { image, mount };
+        snapshot.attach().unwrap();
+        snapshot
+    }
+
     /// Goes on with an image in place of the present one. Nothing may use the disk.
     fn replace(&self, image: &Path) {
         run(Command::new("umount").arg(&self.mount)).unwrap();

@@ -411,6 +411,11 @@ impl Rig {
         self.site.set("SAGAMQ_BROKER__URL", &url);
     }
 
+    /// How many orders were placed so far.
+    pub(crate) fn placed_orders(&self) -> usize {
+        self.placed().len()
+    }
+
     fn placed(&self) -> Vec<Value> {
         lines(&self.folder.path().join("placed.jsonl"))
     }
@@ -432,7 +437,7 @@ impl Rig {
     }
 
     /// Whether nothing waits for the orchestrator at the broker.
-    fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         ["events", "replies"].iter().all(|queue| {
             let queue = format!("{}.{queue}", self.prefix);
             self.blocking(async |peer| Ok(Some(peer.depth(&queue).await? == 0)))
