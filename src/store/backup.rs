@@ -6,6 +6,7 @@
 //! end:    between two commits, take what is still recorded, and write it
 //! ```
 //!
+//! What is recorded can be read by then, so that what was dropped of it, as the copy had not come to it, is copied.
 //! A key that no commit wrote meanwhile was the same all the time. One that a commit wrote is in the record, and its
 //! last value comes last. So the copy is what was on the disk between the two commits at the end, and no commit has
 //! waited for it. The number of the last commit, without which no store is opened, is written last; the folder has

@@ -151,8 +151,13 @@ impl Folder {
     /// Makes `writes` durable with one write and one fdatasync of the log, then notes that they are. sled has
     /// them a little later.
     pub(super) fn persist(&self, writes: Writes, commit: u64) -> Result<(), sled::Error> {
-        self.recording.note(&writes);
-        self.log(writes, commit).inspect_err(|_| self.recording.fail())
+        let recorded = self.recording.is_on().then(|| writes.clone());
+        self.log(writes, commit).inspect_err(|_| self.recording.fail())?;
+        // Only now that all can be read: whoever takes it may count on that for what is still to be copied.
+        if let Some(recorded) = recorded {
+            self.recording.note(recorded);
+        }
+        Ok(())
     }
 
     fn log(&self, writes: Writes, commit: u64) -> Result<(), sled::Error> {

@@ -42,8 +42,13 @@ impl Recording {
         Some(Recorder(self))
     }
 
-    /// Takes in what a commit is about to write, before anybody can read it.
-    pub(super) fn note(&self, writes: &Writes) {
+    /// Whether anything is recorded. That begins between two commits alone.
+    pub(super) fn is_on(&self) -> bool {
+        self.lock().is_some()
+    }
+
+    /// Takes in what a commit has written, once it can be read.
+    pub(super) fn note(&self, writes: Writes) {
         let mut recorded = self.lock();
         let Some(recorded) = recorded.as_mut().filter(|recorded| recorded.lost.is_none()) else { return };
         let bytes =
@@ -52,7 +57,7 @@ impl Recording {
         if recorded.bytes > MOST {
             recorded.lose(Lost::TooMuch);
         } else {
-            recorded.writes.extend(writes.iter().map(|(key, value)| (key.clone(), value.clone())));
+            recorded.writes.extend(writes);
         }
     }
 
@@ -107,14 +112,14 @@ mod tests {
     #[test]
     fn what_is_written_meanwhile_is_taken_once() {
         let recording = Recording::default();
-        recording.note(&writes("before", 1));
+        recording.note(writes("before", 1));
         let recorder = recording.begin().unwrap();
         assert!(recording.begin().is_none());
-        recording.note(&writes("a", 1));
-        recording.note(&writes("a", 2));
+        recording.note(writes("a", 1));
+        recording.note(writes("a", 2));
         assert_eq!(recorder.take(), Ok(writes("a", 2)));
         assert_eq!(recorder.take(), Ok(Writes::new()));
-        recording.note(&writes("b", 1));
+        recording.note(writes("b", 1));
         drop(recorder);
         assert_eq!(recording.begin().unwrap().take(), Ok(Writes::new()));
     }
@@ -123,14 +128,14 @@ mod tests {
     fn a_record_that_grows_too_long_or_holds_a_failed_commit_is_told_of_as_lost() {
         let recording = Recording::default();
         let recorder = recording.begin().unwrap();
-        (0..=64).for_each(|_| recording.note(&writes("a", 1 << 20)));
+        (0..=64).for_each(|_| recording.note(writes("a", 1 << 20)));
         assert_eq!(recorder.take(), Err(Lost::TooMuch));
-        recording.note(&writes("a", 1));
+        recording.note(writes("a", 1));
         assert_eq!(recorder.take(), Err(Lost::TooMuch));
         drop(recorder);
         let recorder = recording.begin().unwrap();
         recording.fail();
-        recording.note(&writes("a", 1));
+        recording.note(writes("a", 1));
         assert_eq!(recorder.take(), Err(Lost::Failed));
     }
 }
