@@ -8,7 +8,7 @@ use super::histories::Moment;
 use crate::saga::fact::{Fact, Ignored, Tells};
 use crate::saga::id::Phase;
 use crate::saga::instance::{Awaiting, ItemStatus, Status, StepState, StepStatus};
-use crate::saga::plan::{Kind, Step};
+use crate::saga::plan::{Kind, Step, Work};
 use crate::saga::transition::IGNORED_RECORDED;
 
 /// What is wrong with a fact where it stands; `None` where it is legal.
@@ -43,6 +43,7 @@ fn step_of(fact: &Fact) -> Option<usize> {
         | Fact::ItemFailed { step, .. }
         | Fact::ItemRecalled { step, .. }
         | Fact::ItemUndone { step, .. }
+        | Fact::ItemLeft { step, .. }
         | Fact::Recalled { step, .. }
         | Fact::Queued { step }
         | Fact::Dispatched { step, .. }
@@ -57,6 +58,7 @@ fn step_of(fact: &Fact) -> Option<usize> {
         | Fact::Failed { step, .. }
         | Fact::GivenUp { step, .. }
         | Fact::NotUndone { step, .. }
+        | Fact::LeftUndone { step }
         | Fact::Compensated { step } => Some(step),
         _ => None,
     }
@@ -137,6 +139,12 @@ fn of_step(moment: &Moment<'_>, index: usize, state: &StepState) -> Option<&'sta
         Fact::ItemUndone { item, .. } => unless(
             !ended && state.status == Compensating && item_is(state, item, &[ItemStatus::Recalled]),
             "only an item that was recalled is undone",
+        ),
+        Fact::ItemLeft { item, .. } => unless(
+            !ended
+                && matches!(state.status, Dispatched | Compensating)
+                && item_is(state, item, &[ItemStatus::Recalled]),
+            "only an item that was recalled can be left as it is",
         ),
         Fact::Recalled { phase: Phase::Action, .. } => unless(
             before.is_stopping() && awaiting(Phase::Action) == Awaiting::Called,
@@ -224,6 +232,10 @@ fn of_step(moment: &Moment<'_>, index: usize, state: &StepState) -> Option<&'sta
         Fact::NotUndone { .. } => unless(
             under_way && state.status == Compensating,
             "only what is being undone can be refused to be",
+        ),
+        Fact::LeftUndone { .. } => unless(
+            !ended && state.status == Compensating && (ordered(moment) || is_call(moment, index)),
+            "only what is being undone is left as it is, by a person or by what was called",
         ),
         Fact::Compensated { .. } => {
             unless(!ended && state.status == Compensating, "only what is being undone is undone")
@@ -348,6 +360,12 @@ fn nothing_is_left_to_undo(moment: &Moment<'_>) -> bool {
 /// Whether a person asked for what happens here.
 fn ordered(moment: &Moment<'_>) -> bool {
     matches!(moment.previous, Some(Fact::Ordered { .. } | Fact::Resumed { .. }))
+}
+
+/// Whether a step is done by other instances; true where the definition is not known.
+fn is_call(moment: &Moment<'_>, index: usize) -> bool {
+    let step = moment.plan.and_then(|plan| plan.steps.get(index));
+    step.is_none_or(|step| matches!(step.work, Work::Saga(_) | Work::Each(_)))
 }
 
 fn item_is(state: &StepState, item: usize, wanted: &[ItemStatus]) -> bool {

@@ -179,6 +179,7 @@ pub(super) fn sentence(fact: &FactView) -> String {
         "item_failed" => "an item failed",
         "item_recalled" => "told an item to turn back",
         "item_undone" => "an item is undone",
+        "item_left_undone" => "an item is NOT undone, a person had something of it left",
         "held" => "done, its caller decides",
         "timed_out" if fact.attempt == Some(0) => "no event in time",
         "timed_out" => "no reply in time",

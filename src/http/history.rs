@@ -151,6 +151,7 @@ fn fact_view(instance: &Instance, recorded: &Recorded) -> FactView {
         }
         Fact::ItemRecalled { step, item } => of_item("item_recalled", *step, *item),
         Fact::ItemUndone { step, item } => of_item("item_undone", *step, *item),
+        Fact::ItemLeft { step, item } => of_item("item_left_undone", *step, *item),
         Fact::Held => plain("held"),
         Fact::Delayed { step, until } => FactView { due: Some(Time(*until)), ..of_step("delayed", *step) },
         Fact::CameEarly { step, says: Early::Success(output) } => FactView {

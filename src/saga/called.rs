@@ -187,9 +187,9 @@ impl Transition<'_> {
             // It was told to turn back when it had just been done: what is awaited is that it is undone.
             (StepStatus::Dispatched, End::Done(_))
                 if state.action.awaiting == Awaiting::Recalled && self.is_held_when_done(step) => {}
-            (StepStatus::Dispatched, End::Undone { .. }) => {
+            (StepStatus::Dispatched, End::Undone { leaves }) => {
                 self.resume_from(step, Phase::Action);
-                self.refuse(step, self.turned_back(step));
+                self.refuse(step, self.turned_back(step, leaves));
             }
             (StepStatus::Dispatched, End::Done(output)) => {
                 self.resume_from(step, Phase::Action);
@@ -211,8 +211,12 @@ impl Transition<'_> {
     }
 
     /// Why a step has failed whose instance was done when it was told to turn back.
-    pub(super) fn turned_back(&self, step: usize) -> Failure {
-        self.failure(step, "RECALLED", "it was done when it was told to turn back, and is undone".to_owned())
+    pub(super) fn turned_back(&self, step: usize, leaves: bool) -> Failure {
+        let became = match leaves {
+            false => "and is undone",
+            true => "and something of it is not undone: look at its instance",
+        };
+        self.failure(step, "RECALLED", format!("it was done when it was told to turn back, {became}"))
     }
 
     /// Whether what a step calls is held until the end of this instance.

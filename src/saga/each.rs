@@ -130,7 +130,7 @@ impl Transition<'_> {
         if self.in_flight(step) > 0 {
             return;
         }
-        if self.count(step, |status| status == ItemStatus::Done) == 0 {
+        if self.count(step, |status| matches!(status, ItemStatus::Done | ItemStatus::NotUndone)) == 0 {
             self.refuse(step, error);
         } else {
             self.record(Fact::GivenUp { step, error: error.clone() });
@@ -190,14 +190,15 @@ impl Transition<'_> {
         }
     }
 
-    /// Undoes what was done, the last item first, so many at a time.
+    /// Undoes what was done, the last item first, so many at a time. It is undone if no item was left as it was.
     fn items_back(&mut self, step: usize, each: &Each) {
         let items = (0..self.instance.steps[step].items.len()).rev();
         for item in self.next_items(step, each, items, ItemStatus::Done) {
             self.recall_item(step, each, item);
         }
         if self.in_flight(step) == 0 {
-            self.record(Fact::Compensated { step });
+            let leaves = self.count(step, |status| status == ItemStatus::NotUndone) > 0;
+            self.record(if leaves { Fact::LeftUndone { step } } else { Fact::Compensated { step } });
         }
     }
 
@@ -241,8 +242,9 @@ impl Transition<'_> {
                 self.record(Fact::ItemDone { step, item, output, error });
             }
             End::Failed(error) => self.record(Fact::ItemFailed { step, item, error: of_step(error) }),
+            End::Undone { leaves: true } => self.record(Fact::ItemLeft { step, item }),
             End::Undone { .. } if phase == Phase::Action => {
-                self.record(Fact::ItemFailed { step, item, error: self.turned_back(step) });
+                self.record(Fact::ItemFailed { step, item, error: self.turned_back(step, false) });
             }
             End::Undone { .. } => self.record(Fact::ItemUndone { step, item }),
             End::Parked(_) => {}

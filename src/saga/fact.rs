@@ -172,6 +172,13 @@ pub enum Fact {
         /// Which item, from 0.
         item: usize,
     },
+    /// An item's instance has turned back, and a person had it leave something as it was.
+    ItemLeft {
+        /// Index of the step.
+        step: usize,
+        /// Which item, from 0.
+        item: usize,
+    },
     /// Every step is settled, and the caller may still turn back: it decides.
     Held,
     /// The step is limited: its next attempt awaits its turn among those of all instances.

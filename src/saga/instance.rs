@@ -171,6 +171,8 @@ pub enum ItemStatus {
     Recalled,
     /// Undone.
     Undone,
+    /// It turned back, and something of it was left as it was.
+    NotUndone,
 }
 
 /// Where a step stands.
@@ -478,6 +480,7 @@ impl ItemStatus {
             ItemStatus::Failed => "failed",
             ItemStatus::Recalled => "recalled",
             ItemStatus::Undone => "undone",
+            ItemStatus::NotUndone => "not_undone",
         }
     }
 }

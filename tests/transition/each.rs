@@ -141,6 +141,27 @@ fn a_later_failure_undoes_the_last_items_first_so_many_at_a_time() {
 }
 
 #[test]
+fn items_of_which_something_was_left_are_not_told_as_undone() {
+    let mut run = run(json!(["a", "b"]));
+    run.done(PACK, 0).done(PACK, 1).refuse(PAY);
+    run.item(PACK, 1, End::Undone { leaves: true }).item(PACK, 0, End::Undone { leaves: false });
+    assert_eq!(run.items(PACK), [ItemStatus::Undone, ItemStatus::NotUndone]);
+    assert_eq!(run.instance.steps[PACK].status, StepStatus::NotUndone);
+    assert_eq!((run.instance.status, run.instance.not_undone().collect::<Vec<_>>()), (Status::Compensated, vec!["pack"]));
+    check_fold(&run);
+}
+
+#[test]
+fn an_item_that_was_done_when_it_was_recalled_and_left_something_is_no_failed_one() {
+    let mut run = run(json!(["a", "b"]));
+    run.event(Event::Cancel { event_id: None, event: None });
+    run.item(PACK, 0, End::Undone { leaves: true }).item(PACK, 1, End::Failed(failure("RECALLED")));
+    assert_eq!(run.items(PACK), [ItemStatus::NotUndone, ItemStatus::Failed]);
+    assert_eq!(run.instance.steps[PACK].status, StepStatus::NotUndone);
+    assert_eq!(run.instance.status, Status::Compensated);
+}
+
+#[test]
 fn an_instance_that_stops_recalls_its_items_and_waits_for_them() {
     let mut run = run(json!(["a", "b", "c"]));
     run.calls();

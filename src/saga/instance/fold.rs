@@ -85,7 +85,10 @@ impl Instance {
                 let (status, output) = (ItemStatus::Pending, Value::Null);
                 let fresh = Item { status, output, attempt: 0, error: None, stalled: false };
                 state.items.resize(*items, fresh);
-                for item in state.items.iter_mut().filter(|item| item.status == ItemStatus::Failed) {
+                let is_over = |item: &&mut Item| {
+                    matches!(item.status, ItemStatus::Failed | ItemStatus::NotUndone)
+                };
+                for item in state.items.iter_mut().filter(is_over) {
                     item.status = ItemStatus::Pending;
                 }
             }
@@ -110,6 +113,9 @@ impl Instance {
             }
             Fact::ItemUndone { step, item } => {
                 self.item_mut(*step, *item, ItemStatus::Undone);
+            }
+            Fact::ItemLeft { step, item } => {
+                self.item_mut(*step, *item, ItemStatus::NotUndone);
             }
             Fact::Held => self.held = true,
             Fact::Queued { step } => self.begin_to_wait(*step, at, Awaiting::Turn),
