@@ -74,6 +74,18 @@ pub enum Bug {
     SecondStart,
     /// What a restart finds to be out of a limited step is not counted.
     SlotsLost,
+    /// Nobody remembers which events have counted.
+    EventsForgotten,
+    /// Numbers of messages are rounded to doubles.
+    NumbersRounded,
+    /// What a person leaves undone is told as undone.
+    LeftToldUndone,
+    /// The broker puts aside what comes back to it a second time.
+    LowDeliveryLimit,
+    /// Nobody looks whom a prefix belongs to.
+    PrefixUnclaimed,
+    /// A reply counts whoever made its correlation.
+    ForgedAdmitted,
 }
 
 impl Point {
@@ -132,7 +144,7 @@ impl Point {
 
 impl Bug {
     /// All bugs.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 16] = [
         Self::AckBeforeCommit,
         Self::PublishBeforeCommit,
         Self::RandomIds,
@@ -143,6 +155,12 @@ impl Bug {
         Self::TimersLost,
         Self::SecondStart,
         Self::SlotsLost,
+        Self::EventsForgotten,
+        Self::NumbersRounded,
+        Self::LeftToldUndone,
+        Self::LowDeliveryLimit,
+        Self::PrefixUnclaimed,
+        Self::ForgedAdmitted,
     ];
 
     /// Its name in `FAILPOINTS`.
@@ -158,6 +176,12 @@ impl Bug {
             Bug::TimersLost => "bug_timers_lost",
             Bug::SecondStart => "bug_second_start",
             Bug::SlotsLost => "bug_slots_lost",
+            Bug::EventsForgotten => "bug_events_forgotten",
+            Bug::NumbersRounded => "bug_numbers_rounded",
+            Bug::LeftToldUndone => "bug_left_told_undone",
+            Bug::LowDeliveryLimit => "bug_low_delivery_limit",
+            Bug::PrefixUnclaimed => "bug_prefix_unclaimed",
+            Bug::ForgedAdmitted => "bug_forged_admitted",
         }
     }
 }

@@ -24,16 +24,20 @@ const SEEDS: u64 = 2_000;
 /// itself ended too soon.
 const FAILED_ONCE: [u64; 2] = [45, 1474];
 /// Every kind of fault that a run must have injected.
-const FAULTS: [&str; 20] = [
+const FAULTS: [&str; 27] = [
     "clock_back",
     "clock_forward",
+    "correlation_of_another",
     "crash",
     "duplicate_delivery",
     "duplicate_reply",
+    "event_without_id",
     "failed_sync",
     "failed_write",
+    "forged_reply",
     "full_disk",
     "late_reply",
+    "left_undone",
     "lost_confirm",
     "lost_consumer",
     "lost_publisher",
@@ -41,8 +45,11 @@ const FAULTS: [&str; 20] = [
     "nonsense_reply",
     "pending_reply",
     "power_cut",
+    "put_aside",
     "reordered_delivery",
+    "repeated_event",
     "repeated_input",
+    "shared_event",
     "silence",
     "unroutable",
 ];

@@ -21,6 +21,7 @@ use super::session::{AmqpError, answered, open_channel, refusal};
 use super::wire::{short, table};
 use crate::config::{BrokerConfig, QueueType, TopologyMode};
 use crate::delivery::Queue;
+use crate::fault::{self, Bug};
 use crate::saga::exchange::{Exchange, ExchangeKind};
 use crate::saga::plan::{Plan, Subscription};
 
@@ -29,6 +30,11 @@ use crate::saga::plan::{Plan, Subscription};
 /// takes so many crashes in a row, of which none got a message done, to put one aside that is healthy. What ends
 /// the connection is gone after as many connections, each of which takes some milliseconds.
 pub(super) const DELIVERY_LIMIT: u32 = 150;
+
+/// The limit that is in force.
+pub(crate) fn delivery_limit() -> u32 {
+    if fault::planted(Bug::LowDeliveryLimit) { 1 } else { DELIVERY_LIMIT }
+}
 
 /// Dead letters that may wait until it is looked which of them the broker put aside by itself; the newest.
 const ASIDE_MESSAGES: u32 = 10_000;
@@ -189,7 +195,7 @@ impl Topology {
             QueueType::Quorum => (
                 json!({
                     "x-queue-type": "quorum",
-                    "x-delivery-limit": DELIVERY_LIMIT,
+                    "x-delivery-limit": delivery_limit(),
                     "x-dead-letter-exchange": self.dead_queue(),
                     // Without both of these, a dead letter may be lost on its way.
                     "x-dead-letter-strategy": "at-least-once",

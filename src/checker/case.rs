@@ -196,6 +196,15 @@ impl<'a> Case<'a> {
         self.observed.instance.id
     }
 
+    /// Whether it began with an event, of which the mark is known where it has one.
+    pub(super) fn began_with(&self, message_id: &str, mark: Option<&str>) -> bool {
+        let instance = self.instance();
+        match &instance.event_id {
+            Some(began) => began == message_id,
+            None => mark.is_some_and(|mark| instance.input.to_string().contains(&format!("\"{mark}\""))),
+        }
+    }
+
     /// Every fact of the history, in order.
     pub(super) fn facts(&self) -> impl Iterator<Item = &'a Fact> + use<'a> {
         self.observed.history.iter().flat_map(|entry| &entry.facts).map(|recorded| &recorded.fact)

@@ -6,6 +6,7 @@ use super::Invariant::{I3, I4, I10, I12};
 use super::case::{Case, Cases};
 use super::evidence::Entry;
 use super::report::Findings;
+use super::undone;
 use crate::saga::fact::Fact;
 use crate::saga::id::Phase;
 use crate::saga::instance::{Status, StepStatus};
@@ -70,6 +71,12 @@ fn effects_are_what_the_end_says(case: &Case<'_>, found: &mut Findings) {
             Status::Completed => (!undone.is_empty())
                 .then(|| format!("the instance is completed, and its compensation booked {undone:?}")),
             Status::Compensated if case.has_no_compensation(step) || was_late(case, step) => None,
+            // It stands, and the instance says so; or the instance says otherwise, which is I23.
+            Status::Compensated
+                if state.status == StepStatus::NotUndone || undone::is_refused(case, step) =>
+            {
+                None
+            }
             Status::Compensated => (!net.is_empty())
                 .then(|| format!("the instance is compensated, and its net effect is {net:?}")),
             Status::Running | Status::Compensating | Status::Parked => None,
@@ -127,7 +134,11 @@ fn no_late_success_is_swallowed(case: &Case<'_>, found: &mut Findings) {
             Status::Completed => {
                 matches!(state.status, StepStatus::Succeeded | StepStatus::Skipped)
             }
-            Status::Compensated => state.status == StepStatus::NotUndone || !was_late(case, step),
+            Status::Compensated => {
+                state.status == StepStatus::NotUndone
+                    || !was_late(case, step)
+                    || undone::is_refused(case, step)
+            }
             // What is given up, in flight or being undone may have happened, and says so.
             Status::Parked => !matches!(
                 state.status,

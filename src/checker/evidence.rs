@@ -48,12 +48,32 @@ pub struct Placed {
     /// Its AMQP `message_id`. An event that has an id of its own in its body must have the same there,
     /// because that is what the orchestrator calls it.
     pub message_id: String,
-    /// What it is for.
+    /// What it is for. An event for several instances has a line for each.
     #[serde(flatten)]
     pub what: Placing,
+    /// Whether it carries the `correlation_id` of a command of this instance. Then it answers no other one, once it
+    /// has answered this.
+    #[serde(default)]
+    pub correlated: bool,
+    /// A text that no other event holds and that each step keeps in its output which is answered by it. By that an
+    /// event is known that has no id: its line has a `message_id` that was made up.
+    #[serde(default)]
+    pub mark: Option<String>,
+    /// Numbers that it says, as they are written there. What an instance keeps of them, and sends on, it must not have
+    /// changed; and of what starts it, it must keep all.
+    #[serde(default)]
+    pub numbers: Vec<String>,
     /// When it was confirmed.
     #[serde(default)]
     pub at: Timestamp,
+}
+
+impl Placed {
+    /// An event of which nothing but this is known.
+    pub fn new(message_id: impl Into<String>, what: Placing, at: Timestamp) -> Self {
+        let (message_id, mark, numbers) = (message_id.into(), None, Vec::new());
+        Self { message_id, what, correlated: false, mark, numbers, at }
+    }
 }
 
 /// What an event is for.
@@ -83,6 +103,21 @@ pub enum Placing {
     },
     /// It can never be understood, whoever reads it.
     Garbage,
+    /// An answer that somebody made up: with a `correlation_id` that was changed, or is of another store, or with
+    /// nothing but an `x-saga-outcome` to show.
+    Forged,
+}
+
+impl Placing {
+    /// The instance that it is for: its saga and its business key.
+    pub fn instance(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::Start { saga, business_key }
+            | Self::Cancel { saga, business_key }
+            | Self::Answer { saga, business_key } => Some((saga, business_key)),
+            Self::Garbage | Self::Forged => None,
+        }
+    }
 }
 
 /// A message that a tap saw.
@@ -151,6 +186,9 @@ pub struct Acked {
     pub message_id: Option<String>,
     /// How it was settled.
     pub verdict: Settled,
+    /// The store of the orchestrator that settled it, or any name of it, where several may have.
+    #[serde(default)]
+    pub by: Option<String>,
     /// When it was settled.
     #[serde(default)]
     pub at: Timestamp,
@@ -176,10 +214,14 @@ pub struct Observed {
 }
 
 /// A message in the dead-letter queue.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Dead {
     /// Property `message_id`.
     pub message_id: String,
+    /// Why the broker put it there: the `reason` of its last death in `x-death`. It is `rejected` where the
+    /// orchestrator refused it.
+    #[serde(default)]
+    pub reason: Option<String>,
     /// When it was seen there.
     #[serde(default)]
     pub at: Timestamp,

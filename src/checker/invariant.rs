@@ -47,11 +47,21 @@ pub enum Invariant {
     I19,
     /// No limit is exceeded.
     I20,
+    /// An event answers one thing of an instance, once.
+    I21,
+    /// No value changes on its way.
+    I22,
+    /// What was not undone is not told as undone.
+    I23,
+    /// No healthy message is put aside.
+    I24,
+    /// One prefix, one owner.
+    I25,
 }
 
 impl Invariant {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 25] = [
         Self::I1,
         Self::I2,
         Self::I3,
@@ -72,6 +82,11 @@ impl Invariant {
         Self::I18,
         Self::I19,
         Self::I20,
+        Self::I21,
+        Self::I22,
+        Self::I23,
+        Self::I24,
+        Self::I25,
     ];
 
     /// The invariant in a line.
@@ -99,6 +114,15 @@ impl Invariant {
             Self::I18 => "no secret is in any log, error, metric or page",
             Self::I19 => "an instance that was called ends as the one that called it",
             Self::I20 => "no more commands of a limited step are out than its limit lets",
+            Self::I21 => {
+                "an event answers at most one thing of an instance, once, and of none that it does not name"
+            }
+            Self::I22 => "numbers arrive as they were said, digit by digit",
+            Self::I23 => "what was not undone is nowhere told as undone",
+            Self::I24 => {
+                "the broker puts no healthy message aside, and what it puts aside is listed with its reason"
+            }
+            Self::I25 => "the messages of a prefix are taken for one store at a time",
         }
     }
 }

@@ -8,7 +8,9 @@ use serde::{Serialize, Serializer};
 
 use super::case::{Cases, Looked};
 use super::evidence::{Evidence, Placing};
-use super::{Invariant, calls, effects, histories, limits, messages, starts, time_line};
+use super::{
+    Invariant, aside, calls, effects, events, histories, limits, messages, numbers, starts, time_line, undone,
+};
 use crate::saga::fact::Fact;
 use crate::saga::id::InstanceId;
 use crate::saga::instance::Status;
@@ -30,6 +32,8 @@ pub struct Report {
     pub lost: usize,
     /// Commands that are booked twice, or that are no step's.
     pub double_effects: usize,
+    /// What answers settled that somebody had made up.
+    pub forged: usize,
     /// Instances of which something is still to be done.
     pub stuck: usize,
     /// The longest time from the end of a fault to work as usual, in milliseconds where it is JSON.
@@ -68,6 +72,7 @@ pub(super) struct Findings {
     pub(super) violations: Vec<Violation>,
     pub(super) lost: usize,
     pub(super) double_effects: usize,
+    pub(super) forged: usize,
     pub(super) stuck: usize,
 }
 
@@ -82,6 +87,10 @@ pub(super) fn report(evidence: &Evidence, looked: Looked, found: Vec<Violation>)
     let cases = Cases::new(evidence, looked);
     let mut findings = Findings { violations: found, ..Findings::default() };
     starts::check(&cases, &mut findings);
+    events::check(&cases, &mut findings);
+    numbers::check(&cases, &mut findings);
+    undone::check(&cases, &mut findings);
+    aside::check(&cases, &mut findings);
     effects::check(&cases, &mut findings);
     messages::check(&cases, &mut findings);
     calls::check(&cases, &mut findings);
@@ -89,7 +98,7 @@ pub(super) fn report(evidence: &Evidence, looked: Looked, found: Vec<Violation>)
     for case in &cases.all {
         histories::check(case, &mut findings);
     }
-    let Findings { mut violations, lost, double_effects, stuck } = findings;
+    let Findings { mut violations, lost, double_effects, forged, stuck } = findings;
     violations.sort_by_key(|violation| violation.invariant);
     let of = |status| evidence.instances.iter().filter(|one| one.instance.status == status).count();
     Report {
@@ -100,6 +109,7 @@ pub(super) fn report(evidence: &Evidence, looked: Looked, found: Vec<Violation>)
         faults: evidence.faults.clone(),
         lost,
         double_effects,
+        forged,
         stuck,
         slowest_recovery: evidence.slowest_recovery,
         time_line: violations.first().map(|first| time_line::of(&cases, first)).unwrap_or_default(),
@@ -132,6 +142,14 @@ fn unseen(cases: &Cases<'_>) -> Vec<&'static str> {
         (!looked.dead, "I8, I13 over the dead-letter queue: nobody looked into it"),
         (!has(is_timer), "I14: no timer fired"),
         (!looked.secret, "I18: there is no secret to look for"),
+        (!placed(|what| matches!(what, Placing::Answer { .. })), "I21: no event was placed that answers"),
+        (
+            evidence.placed.iter().all(|placed| placed.numbers.is_empty()),
+            "I22: nobody noted which numbers were said",
+        ),
+        (!has(|fact| matches!(fact, Fact::LeftUndone { .. })), "I23: a person left nothing as it was"),
+        (evidence.dead.iter().all(|dead| dead.reason.is_none()), "I24: nobody noted why a message is dead"),
+        (evidence.acks.iter().all(|ack| ack.by.is_none()), "I25: nobody noted which store took a message"),
     ];
     reasons.into_iter().filter_map(|(applies, reason)| applies.then_some(reason)).collect()
 }
@@ -155,7 +173,8 @@ impl Report {
 /// Figures, then the first violation with the time line of its instance, then the verdict.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { instances, completed, compensated, parked, lost, double_effects, stuck, .. } = self;
+        let Self { instances, completed, compensated, parked, lost, double_effects, forged, stuck, .. } =
+            self;
         writeln!(
             f,
             "instances {instances}: completed {completed}, compensated {compensated}, parked {parked}"
@@ -163,7 +182,7 @@ impl fmt::Display for Report {
         let kinds: Vec<_> = self.faults.iter().map(|(kind, n)| format!("{} {n}", plain(kind))).collect();
         let colon = if kinds.is_empty() { "" } else { ": " };
         writeln!(f, "faults {}{colon}{}", self.injected(), kinds.join(", "))?;
-        write!(f, "lost {lost}, double effects {double_effects}, stuck {stuck}")?;
+        write!(f, "lost {lost}, double effects {double_effects}, forged {forged}, stuck {stuck}")?;
         match self.slowest_recovery {
             Some(slowest) => writeln!(f, ", slowest recovery {:.3} s", slowest.as_secs_f64())?,
             None => writeln!(f)?,

@@ -162,14 +162,17 @@ fn is_held_for_parked(cases: &Cases<'_>, instance: &Instance) -> bool {
 /// I8, of what was acked. Only what cannot be judged wrongly is judged:
 /// - A start that was acked has its instance; a second one, under another id, is on its history.
 /// - A cancellation, or an event that answers, that was acked after a start of its instance, on the same queue, is on its history.
-///   An earlier one had nothing to cancel and leaves no trace.
+///   An earlier one had nothing to cancel and leaves no trace, and one that has a correlation and names another
+///   instance may be on the history of either.
 /// - A reply whose id names a command that was decided is on the history of its instance.
 ///
 /// What changes nothing is on a history up to a limit: an instance that has reached it is not judged.
 fn acks_come_after_the_effect(cases: &Cases<'_>, found: &mut Findings) {
     let mut placed: HashMap<&str, Vec<&Placing>> = HashMap::new();
-    for Placed { message_id, what, .. } in &cases.evidence.placed {
+    let mut unclear = HashSet::new();
+    for Placed { message_id, what, correlated, .. } in &cases.evidence.placed {
         placed.entry(message_id).or_default().push(what);
+        unclear.extend(correlated.then_some(message_id.as_str()));
     }
     let mut started = HashSet::new();
     for Acked { queue, message_id, verdict, .. } in &cases.evidence.acks {
@@ -189,6 +192,8 @@ fn acks_come_after_the_effect(cases: &Cases<'_>, found: &mut Findings) {
                         Some(case) => is_on_history(case, id, "start event", found),
                     }
                 }
+                // Which of them it answers is up to where they stand.
+                Placing::Answer { .. } if unclear.contains(id.as_str()) => {}
                 Placing::Cancel { saga, business_key } | Placing::Answer { saga, business_key } => {
                     if started.contains(&(queue, InstanceId::new(saga, business_key)))
                         && let Some(case) = cases.of(saga, business_key)
@@ -196,7 +201,7 @@ fn acks_come_after_the_effect(cases: &Cases<'_>, found: &mut Findings) {
                         is_on_history(case, id, "event", found);
                     }
                 }
-                Placing::Garbage => {}
+                Placing::Garbage | Placing::Forged => {}
             }
         }
         if (queue == "replies" || queue.ends_with(".replies"))

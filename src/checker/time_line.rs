@@ -43,14 +43,14 @@ impl Lines {
     }
 
     fn placed(&mut self, cases: &Cases<'_>, id: InstanceId) {
-        for Placed { message_id, what, at } in &cases.evidence.placed {
-            let (kind, names) = match what {
-                Placing::Start { saga, business_key } => ("start event", (saga, business_key)),
-                Placing::Cancel { saga, business_key } => ("cancellation", (saga, business_key)),
-                Placing::Answer { saga, business_key } => ("answering event", (saga, business_key)),
-                Placing::Garbage => continue,
+        for Placed { message_id, what, at, .. } in &cases.evidence.placed {
+            let kind = match what {
+                Placing::Start { .. } => "start event",
+                Placing::Cancel { .. } => "cancellation",
+                Placing::Answer { .. } => "answering event",
+                Placing::Garbage | Placing::Forged => continue,
             };
-            if InstanceId::new(names.0, names.1) == id {
+            if what.instance().is_some_and(|(saga, key)| InstanceId::new(saga, key) == id) {
                 self.add(*at, "placed", format!("{kind} {message_id}"));
             }
         }
@@ -93,11 +93,8 @@ impl Lines {
     /// Acks and dead letters of every message that the instance has to do with.
     fn settled(&mut self, cases: &Cases<'_>, case: Option<&Case<'_>>, instance: InstanceId) {
         let placed = |id: &str| {
-            let is_this = |what: &Placing| match what {
-                Placing::Start { saga, business_key }
-                | Placing::Cancel { saga, business_key }
-                | Placing::Answer { saga, business_key } => InstanceId::new(saga, business_key) == instance,
-                Placing::Garbage => false,
+            let is_this = |what: &Placing| {
+                what.instance().is_some_and(|(saga, key)| InstanceId::new(saga, key) == instance)
             };
             cases.evidence.placed.iter().any(|placed| placed.message_id == id && is_this(&placed.what))
         };
@@ -106,7 +103,7 @@ impl Lines {
                 || case.is_some_and(|case| case.causes.contains(id))
                 || cases.answered_by(id).is_some_and(|case| case.id() == instance)
         };
-        for Acked { queue, message_id, verdict, at } in &cases.evidence.acks {
+        for Acked { queue, message_id, verdict, at, .. } in &cases.evidence.acks {
             let Some(id) = message_id.as_deref().filter(|id| concerns(id)) else { continue };
             let verdict = match verdict {
                 Settled::Acked => "acked",

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::correlation::Correlation;
 use super::message::{APP_ID, Message, Poison, RawMessage, header};
+use crate::fault::{self, Bug};
 use crate::number;
 
 /// Decodes a message whose body has at most `limit` bytes, also unpacked. An empty body is `null`, so that a
@@ -43,7 +44,24 @@ pub fn read(raw: &mut RawMessage, limit: usize) -> Result<Value, Poison> {
         (poison, _) => poison,
     })?;
     cloud_event::settle(raw, &mut body)?;
+    if fault::planted(Bug::NumbersRounded) {
+        round(&mut body);
+    }
     Ok(body)
+}
+
+/// Takes every number for a double: the bug that [`Bug::NumbersRounded`] plants.
+fn round(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            if let Some(rounded) = number.as_f64().and_then(number::of_double) {
+                *number = rounded;
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(round),
+        Value::Object(fields) => fields.values_mut().for_each(round),
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
 }
 
 /// The second half of [`decode`]: makes one form of all, with the body that was read.

@@ -16,6 +16,7 @@ use super::id::{EventKey, InstanceId, MessageId, Phase, StoreId};
 use super::message::Part;
 use super::plan::DefinitionHash;
 use super::time::Timestamp;
+use crate::fault::{self, Bug};
 
 /// One run of a saga. It changes only by [`Instance::apply`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -306,7 +307,7 @@ impl Instance {
 
     /// Whether an event has counted already.
     pub fn has_heard(&self, event: EventKey) -> bool {
-        self.heard.contains(&event)
+        self.heard.contains(&event) && !fault::planted(Bug::EventsForgotten)
     }
 
     /// Steps that may have taken effect and that the way back leaves as they are, because a person said so.

@@ -8,6 +8,7 @@
 //! | `process` | the orchestrator, which may die |
 //! | `broker` | queues, acks, and a log of all that passed |
 //! | `participant` | those who do the work, more or less |
+//! | `stranger` | those who have no part in it, and answer all the same |
 //! | `chance` | dice |
 //!
 //! What it observed is [`Evidence`](crate::checker::Evidence), for the [checker](crate::checker) to judge.
@@ -17,6 +18,7 @@ mod chance;
 mod participant;
 pub(crate) mod process;
 mod setting;
+mod stranger;
 mod world;
 
 pub use process::ProcessError;

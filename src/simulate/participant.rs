@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::chance::Dice;
-use crate::checker::evidence::Entry;
+use crate::checker::evidence::{Entry, Placed, Placing};
+use crate::delivery::Queue;
 use crate::saga::message::{Outgoing, RawMessage};
 use crate::saga::time::Timestamp;
 
@@ -16,6 +17,8 @@ use crate::saga::time::Timestamp;
 pub(super) struct Participants {
     /// What every successful reply carries.
     data: Value,
+    /// Exchanges at which actions are answered by an event, and its key.
+    heralds: BTreeMap<String, String>,
     pub(super) entries: Vec<Entry>,
     answers: HashMap<String, Answer>,
     undone: HashSet<String>,
@@ -40,12 +43,21 @@ impl Answer {
     }
 }
 
-/// A reply, and how long it takes.
-pub(super) type Reply = (Duration, RawMessage);
+/// A reply.
+#[derive(Clone)]
+pub(super) struct Reply {
+    /// How long it takes.
+    pub(super) after: Duration,
+    /// Where it arrives.
+    pub(super) queue: Queue,
+    pub(super) message: RawMessage,
+    /// What there is to note of one that is an event.
+    pub(super) placed: Option<Placed>,
+}
 
 impl Participants {
-    pub(super) fn new(data: Value) -> Self {
-        Self { data, ..Self::default() }
+    pub(super) fn new(data: Value, heralds: BTreeMap<String, String>) -> Self {
+        Self { data, heralds, ..Self::default() }
     }
 
     /// Handles a command, and tells what was odd about that. In `calm` nothing is.
@@ -58,18 +70,33 @@ impl Participants {
     ) -> (Vec<Reply>, Option<&'static str>) {
         let answer = self.settle(command, now, calm, dice);
         let soon = dice.up_to_ms(40);
-        let reply = self.reply(command, answer);
+        let key = self.heralds.get(&*command.exchange);
+        let told = key.filter(|_| command.headers.get("x-saga-compensates").is_none()).cloned();
+        let reply = match &told {
+            Some(key) => event(command, key, Some(answer), now, dice),
+            None => by_queue(self.reply(command, answer)),
+        };
+        let (at_once, reply) = (Reply { after: soon, ..reply.clone() }, reply);
         if calm {
-            return (vec![(soon, reply)], None);
+            return (vec![at_once], None);
         }
-        let later = dice.up_to_ms(30_000);
+        let late = Reply { after: dice.up_to_ms(30_000), ..reply };
         match dice.below(20) {
-            0 | 1 => (vec![(later, reply)], Some("late_reply")),
+            0 | 1 => (vec![late], Some("late_reply")),
             2 => (Vec::new(), Some("silence")),
-            3 => (vec![(soon, reply.clone()), (later, reply)], Some("duplicate_reply")),
-            4 => (vec![(soon, self.nonsense(command)), (later, reply)], Some("nonsense_reply")),
-            5 => (vec![(soon, self.pending(command)), (later, reply)], Some("pending_reply")),
-            _ => (vec![(soon, reply)], None),
+            3 => (vec![at_once, late], Some("duplicate_reply")),
+            4 => {
+                let nonsense = match &told {
+                    Some(key) => event(command, key, None, now, dice),
+                    None => by_queue(self.nonsense(command)),
+                };
+                (vec![Reply { after: soon, ..nonsense }, late], Some("nonsense_reply"))
+            }
+            5 if told.is_none() => {
+                let pending = by_queue(self.pending(command));
+                (vec![Reply { after: soon, ..pending }, late], Some("pending_reply"))
+            }
+            _ => (vec![at_once], None),
         }
     }
 
@@ -128,5 +155,46 @@ impl Participants {
             body: body.to_string().into_bytes(),
             ..RawMessage::default()
         }
+    }
+}
+
+/// A reply that comes by the reply queue.
+fn by_queue(message: RawMessage) -> Reply {
+    Reply { after: Duration::ZERO, queue: Queue::Replies, message, placed: None }
+}
+
+/// An answer as an event for whoever listens; one that says nothing where there is no answer. What is said again is
+/// the same event: it has the same id, or each time none, and the same body. Whether it carries the command's
+/// correlation is up to chance.
+fn event(command: &Outgoing, key: &str, answer: Option<Answer>, now: Timestamp, dice: &mut Dice) -> Reply {
+    let header = |name: &str| command.headers.get(name).unwrap_or_default();
+    let (command_id, attempt) = (header("x-saga-command-id"), header("x-saga-attempt"));
+    let body: Value = serde_json::from_slice(&command.body).unwrap_or_default();
+    let said = match answer {
+        Some(Answer::Retry) => format!("busy-{attempt}"),
+        Some(answer) => answer.as_str().to_owned(),
+        None => format!("nothing-{attempt}"),
+    };
+    let name = format!("handled-{command_id}-{said}");
+    let mut says = json!({"number": body["number"], "mark": name});
+    if let Some(answer) = answer {
+        says["says"] = Value::from(answer.as_str());
+    }
+    let is_unnamed = name.bytes().map(usize::from).sum::<usize>().is_multiple_of(3);
+    let message = RawMessage {
+        exchange: command.exchange.to_string(),
+        key: key.to_owned(),
+        message_id: (!is_unnamed).then(|| name.clone()),
+        correlation_id: command.correlation_id().filter(|_| dice.one_in(2)),
+        body: says.to_string().into_bytes(),
+        ..RawMessage::default()
+    };
+    let (saga, business_key) = (header("x-saga-name"), body["number"].to_string());
+    let placed = Placed::new(name.clone(), Placing::Answer { saga, business_key }, now);
+    Reply {
+        after: Duration::ZERO,
+        queue: Queue::Events,
+        message,
+        placed: Some(Placed { mark: Some(name), ..placed }),
     }
 }

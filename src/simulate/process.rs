@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use crate::catalog::{Catalog, CatalogError};
 use crate::definitions::Loaded;
-use crate::delivery::{Report, Settlement, Verdict};
+use crate::delivery::{PutAside, Report, Settlement, Verdict};
 use crate::engine::{Engine, EngineError, Gathered};
 use crate::saga::message::Outgoing;
 use crate::saga::time::Timestamp;
@@ -20,6 +20,21 @@ pub(crate) struct Process {
     pub(crate) outbox: VecDeque<Outgoing>,
     /// What the broker said, which the engine does not know yet.
     pub(crate) reports: VecDeque<Report>,
+    /// How far it is with a message that the broker put aside.
+    aside: Aside,
+}
+
+/// How far a process is with a message that the broker put aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Aside {
+    /// It has none.
+    None,
+    /// It has gathered that there is one.
+    Gathered,
+    /// That is being committed.
+    Committing,
+    /// That is durable, so the broker may forget the message.
+    Recorded,
 }
 
 /// Why a process cannot start or go on.
@@ -46,7 +61,8 @@ impl Process {
         let mut engine = Engine::new(reader, catalog);
         let recovered = engine.recover()?;
         let outbox = recovered.outgoing.into();
-        let process = Self { engine, store, committing: None, outbox, reports: VecDeque::new() };
+        let reports = VecDeque::new();
+        let process = Self { engine, store, committing: None, outbox, reports, aside: Aside::None };
         Ok((process, recovered.instances))
     }
 
@@ -69,6 +85,9 @@ impl Process {
     pub(crate) fn begin_commit(&mut self) -> bool {
         if self.committing.is_none() {
             self.committing = self.engine.take();
+            if self.aside == Aside::Gathered {
+                self.aside = Aside::Committing;
+            }
         }
         self.committing.is_some()
     }
@@ -79,8 +98,31 @@ impl Process {
         let Some(mut gathered) = self.committing.take() else { return Ok(None) };
         self.store.commit(std::mem::take(&mut gathered.batch))?;
         self.engine.committed(&gathered);
+        if self.aside == Aside::Committing {
+            self.aside = Aside::Recorded;
+        }
         self.outbox.extend(gathered.release.outgoing);
         Ok(Some(gathered.release.settlement))
+    }
+
+    /// Whether it would look at a message that the broker put aside.
+    pub(crate) fn may_look_aside(&self) -> bool {
+        self.aside == Aside::None
+    }
+
+    /// Looks at one.
+    pub(crate) fn look_aside(&mut self, message: PutAside, now: Timestamp) {
+        self.engine.put_aside(message, now);
+        self.aside = Aside::Gathered;
+    }
+
+    /// Whether the one that it looked at is recorded, so that the broker may forget it; true once.
+    pub(crate) fn takes_aside(&mut self) -> bool {
+        let is_recorded = self.aside == Aside::Recorded;
+        if is_recorded {
+            self.aside = Aside::None;
+        }
+        is_recorded
     }
 
     /// Takes the message at `position` out of the outbox, and has the engine told what became of it.

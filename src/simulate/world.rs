@@ -2,19 +2,28 @@
 //!
 //! A play has two parts. In the stormy one, events are placed and everything may happen in any order;
 //! in the calm one nothing goes wrong any more, and every instance has to end.
+//!
+//! | file | what |
+//! |---|---|
+//! | `outside` | events, answers, what strangers make up, what a person asks for |
+//! | `trouble` | deaths, disks, connections, clocks |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::{self, Write};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
+
+mod outside;
+mod trouble;
 
 use super::broker::Broker;
 use super::chance::Dice;
 use super::participant::Participants;
 use super::process::{Process, ProcessError};
 use super::setting::{Outcome, Setting, Trouble};
-use crate::checker::evidence::{Evidence, Observed, Placed, Placing};
+use crate::checker::evidence::{Evidence, Observed, Placed};
 use crate::delivery::{Queue, Verdict};
+use crate::saga::id::InstanceId;
 use crate::saga::message::RawMessage;
 use crate::saga::plan::Plan;
 use crate::saga::time::Timestamp;
@@ -38,6 +47,9 @@ pub fn play(setting: &Setting, seed: u64) -> Result<Outcome, ProcessError> {
     let mut world = World::begin(setting, seed)?;
     world.storm()?;
     world.calm()?;
+    while world.attend()? {
+        world.calm()?;
+    }
     world.repeat_inputs()?;
     world.calm()?;
     world.finish()
@@ -51,11 +63,17 @@ struct World<'a> {
     process: Process,
     broker: Broker,
     participants: Participants,
-    /// Replies under way to the broker.
-    replies: BTreeMap<(Timestamp, u64), RawMessage>,
+    /// Replies and events under way to the broker.
+    arrivals: BTreeMap<(Timestamp, u64), (Queue, RawMessage)>,
+    /// The correlation of a command of each instance that has sent one.
+    correlations: HashMap<InstanceId, String>,
     /// Everything that reached a queue, but what can never be understood.
     inputs: Vec<(Queue, RawMessage)>,
     placed: Vec<Placed>,
+    /// How many of the planned events were placed.
+    begun: usize,
+    /// How many answers were made up.
+    forged: u64,
     faults: BTreeMap<String, u64>,
     listening: bool,
     /// How the next commit is to fail.
@@ -77,6 +95,7 @@ enum Step {
     Place,
     Deliver(Queue),
     Hear,
+    LookAside,
     BeginCommit,
     EndCommit,
     Publish,
@@ -100,10 +119,13 @@ impl<'a> World<'a> {
             memory,
             process,
             broker: Broker::default(),
-            participants: Participants::new(setting.reply_data.clone()),
-            replies: BTreeMap::new(),
+            participants: Participants::new(setting.reply_data.clone(), setting.heralds.clone()),
+            arrivals: BTreeMap::new(),
+            correlations: HashMap::new(),
             inputs: Vec::new(),
             placed: Vec::new(),
+            begun: 0,
+            forged: 0,
             faults: BTreeMap::new(),
             listening: false,
             disk_fault: None,
@@ -121,7 +143,7 @@ impl<'a> World<'a> {
     fn storm(&mut self) -> Result<(), ProcessError> {
         let mut left = AFTERMATH;
         while left > 0 {
-            let placing = self.placed.len() < self.setting.events.len();
+            let placing = self.begun < self.setting.events.len();
             let choices = self.choices(placing);
             let Some(step) = self.dice.weighted(&choices) else { return Ok(()) };
             self.take(step)?;
@@ -137,6 +159,7 @@ impl<'a> World<'a> {
         let order = [
             Step::Listen,
             Step::Hear,
+            Step::LookAside,
             Step::Deliver(Queue::Replies),
             Step::Deliver(Queue::Events),
             Step::EndCommit,
@@ -153,21 +176,6 @@ impl<'a> World<'a> {
                 self.take(Step::Wait)?;
             }
         }
-        Ok(())
-    }
-
-    /// Delivers a part of what was delivered before once more.
-    fn repeat_inputs(&mut self) -> Result<(), ProcessError> {
-        let count = self.dice.below(self.inputs.len() + 1);
-        if count == 0 {
-            return Ok(());
-        }
-        self.replayed_at = Some(self.participants.entries.len());
-        self.note(format_args!("again: {count} inputs"));
-        for (queue, message) in &self.inputs[..count] {
-            self.broker.enqueue(*queue, message.clone());
-        }
-        *self.faults.entry("repeated_input".to_owned()).or_default() += count as u64;
         Ok(())
     }
 
@@ -209,6 +217,7 @@ impl<'a> World<'a> {
             (Step::Deliver(Queue::Events), 800),
             (Step::Deliver(Queue::Replies), 800),
             (Step::Hear, 800),
+            (Step::LookAside, 800),
             (Step::BeginCommit, 800),
             (Step::EndCommit, 800),
             (Step::Publish, 800),
@@ -234,6 +243,7 @@ impl<'a> World<'a> {
                 self.listening && !process.engine.is_full() && self.broker.deliverable(queue) > 0
             }
             Step::Hear => !process.reports.is_empty() && !process.engine.is_full(),
+            Step::LookAside => self.listening && !self.broker.aside.is_empty() && process.may_look_aside(),
             Step::EndCommit => process.is_committing(),
             Step::Publish => !process.outbox.is_empty(),
             Step::Participate => !self.broker.commands.is_empty(),
@@ -251,6 +261,7 @@ impl<'a> World<'a> {
             Step::Place => self.place(),
             Step::Deliver(queue) => self.deliver(queue)?,
             Step::Hear => self.process.hear(self.now)?,
+            Step::LookAside => self.look_aside(),
             Step::BeginCommit => {
                 self.process.begin_commit();
             }
@@ -275,25 +286,6 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    fn place(&mut self) {
-        let number = self.placed.len();
-        let Some(event) = self.setting.events.get(number).cloned() else { return };
-        let message_id = format!("event-{number}");
-        let (exchange, key) = event.to;
-        let message = RawMessage {
-            exchange,
-            key,
-            message_id: Some(message_id.clone()),
-            body: event.body,
-            ..RawMessage::default()
-        };
-        if !matches!(event.what, Placing::Garbage) {
-            self.inputs.push((Queue::Events, message.clone()));
-        }
-        self.broker.enqueue(Queue::Events, message);
-        self.placed.push(Placed { message_id, what: event.what, at: self.now });
-    }
-
     fn deliver(&mut self, queue: Queue) -> Result<(), ProcessError> {
         let odd = !self.calm && self.dice.one_in(self.setting.trouble.delivery_faults);
         let position = if odd { self.dice.below(self.broker.deliverable(queue)) } else { 0 };
@@ -315,6 +307,9 @@ impl<'a> World<'a> {
                     return self.die("crash", false);
                 }
                 self.broker.settle(&settlement.unwrap_or_default(), self.now);
+                if self.process.takes_aside() {
+                    self.broker.aside.pop_front();
+                }
                 Ok(())
             }
             Err(ProcessError::Store(error @ (StoreError::Full { .. } | StoreError::Commit { .. }))) => {
@@ -367,19 +362,6 @@ impl<'a> World<'a> {
         }
     }
 
-    fn participate(&mut self) {
-        let position = if self.calm { 0 } else { self.dice.below(self.broker.commands.len()) };
-        let command = self.broker.commands.remove(position);
-        let (replies, oddity) = self.participants.handle(&command, self.now, self.calm, &mut self.dice);
-        if let Some(kind) = oddity {
-            self.count(kind);
-        }
-        for (after, reply) in replies {
-            let number = self.replies.len() as u64 + self.steps as u64 * 1000;
-            self.replies.insert((self.now + after, number), reply);
-        }
-    }
-
     /// Time passes up to the next moment at which anything is to be done, or a part of it.
     fn wait(&mut self) {
         let until = self.next_time().map_or(Duration::ZERO, |next| next.since(self.now));
@@ -389,79 +371,17 @@ impl<'a> World<'a> {
 
     fn pass(&mut self, time: Duration) {
         self.now = self.now + time;
-        while let Some(entry) = self.replies.first_entry()
+        while let Some(entry) = self.arrivals.first_entry()
             && entry.key().0 <= self.now
         {
-            let reply = entry.remove();
-            self.inputs.push((Queue::Replies, reply.clone()));
-            self.broker.enqueue(Queue::Replies, reply);
+            let (queue, message) = entry.remove();
+            self.enqueue(queue, message);
         }
     }
 
     fn next_time(&self) -> Option<Timestamp> {
-        let replies = self.replies.keys().next().map(|(at, _)| *at);
-        replies.into_iter().chain(self.process.engine.next_due()).min()
-    }
-
-    fn lose_consumer(&mut self) {
-        self.broker.lose_consumer();
-        self.listening = false;
-        self.process.engine.listen(false, self.now);
-        self.count("lost_consumer");
-    }
-
-    /// The next commit will fail, unless the process dies before.
-    fn fail_disk(&mut self) {
-        let fault = [DiskFault::Full, DiskFault::Write, DiskFault::Sync][self.dice.below(3)];
-        self.memory.fail_next(fault);
-        self.disk_fault = Some(fault);
-    }
-
-    /// The power fails, in the middle of the commit if there is one.
-    fn cut_power(&mut self) -> Result<(), ProcessError> {
-        if self.process.is_committing() {
-            self.memory.fail_next(DiskFault::Write);
-            // It fails, and nobody is left to hear of it.
-            let _ = self.process.end_commit();
-        }
-        self.die("power_cut", true)
-    }
-
-    /// The process ends, without a word, and starts again.
-    fn die(&mut self, kind: &str, power: bool) -> Result<(), ProcessError> {
-        self.count(kind);
-        // A start syncs what is there, and reads it from the disk. What was written when the disk
-        // failed, or the power did, may be there or not.
-        let unsynced = self.memory.unsynced();
-        let certain = !power && !std::mem::take(&mut self.disk_failed);
-        let kept = if certain { unsynced } else { self.dice.below(unsynced + 1) };
-        self.memory.cut(kept);
-        self.disk_fault = None;
-        self.crashed_at.get_or_insert(self.now);
-        self.broker.lose_consumer();
-        self.listening = false;
-        let time = self.dice.up_to_ms(3000);
-        self.pass(time);
-        // With nothing to store, a start is not bothered by a disk that fails the next commit.
-        let (process, instances) = Process::start(&self.memory, &self.setting.definitions)?;
-        self.note(format_args!("started with {instances} instances"));
-        self.process = process;
-        if !self.calm && self.dice.one_in(8) {
-            self.set_clock();
-        }
-        Ok(())
-    }
-
-    /// Somebody has set the wall clock, which a process reads once, at its start.
-    fn set_clock(&mut self) {
-        let by = self.dice.up_to_ms(600_000);
-        if self.dice.one_in(2) {
-            self.count("clock_forward");
-            self.pass(by);
-        } else {
-            self.count("clock_back");
-            self.now = (self.now - by).max(self.process.latest());
-        }
+        let arrivals = self.arrivals.keys().next().map(|(at, _)| *at);
+        arrivals.into_iter().chain(self.process.engine.next_due()).min()
     }
 
     /// Notes how long it took from the first of several deaths until all is consumed again.

@@ -227,7 +227,7 @@ impl Stage<'_> {
         self.time_line
             .tell(self.now, || Happened::Befell("the power fails, and the orchestrator starts again"));
         self.memory.cut(0);
-        self.broker.lose_consumer();
+        self.broker.lose_consumer(self.now);
         self.arrivals.retain(|_, arrival| matches!(arrival, Arrival::Message(..)));
         (self.process, _) = Process::start(&self.memory, &self.definitions)?;
         Ok(())
@@ -326,7 +326,7 @@ impl Stage<'_> {
 
     fn place(&mut self, what: Placing, event: &RawMessage) {
         let message_id = event.message_id.clone().unwrap_or_default();
-        self.placed.push(Placed { message_id, what, at: self.now });
+        self.placed.push(Placed::new(message_id, what, self.now));
     }
 
     fn arrive(&mut self, at: Timestamp, arrival: Arrival) {

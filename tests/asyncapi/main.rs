@@ -132,10 +132,8 @@ const STARTS: [Event; 3] = [
 /// Orders, trips and sign-ups in the simulator, where the participants are as bad as they may be.
 fn setting() -> Setting {
     let files = STARTS.map(|(saga, ..)| PathBuf::from(format!("sagas/{saga}.yaml")));
-    let placed = |exchange: &str, key: &str, body: Value, what: Placing| Planned {
-        to: (exchange.to_owned(), key.to_owned()),
-        body: body.to_string().into_bytes(),
-        what,
+    let placed = |exchange: &str, key: &str, body: Value, what: Placing| {
+        Planned::new(exchange, key, body.to_string(), what)
     };
     let mut events = Vec::new();
     for business_key in (1..=6).map(|number| format!("K-{number}")) {
@@ -153,15 +151,8 @@ fn setting() -> Setting {
         definitions: definitions::load_all(&files).unwrap(),
         events,
         reply_data: reply_data(),
-        trouble: Trouble {
-            crashes: 0,
-            power_cuts: 0,
-            disk_faults: 0,
-            lost_connections: 0,
-            publish_faults: 0,
-            delivery_faults: 8,
-        },
-        verbose: false,
+        trouble: Trouble { delivery_faults: 8, ..Trouble::default() },
+        ..Setting::default()
     }
 }
 

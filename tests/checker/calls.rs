@@ -5,7 +5,7 @@ use sagamq::checker::{Invariant, check};
 use sagamq::definitions::Loaded;
 use sagamq::saga::compile::load;
 use sagamq::saga::instance::{Instance, Status};
-use sagamq::simulate::{Planned, Setting, Trouble, play};
+use sagamq::simulate::{Planned, Setting, play};
 use serde_json::json;
 
 const TOUR: &str = r#"
@@ -31,22 +31,12 @@ fn tour(status: Status) -> Evidence {
         Loaded { file: plan.saga.clone(), source: source.to_owned(), plan: plan.into() }
     };
     let what = Placing::Start { saga: "tour".into(), business_key: "U-1".into() };
-    let to = ("tours".into(), "tour.requested".into());
-    let body = json!({"tour_id": "U-1"}).to_string().into();
-    let [crashes, power_cuts, disk_faults, lost_connections, publish_faults, delivery_faults] = [0; 6];
+    let body = json!({"tour_id": "U-1"}).to_string();
     let setting = Setting {
         definitions: [TOUR, STAY].map(loaded).to_vec(),
-        events: vec![Planned { to, body, what }],
+        events: vec![Planned::new("tours", "tour.requested", body, what)],
         reply_data: json!({}),
-        trouble: Trouble {
-            crashes,
-            power_cuts,
-            disk_faults,
-            lost_connections,
-            publish_faults,
-            delivery_faults,
-        },
-        verbose: false,
+        ..Setting::default()
     };
     let plays = (0..200).map(|seed| play(&setting, seed).unwrap().evidence);
     let is_wanted = |evidence: &Evidence| {

@@ -6,7 +6,7 @@ use sagamq::checker::evidence::{Evidence, Placing};
 use sagamq::checker::{Invariant, check};
 use sagamq::definitions::Loaded;
 use sagamq::saga::compile::load;
-use sagamq::simulate::{Planned, Setting, Trouble, play};
+use sagamq::simulate::{Planned, Setting, play};
 use serde_json::json;
 
 const ORDER: &str = r#"
@@ -21,25 +21,16 @@ steps:
 fn orders(seed: u64) -> Evidence {
     let order = |number: usize| {
         let id = format!("A-{number}");
-        let body = json!({"order_id": id}).to_string().into();
+        let body = json!({"order_id": id}).to_string();
         let what = Placing::Start { saga: "order".into(), business_key: id };
-        Planned { to: ("orders".into(), "order.placed".into()), body, what }
+        Planned::new("orders", "order.placed", body, what)
     };
-    let [crashes, power_cuts, disk_faults, lost_connections, publish_faults, delivery_faults] = [0; 6];
     let plan = load("order.yaml", ORDER).unwrap().into();
     let setting = Setting {
         definitions: vec![Loaded { file: "order.yaml".into(), source: ORDER.to_owned(), plan }],
         events: (1..=5).map(order).collect(),
         reply_data: json!({}),
-        trouble: Trouble {
-            crashes,
-            power_cuts,
-            disk_faults,
-            lost_connections,
-            publish_faults,
-            delivery_faults,
-        },
-        verbose: false,
+        ..Setting::default()
     };
     play(&setting, seed).unwrap().evidence
 }

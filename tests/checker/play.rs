@@ -9,15 +9,19 @@ use sagamq::checker::evidence::{Acked, Dead, Entry, Observed, Placed, Placing, S
 use sagamq::saga::command;
 use sagamq::saga::compile::load;
 use sagamq::saga::fact::{Failure, HistoryEntry};
-use sagamq::saga::id::{Phase, StoreId};
+use sagamq::saga::id::{EventKey, Phase, StoreId};
 use sagamq::saga::instance::{Instance, Status};
 use sagamq::saga::message::{Message, Outgoing, Part};
+use sagamq::saga::order::{Order, Verb};
 use sagamq::saga::plan::Plan;
 use sagamq::saga::reply::Outcome;
 use sagamq::saga::time::Timestamp;
 use sagamq::saga::transition::{Decision, Event, start, transition};
 use sagamq::store::DeadLetter;
 use serde_json::{Value, json};
+
+/// What every order says beside its id: numbers of which doubles would make others.
+pub(crate) const NUMBERS: [&str; 2] = ["90071992547409930001", "12.50"];
 
 pub(crate) const RESERVE: usize = 0;
 pub(crate) const CHARGE: usize = 1;
@@ -87,7 +91,11 @@ impl Play {
         evidence.plans.insert(plan.hash.clone(), Arc::clone(&plan));
         let now = Timestamp(1_700_000_000_000);
         let id = format!("start-{order}");
-        let data = json!({"order_id": order, "invoice": true});
+        let [serial, weight] = NUMBERS;
+        let data = format!(
+            "{{\"order_id\": \"{order}\", \"invoice\": true, \"serial\": {serial}, \"weight\": {weight}}}"
+        );
+        let data = serde_json::from_str(&data).unwrap();
         let event = Message { id: Some(id.clone()), data, ..Message::default() };
         let (instance, decision) = start(&plan, order.to_owned(), &event, StoreId::default(), now).unwrap();
         let mut play =
@@ -198,6 +206,28 @@ impl Play {
         self
     }
 
+    /// A person has the instance go on without what it is parked for.
+    pub(crate) fn skip(&mut self) -> &mut Self {
+        let (actor, reason) = ("ann".to_owned(), "refused for good".to_owned());
+        let order = Order { verb: Verb::Skip, step: None, output: Value::Null, actor, reason };
+        self.event(Event::Ordered(order), None);
+        self
+    }
+
+    /// An event says that a step is done, and is acked.
+    pub(crate) fn hear(&mut self, step: usize, id: &str) -> &mut Self {
+        self.book(step, Phase::Action, true);
+        self.place(id, |saga, business_key| Placing::Answer { saga, business_key });
+        let outcome = Outcome::Success(Ok(json!({"reservation": "r-1", "mark": id})));
+        let (phase, message_id) = (Phase::Action, Some(id.to_owned()));
+        let event = Some(EventKey::of(&[id.as_bytes()]));
+        let answer =
+            Event::Reply { step, phase, attempt: None, outcome, message_id: message_id.clone(), event };
+        self.event(answer, message_id);
+        self.ack("sagamq.events", id);
+        self
+    }
+
     /// The same order is placed again, under another id.
     pub(crate) fn place_again(&mut self) -> &mut Self {
         let id = format!("start-{}-{}", self.instance.business_key, self.evidence.placed.len());
@@ -232,7 +262,11 @@ impl Play {
 
     fn place(&mut self, id: &str, what: impl Fn(String, String) -> Placing) {
         let what = what("order".to_owned(), self.instance.business_key.clone());
-        self.evidence.placed.push(Placed { message_id: id.to_owned(), what, at: self.now });
+        let numbers = match what {
+            Placing::Start { .. } => NUMBERS.map(str::to_owned).to_vec(),
+            _ => Vec::new(),
+        };
+        self.evidence.placed.push(Placed { numbers, ..Placed::new(id, what, self.now) });
     }
 
     fn ack(&mut self, queue: &str, id: &str) {
@@ -240,6 +274,7 @@ impl Play {
             queue: queue.to_owned(),
             message_id: Some(id.to_owned()),
             verdict: Settled::Acked,
+            by: Some("store 1".to_owned()),
             at: self.now,
         });
     }
@@ -248,14 +283,15 @@ impl Play {
 /// Garbage is placed, and dead-lettered as it must be.
 pub(crate) fn garbage(evidence: &mut Evidence, id: &str) {
     let at = Timestamp(1_700_000_000_000);
-    evidence.placed.push(Placed { message_id: id.to_owned(), what: Placing::Garbage, at });
+    evidence.placed.push(Placed::new(id, Placing::Garbage, at));
     evidence.acks.push(Acked {
         queue: "sagamq.events".to_owned(),
         message_id: Some(id.to_owned()),
         verdict: Settled::Rejected,
+        by: Some("store 1".to_owned()),
         at,
     });
-    evidence.dead.push(Dead { message_id: id.to_owned(), at });
+    evidence.dead.push(Dead { message_id: id.to_owned(), reason: Some("rejected".to_owned()), at });
     evidence.letters.push(DeadLetter {
         at,
         queue: "events".to_owned(),
@@ -278,6 +314,8 @@ pub(crate) fn garbage(evidence: &mut Evidence, id: &str) {
 /// | `late` | the charge is made and never answered: compensated |
 /// | `cancelled` | cancelled while stock is reserved, and that confirm is lost: compensated |
 /// | `refused` | the charge is refused, and so is the release of the stock: parked |
+/// | `left` | the same, and a person has the stock left reserved: compensated |
+/// | `heard` | the stock is reserved by an event, which comes once more: completed |
 pub(crate) fn right() -> Evidence {
     use Phase::{Action, Compensation};
     let mut evidence = Evidence::default();
@@ -316,7 +354,21 @@ pub(crate) fn right() -> Evidence {
     refused.publish().answer(RESERVE, Compensation, false).publish();
     assert_eq!(refused.instance.status, Status::Parked);
 
-    let mut evidence = refused.end();
+    let mut left = Play::start(refused.end(), "left");
+    left.publish().answer(RESERVE, Action, true).publish().answer(CHARGE, Action, false);
+    left.publish().answer(RESERVE, Compensation, false).publish().skip().publish();
+    assert_eq!(left.instance.status, Status::Compensated);
+
+    let mut heard = Play::start(left.end(), "heard");
+    heard.publish().hear(RESERVE, "event-1").publish().hear(CHARGE, "event-1").publish();
+    heard.answer(CHARGE, Action, true);
+    for step in [SHIP, INVOICE] {
+        heard.publish().answer(step, Action, true);
+    }
+    heard.publish();
+    assert_eq!(heard.instance.status, Status::Completed);
+
+    let mut evidence = heard.end();
     evidence.replayed_at = Some(evidence.entries.len());
     evidence.faults.insert("broker_kill".to_owned(), 1);
     evidence

@@ -2,21 +2,24 @@
 
 use std::time::Duration;
 
-use sagamq::checker::evidence::{Acked, Entry, Observed, Placed, Placing, Seen, Settled};
+use sagamq::checker::evidence::{Acked, Dead, Entry, Observed, Placed, Placing, Seen, Settled};
 use sagamq::checker::{Evidence, Invariant, Report, check};
 use sagamq::saga::fact::{Fact, HistoryEntry, Recorded};
 use sagamq::saga::id::{InstanceId, MessageId, Phase, StoreId};
 use sagamq::saga::instance::Instance;
 use sagamq::saga::time::Timestamp;
+use sagamq::store::DeadLetter;
 
 use crate::play::{CHARGE, Play, RESERVE, SHIP, failure, right};
-use Invariant::{I1, I2, I3, I4, I5, I6, I7, I8, I9, I10, I11, I12, I13, I14, I15, I16, I17};
+use Invariant::{
+    I1, I2, I3, I4, I5, I6, I7, I8, I9, I10, I11, I12, I13, I14, I15, I16, I17, I21, I22, I23, I24, I25,
+};
 use Phase::{Action, Compensation};
 
 type Wrong = (Invariant, &'static str, fn(&mut Evidence));
 
 /// What is done to a run that is right.
-const WRONGS: [Wrong; 34] = [
+const WRONGS: [Wrong; 49] = [
     (I1, "a start is lost", |run| place(run, "start-lost", start_of("lost"))),
     (I1, "an instance from nowhere", |run| run.placed.retain(|placed| placed.message_id != "start-undone")),
     (I1, "a second start in one history", |run| {
@@ -157,6 +160,61 @@ const WRONGS: [Wrong; 34] = [
     (I16, "a command of another version", |run| {
         *header(run, "done", CHARGE, "x-saga-version") = "2".to_owned();
     }),
+    (I13, "an answer that was made up and counts", |run| {
+        place(run, "forged-1", Placing::Forged);
+        caused(run, "done", CHARGE, "forged-1");
+    }),
+    (I21, "an event that counts twice", |run| caused(run, "heard", SHIP, "event-1")),
+    (I21, "an event that answers two steps at once", |run| {
+        let entry = of(run, "heard").history.iter_mut().find(|entry| succeeds(entry, RESERVE)).unwrap();
+        let at = entry.facts.iter().position(|one| matches!(one.fact, Fact::Succeeded { .. })).unwrap();
+        let mut other = entry.facts[at].clone();
+        other.fact = Fact::StillWorking { step: RESERVE, phase: Action, due: Timestamp(0) };
+        entry.facts.insert(at, other);
+    }),
+    (I21, "an event that counts for an instance which it does not name", |run| {
+        caused(run, "done", CHARGE, "event-1");
+    }),
+    (I21, "a start event that answers what it has started", |run| caused(run, "done", SHIP, "start-done")),
+    (I21, "an event without an id that counts twice", |run| {
+        run.placed.push(Placed {
+            mark: Some("m-1".to_owned()),
+            ..Placed::new("unnamed-1", answer_of("done"), Timestamp(1))
+        });
+        for fact in facts(run, "done") {
+            if let Fact::Succeeded { step: CHARGE | SHIP, output } = &mut fact.fact {
+                *output = serde_json::json!({"mark": "m-1"}).into();
+            }
+        }
+    }),
+    (I21, "an event with the correlation of one that answers another one as well", |run| {
+        run.placed
+            .push(Placed { correlated: true, ..Placed::new("event-1", answer_of("done"), Timestamp(1)) });
+        caused(run, "done", CHARGE, "event-1");
+    }),
+    (I22, "an amount that lost its zero", |run| input(run, "done")["weight"] = serde_json::json!(12.5)),
+    (I22, "a number that is the next double", |run| {
+        input(run, "done")["serial"] = serde_json::from_str("90071992547409930000").unwrap();
+    }),
+    (I23, "what a person left is told as undone", |run| {
+        for fact in facts(run, "left") {
+            if fact.fact == (Fact::LeftUndone { step: RESERVE }) {
+                fact.fact = Fact::Compensated { step: RESERVE };
+            }
+        }
+    }),
+    (I23, "an end that does not say what is left", |run| {
+        run.messages.iter_mut().for_each(|seen| drop(seen.headers.remove("x-saga-not-undone")));
+    }),
+    (I24, "a healthy message is put aside", |run| aside(run, "start-done", true)),
+    (I24, "a reply is put aside", |run| {
+        aside(run, &format!("reply-99-{}", attempt("done", CHARGE, Action, 1)), true);
+    }),
+    (I24, "what is put aside is listed nowhere", |run| aside(run, "odd", false)),
+    (I25, "two stores take messages at a time", |run| {
+        let last = run.acks.len() - 1;
+        run.acks[last - 1].by = Some("store 2".to_owned());
+    }),
 ];
 
 #[test]
@@ -165,9 +223,41 @@ fn a_run_that_is_right_passes_and_everything_was_looked_at() {
     assert_eq!(report.violations, [], "{report}");
     assert_eq!(report.unseen, ["I18: there is no secret to look for"]);
     let Report { instances, completed, compensated, parked, .. } = report;
-    assert_eq!((instances, completed, compensated, parked), (5, 1, 3, 1));
-    assert_eq!((report.lost, report.double_effects, report.stuck), (0, 0, 0));
+    assert_eq!((instances, completed, compensated, parked), (7, 2, 4, 1));
+    assert_eq!((report.lost, report.double_effects, report.forged, report.stuck), (0, 0, 0, 0));
     assert!(report.passed());
+}
+
+#[test]
+fn a_prefix_that_is_given_to_another_store_is_right() {
+    let mut run = right();
+    let half = run.acks.len() / 2;
+    run.acks[half..].iter_mut().for_each(|ack| ack.by = Some("store 2".to_owned()));
+    assert_eq!(check(&run).violations, []);
+}
+
+#[test]
+fn an_event_for_two_instances_that_counts_once_for_each_is_right() {
+    let mut run = right();
+    place(&mut run, "event-1", answer_of("done"));
+    caused(&mut run, "done", CHARGE, "event-1");
+    assert_eq!(check(&run).violations, []);
+}
+
+#[test]
+fn what_is_put_aside_and_listed_and_was_never_healthy_is_right() {
+    let mut run = right();
+    aside(&mut run, "garbled-1", true);
+    assert_eq!(check(&run).violations, []);
+}
+
+#[test]
+fn what_started_the_instance_of_another_key_is_told_to_have_lost_digits() {
+    let mut run = right();
+    let placed = run.placed.iter_mut().find(|placed| placed.message_id == "start-done").unwrap();
+    placed.what = start_of("done-1");
+    let told: Vec<_> = check(&run).violations.iter().map(|violation| violation.invariant).collect();
+    assert!(told.contains(&I22), "{told:?}");
 }
 
 #[test]
@@ -199,7 +289,7 @@ fn everything_wrong_is_told_by_its_invariant_alone() {
 #[test]
 fn a_record_that_is_not_the_fold_is_told_as_such() {
     let mut run = right();
-    of(&mut run, "done").instance.input = serde_json::Value::Null.into();
+    of(&mut run, "done").instance.ignored = 7;
     let told: Vec<_> = check(&run).violations.iter().map(|violation| violation.invariant).collect();
     assert_eq!(told, [I17]);
 }
@@ -256,7 +346,9 @@ fn where_nobody_looked_nothing_is_held_against_anybody() {
     run.replayed_at = None;
     let report = check(&run);
     assert_eq!(report.violations, [], "{report}");
-    for reason in ["I1 over", "no ledgers", "no message log", "no log of acks", "I10:", "I13:"] {
+    for reason in
+        ["I21:", "I22:", "I25:", "I1 over", "no ledgers", "no message log", "no log of acks", "I10:", "I13:"]
+    {
         assert!(report.unseen.iter().any(|unseen| unseen.contains(reason)), "{reason}: {:?}", report.unseen);
     }
 }
@@ -324,16 +416,43 @@ fn header<'a>(run: &'a mut Evidence, order: &str, step: usize, name: &str) -> &'
 }
 
 fn place(run: &mut Evidence, id: &str, what: Placing) {
-    run.placed.push(Placed { message_id: id.to_owned(), what, at: Timestamp(1) });
+    run.placed.push(Placed::new(id, what, Timestamp(1)));
 }
 
 fn settle(run: &mut Evidence, queue: &str, id: &str, verdict: Settled) {
     let (queue, message_id) = (queue.to_owned(), Some(id.to_owned()));
-    run.acks.push(Acked { queue, message_id, verdict, at: Timestamp(1) });
+    run.acks.push(Acked { queue, message_id, verdict, by: None, at: Timestamp(1) });
 }
 
 fn start_of(order: &str) -> Placing {
     Placing::Start { saga: "order".to_owned(), business_key: order.to_owned() }
+}
+
+fn answer_of(order: &str) -> Placing {
+    Placing::Answer { saga: "order".to_owned(), business_key: order.to_owned() }
+}
+
+/// Has a message be what a step succeeded by, in place of its reply.
+fn caused(run: &mut Evidence, order: &str, step: usize, id: &str) {
+    let entry = of(run, order).history.iter_mut().find(|entry| succeeds(entry, step)).unwrap();
+    let reply = entry.causation_id.replace(id.to_owned());
+    run.acks.retain(|ack| ack.message_id != reply);
+}
+
+/// The input that an instance has kept.
+fn input<'a>(run: &'a mut Evidence, order: &str) -> &'a mut serde_json::Value {
+    let Fact::Started(started) = &mut of(run, order).history[0].facts[0].fact else { panic!("no start") };
+    std::sync::Arc::make_mut(&mut started.input)
+}
+
+/// The broker puts a message aside because it came back too often.
+fn aside(run: &mut Evidence, id: &str, is_listed: bool) {
+    let reason = Some("delivery_limit".to_owned());
+    run.dead.push(Dead { message_id: id.to_owned(), reason, at: Timestamp(1) });
+    if is_listed {
+        let letter = run.letters[0].clone();
+        run.letters.push(DeadLetter { message_id: Some(id.to_owned()), ..letter });
+    }
 }
 
 fn cancel_of(order: &str) -> Placing {

@@ -147,7 +147,10 @@ fn items_of_which_something_was_left_are_not_told_as_undone() {
     run.item(PACK, 1, End::Undone { leaves: true }).item(PACK, 0, End::Undone { leaves: false });
     assert_eq!(run.items(PACK), [ItemStatus::Undone, ItemStatus::NotUndone]);
     assert_eq!(run.instance.steps[PACK].status, StepStatus::NotUndone);
-    assert_eq!((run.instance.status, run.instance.not_undone().collect::<Vec<_>>()), (Status::Compensated, vec!["pack"]));
+    assert_eq!(
+        (run.instance.status, run.instance.not_undone().collect::<Vec<_>>()),
+        (Status::Compensated, vec!["pack"])
+    );
     check_fold(&run);
 }
 

@@ -85,9 +85,8 @@ impl Instance {
                 let (status, output) = (ItemStatus::Pending, Value::Null);
                 let fresh = Item { status, output, attempt: 0, error: None, stalled: false };
                 state.items.resize(*items, fresh);
-                let is_over = |item: &&mut Item| {
-                    matches!(item.status, ItemStatus::Failed | ItemStatus::NotUndone)
-                };
+                let is_over =
+                    |item: &&mut Item| matches!(item.status, ItemStatus::Failed | ItemStatus::NotUndone);
                 for item in state.items.iter_mut().filter(is_over) {
                     item.status = ItemStatus::Pending;
                 }
