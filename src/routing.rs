@@ -227,7 +227,7 @@ impl Engine {
     }
 
     /// Hands an event to the step that it names, else to one of the same instance that awaits it; `None` if none
-    /// does.
+    /// does, and it has counted for none before.
     fn answer_named(
         &mut self,
         id: InstanceId,
@@ -241,7 +241,8 @@ impl Engine {
             return self.answer(id, target, Via::Event, message, now).map(Some);
         }
         let (instance, plan) = self.loaded(id).expect("what is named was loaded");
-        let awaits = reply::awaits(plan, instance, message);
+        let has_heard = instance.has_heard(message.event_key(Purpose::Answer));
+        let awaits = has_heard || reply::awaits(plan, instance, message);
         if awaits { self.answer_by_rules(id, message, now) } else { Ok(None) }
     }
 

@@ -252,6 +252,33 @@ steps:
 }
 
 #[test]
+fn an_event_with_a_correlation_that_comes_again_answers_no_other_instance() {
+    const VISIT: &str = r#"
+saga: visit
+version: 1
+start: {on: {exchange: in, key: visit.asked}, business_key: =event.data.id}
+steps:
+  - {step: tell, command: {exchange: p, key: tell}, compensate: none}
+  - {wait: seen, on: {exchange: ev, key: seen}, timeout: 1h}
+  - {step: close, command: {exchange: p, key: close}, compensate: none}
+"#;
+    for id in [Some("E-1"), None] {
+        let mut world = world(&[VISIT]);
+        world.hear("in", "visit.asked", Some("S-1"), json!({"id": "one"}));
+        let two = world.hear("in", "visit.asked", Some("S-2"), json!({"id": "two"})).outgoing.remove(0);
+        world.reply(&two, "success");
+        let named = event("ev", "seen", json!({"id": "one"}));
+        let named = Message { id: id.map(str::to_owned), correlation_id: two.correlation_id(), ..named };
+        for _ in 0..2 {
+            world.deliver(Queue::Events, Ok(named.clone()));
+            world.commit();
+        }
+        assert_eq!(world.statuses("visit", "two"), ["succeeded", "succeeded", "dispatched"]);
+        assert!(world.instance_of("visit", "one").steps[1].early.is_none(), "{id:?}");
+    }
+}
+
+#[test]
 fn an_event_settles_nothing_by_a_header_or_by_a_correlation_that_was_made_up() {
     let mut world = world(&[PURCHASE]);
     let sent = world.hear("in", "purchase.begun", Some("S-1"), json!({"id": "P-1"})).outgoing.remove(0);
