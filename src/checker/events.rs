@@ -74,8 +74,9 @@ fn answers<'a>(case: &Case<'_>, events: &BTreeMap<&'a str, Event<'a>>) -> BTreeM
     for entry in &case.observed.history {
         let cause = entry.causation_id.as_deref();
         if let Some((id, _)) = cause.and_then(|cause| events.get_key_value(cause)) {
-            let counted =
-                counted(entry).map(|step| format!("step {} at revision {}", case.name(step), entry.revision));
+            let counted = counted(entry)
+                .into_iter()
+                .map(|step| format!("step {} at revision {}", case.name(step), entry.revision));
             answers.entry(id).or_default().extend(counted);
         }
     }
@@ -98,7 +99,7 @@ fn answers<'a>(case: &Case<'_>, events: &BTreeMap<&'a str, Event<'a>>) -> BTreeM
 }
 
 /// The steps that what caused an entry has answered: the first facts of it say so, before what follows from them.
-fn counted(entry: &HistoryEntry) -> impl Iterator<Item = usize> {
+fn counted(entry: &HistoryEntry) -> Vec<usize> {
     let facts = entry.facts.iter().map(|Recorded { fact, .. }| fact);
     // What says of a message or of a person's order that it is out, or done, rides along.
     let own = facts.skip_while(|fact| {
@@ -110,7 +111,7 @@ fn counted(entry: &HistoryEntry) -> impl Iterator<Item = usize> {
                 | Fact::Ordered { .. }
         )
     });
-    own.map_while(|fact| match *fact {
+    let answered = own.map_while(|fact| match *fact {
         Fact::CameEarly { step, .. }
         | Fact::Succeeded { step, .. }
         | Fact::Failed { step, .. }
@@ -120,7 +121,11 @@ fn counted(entry: &HistoryEntry) -> impl Iterator<Item = usize> {
         | Fact::Compensated { step }
         | Fact::NotUndone { step, .. } => Some(step),
         _ => None,
-    })
+    });
+    // That a step is given up is said beside the last thing that was in its way.
+    let mut steps: Vec<_> = answered.collect();
+    steps.dedup();
+    steps
 }
 
 /// What each step keeps, or kept for later, as JSON.

@@ -194,9 +194,12 @@ pub(crate) fn storm(verbose: bool) -> Setting {
     events.extend(
         [(1, "approved"), (2, "rejected"), (3, "approved"), (3, "withdrawn"), (5, "approved")].map(decided),
     );
-    // A correlation can be carried only once there is one: those that have one come last.
+    // A correlation can be carried only once there is one.
     let releases = (1..=2).flat_map(shared::release);
-    let (last, first): (Vec<_>, Vec<_>) = releases.partition(|event| event.correlated_with.is_some());
+    let (last, first): (Vec<_>, Vec<_>) = releases.partition(|event| event.to.1 == "release.revoked");
+    let (later, first): (Vec<_>, Vec<_>) =
+        first.into_iter().partition(|event| event.correlated_with.is_some());
+    events.splice(events.len() / 2..events.len() / 2, later);
     events.splice(0..0, first);
     events.extend(last);
     let (exchange, key) = shared::HERALDS;
