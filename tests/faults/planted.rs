@@ -55,6 +55,30 @@ fn a_publish_before_its_commit_is_found_by_a_sigkill() {
 }
 
 #[test]
+fn a_second_owner_that_is_not_refused_is_found() {
+    let mut rig = Rig::start("one-owner", &BROKER.url());
+    let load = rig.load(Duration::from_millis(100));
+    let intruder = rig.intrude("");
+    assert_eq!(intruder.ends(), Some(3), "{}", intruder.log());
+    drop(load);
+    let evidence = rig.finish();
+    assert!(evidence.report.passed(), "{}", evidence.report);
+
+    let unclaimed = format!("{}=return", Bug::PrefixUnclaimed.name());
+    let mut rig = Rig::build("two-owners", &[BROKER.url()]);
+    rig.boot(&unclaimed);
+    rig.is_ready();
+    // Without a claim, nobody knows that there is a store; it makes one of its own.
+    rig.intrude(&unclaimed).is_ready();
+    let load = rig.load(Duration::from_millis(100));
+    eventually("orders came in", || load.placed() > 60);
+    drop(load);
+    rig.calm_down(false);
+    rig.end_intruder();
+    assert_found(&rig.finish_anyhow(), &[Invariant::I25]);
+}
+
+#[test]
 fn a_returned_message_that_counts_as_published_is_found() {
     let mut rig = Rig::build("unseen-return", &[BROKER.url()]);
     rig.boot(&format!("{}=return", Bug::ReturnsUnseen.name()));

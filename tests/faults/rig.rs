@@ -49,6 +49,7 @@ pub(crate) struct Rig {
     running: Option<Running>,
     // Also before the folder, which it is mounted in.
     disk: Option<Disk>,
+    intruder: Option<Intruder>,
     folder: Folder,
     brokers: Brokers,
     patience: Duration,
@@ -57,6 +58,51 @@ pub(crate) struct Rig {
     tap: JoinHandle<()>,
     faults: Mutex<BTreeMap<String, u64>>,
     runtime: Runtime,
+}
+
+/// A second orchestrator with the same prefix, and a store of its own.
+pub(crate) struct Intruder {
+    proxy: Proxy,
+    site: Site,
+    // Ends before the folder of the rig, which it lives in.
+    running: Option<Running>,
+}
+
+impl Intruder {
+    fn new(folder: &Path, broker_url: &str, prefix: &str) -> Self {
+        let folder = folder.join("intruder");
+        std::fs::create_dir(&folder).unwrap();
+        let proxy = Proxy::start(broker_url);
+        let mut site = Site::new(&folder, &proxy.url(), prefix);
+        site.set("SAGAMQ_DEFINITIONS", "../sagas");
+        Self { proxy, site, running: None }
+    }
+
+    /// Its exit code, once it has ended by itself.
+    pub(crate) fn ends(&mut self) -> Option<i32> {
+        let running = self.running.as_mut().expect("it was started");
+        let mut code = None;
+        eventually("the second orchestrator ends", || {
+            code = running.exit_code();
+            code.is_some()
+        });
+        code
+    }
+
+    /// Waits until it is ready.
+    pub(crate) fn is_ready(&self) {
+        eventually("the second orchestrator is ready", || self.site.is_ready());
+    }
+
+    /// What it has said.
+    pub(crate) fn log(&self) -> String {
+        self.site.log()
+    }
+
+    /// Ends it.
+    pub(crate) fn end(&mut self) {
+        self.running.take().expect("it was started").kill();
+    }
 }
 
 /// What a test leaves: a folder of evidence, and how every instance ended.
@@ -111,6 +157,7 @@ impl Rig {
             folder,
             brokers,
             disk: None,
+            intruder: None,
             patience: PATIENCE,
             running: None,
             working,
@@ -119,6 +166,23 @@ impl Rig {
             faults: Mutex::default(),
             runtime,
         }
+    }
+
+    /// Has a second orchestrator, with another store, try to run on the same prefix. It has its way only with a bug.
+    pub(crate) fn intrude(&mut self, failpoints: &str) -> &mut Intruder {
+        if self.intruder.is_none() {
+            let intruder = Intruder::new(self.folder.path(), self.brokers.first(), &self.prefix);
+            self.intruder = Some(intruder);
+        }
+        self.faulted("second_owner");
+        let intruder = self.intruder.as_mut().expect("it was made");
+        intruder.running = Some(intruder.site.start(failpoints));
+        intruder
+    }
+
+    /// Ends the second orchestrator.
+    pub(crate) fn end_intruder(&mut self) {
+        self.intruder.as_mut().expect("there is one").end();
     }
 
     /// Has the orchestrator keep its store on a disk of its own.
@@ -474,14 +538,18 @@ impl Rig {
 
     fn write_acks(&self) {
         let acks = Lines::open(&self.folder.path().join("acks.jsonl"));
-        for record in self.proxy.journal() {
+        let own = self.proxy.journal().into_iter().map(|record| ("store 1", record));
+        let others = self.intruder.iter().flat_map(|intruder| intruder.proxy.journal());
+        let mut all: Vec<_> = own.chain(others.map(|record| ("store 2", record))).collect();
+        all.sort_by_key(|(_, record)| record.at);
+        for (by, record) in all {
             let What::Settled { queue, message_id, verdict } = record.what else { continue };
             let verdict = match verdict {
                 Verdict::Acked => "acked",
                 Verdict::Rejected => "rejected",
                 Verdict::Requeued => continue,
             };
-            acks.add(&json!({"queue": queue, "message_id": message_id, "verdict": verdict, "at": record.at}));
+            acks.add(&json!({"queue": queue, "message_id": message_id, "verdict": verdict, "by": by, "at": record.at}));
         }
     }
 

@@ -56,7 +56,14 @@ fn told(delivery: &Delivery) -> Value {
             _ => None,
         })
         .collect();
+    let death = delivery.properties.headers().as_ref().and_then(|table| table.inner().get("x-death"));
+    let death = death.and_then(AMQPValue::as_array).and_then(|deaths| deaths.as_slice().first());
+    let reason = match death {
+        Some(AMQPValue::FieldTable(death)) => death.inner().get("reason").and_then(AMQPValue::as_long_string),
+        _ => None,
+    };
     json!({
+        "reason": reason.map(ToString::to_string),
         "message_id": delivery.properties.message_id().as_ref().map(ToString::to_string),
         "exchange": delivery.exchange.as_str(), "key": delivery.routing_key.as_str(), "headers": headers,
         "body": String::from_utf8_lossy(&delivery.data), "at": now(),
