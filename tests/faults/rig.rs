@@ -475,11 +475,6 @@ impl Rig {
         self.site.set("SAGAMQ_BROKER__URL", &url);
     }
 
-    /// How many orders were placed so far.
-    pub(crate) fn placed_orders(&self) -> usize {
-        self.placed().len()
-    }
-
     fn placed(&self) -> Vec<Value> {
         lines(&self.folder.path().join("placed.jsonl"))
     }
@@ -501,7 +496,7 @@ impl Rig {
     }
 
     /// Whether nothing waits for the orchestrator at the broker.
-    pub(crate) fn is_idle(&self) -> bool {
+    fn is_idle(&self) -> bool {
         ["events", "replies"].iter().all(|queue| {
             let queue = format!("{}.{queue}", self.prefix);
             self.blocking(async |peer| Ok(Some(peer.depth(&queue).await? == 0)))

@@ -40,11 +40,13 @@ struct Work {
     store: Store,
     live: Vec<Instance>,
     number: i64,
+    /// Of each commit, the instance that it changed, and its revision; none where it was removed.
+    commits: Vec<(String, Option<u64>)>,
 }
 
 impl Work {
     fn over(folder: &Folder) -> Self {
-        Self { store: folder.open().unwrap(), live: Vec::new(), number: 0 }
+        Self { store: folder.open().unwrap(), live: Vec::new(), number: 0, commits: Vec::new() }
     }
 
     fn go_on(&mut self) {
@@ -55,22 +57,43 @@ impl Work {
             batch.dead_letter(DeadLetter::default());
             batch.define("order", number as u32, &format!("hash-{number}"), "source");
         }
-        self.store.commit(batch).unwrap();
+        self.commit(&instance, batch);
         self.live.push(instance);
         let at = (number as usize * 7919) % self.live.len();
-        match number % 3 {
-            0 => self.store.commit(moved(&mut self.live[at], Fact::Completed)).unwrap(),
-            1 => {
-                let large = Fact::succeeded(0, json!(noise(3_000)));
-                self.store.commit(moved(&mut self.live[at], large)).unwrap();
-            }
-            _ if number % 4 == 0 => {
-                let mut batch = Batch::default();
-                batch.remove(Removal::of(&self.live.swap_remove(at)));
-                self.store.commit(batch).unwrap();
-            }
-            _ => {}
+        let fact = match number % 3 {
+            0 => Fact::Completed,
+            1 => Fact::succeeded(0, json!(noise(3_000))),
+            _ if number % 4 == 0 => return self.remove(at),
+            _ => return,
+        };
+        let batch = moved(&mut self.live[at], fact);
+        let instance = self.live[at].clone();
+        self.commit(&instance, batch);
+    }
+
+    fn commit(&mut self, instance: &Instance, batch: Batch) {
+        self.store.commit(batch).unwrap();
+        self.commits.push((instance.business_key.clone(), Some(instance.revision)));
+    }
+
+    fn remove(&mut self, at: usize) {
+        let instance = self.live.swap_remove(at);
+        let mut batch = Batch::default();
+        batch.remove(Removal::of(&instance));
+        self.store.commit(batch).unwrap();
+        self.commits.push((instance.business_key, None));
+    }
+
+    /// The revisions of all instances after so many commits.
+    fn revisions(&self, after: u64) -> BTreeMap<&str, u64> {
+        let mut revisions = BTreeMap::new();
+        for (key, revision) in &self.commits[..after as usize] {
+            match revision {
+                Some(revision) => revisions.insert(key.as_str(), *revision),
+                None => revisions.remove(key.as_str()),
+            };
         }
+        revisions
     }
 }
 
@@ -98,10 +121,10 @@ fn a_backup_has_what_the_store_had_and_its_identity() {
 fn a_backup_under_commits_is_of_one_moment_and_goes_on_from_there() {
     let (folder, to) = (Folder::new(), tempfile::tempdir().unwrap());
     let mut work = Work::over(&folder);
-    (0..3_000).for_each(|_| work.go_on());
+    (0..2_000).for_each(|_| work.go_on());
     let reader = work.store.reader();
-    for round in 0..5 {
-        let before = work.number;
+    for round in 0..3 {
+        let before = work.commits.len();
         let (path, ended) = (to.path().join(round.to_string()), AtomicBool::new(false));
         let done = std::thread::scope(|scope| {
             let backup = scope.spawn(|| {
@@ -114,13 +137,14 @@ fn a_backup_under_commits_is_of_one_moment_and_goes_on_from_there() {
             }
             backup.join().unwrap()
         });
-        assert!(work.number > before + 10, "{} commits meanwhile", work.number - before);
+        let meanwhile = work.commits.len() - before;
+        assert!(meanwhile > 10, "{meanwhile} commits meanwhile");
+        assert!(done.commit > before as u64, "it is of a moment at its end");
         let mut copy = open(&path).unwrap();
         let (instances, ..) = content(&copy.reader());
         assert_eq!(done.instances, instances.len() as u64);
-        // Nothing of one commit is there without all of those before it: numbers follow on each other.
-        let last = instances.values().map(|one| one.started_at.0).max().unwrap();
-        assert!(last >= before && last <= work.number, "{before} <= {last} <= {}", work.number);
+        let revisions = instances.iter().map(|(key, one)| (key.as_str(), one.revision));
+        assert_eq!(revisions.collect::<BTreeMap<_, _>>(), work.revisions(done.commit));
         let (_, batch) = started("order", "after", 1, json!(1));
         copy.commit(batch).unwrap();
     }
@@ -178,11 +202,12 @@ fn files_that_are_copied_one_by_one_while_commits_go_on_are_refused() {
     let mut work = Work::over(&folder);
     (0..100).for_each(|_| work.go_on());
     // Closed once, so that sled has something, and not the log alone.
-    let Work { store, live, number } = work;
-    drop(store);
-    let mut work = Work { store: folder.open().unwrap(), live, number };
+    drop(work);
+    let mut work = Work::over(&folder);
     let copy = |names: &[&str]| {
-        names.iter().for_each(|name| drop(fs::copy(folder.path().join(name), to.path().join(name)).unwrap()));
+        for name in names {
+            fs::copy(folder.path().join(name), to.path().join(name)).unwrap();
+        }
     };
     fs::create_dir(to.path().join("sled")).unwrap();
     copy(&["sled/conf", "sled/db"]);
