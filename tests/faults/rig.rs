@@ -168,6 +168,12 @@ impl Rig {
         }
     }
 
+    /// Has a second saga share the events of every order of the load.
+    pub(crate) fn watch(&self) {
+        let saga = include_str!("watch.yaml").replace("PREFIX", &self.prefix);
+        std::fs::write(self.folder.path().join("sagas/watch.yaml"), saga).unwrap();
+    }
+
     /// Has a second orchestrator, with another store, try to run on the same prefix. It has its way only with a bug.
     pub(crate) fn intrude(&mut self, failpoints: &str) -> &mut Intruder {
         if self.intruder.is_none() {
@@ -317,7 +323,8 @@ impl Rig {
     /// Places orders of every fate all the time, until the load is dropped.
     pub(crate) fn load(&self, pause: Duration) -> Load {
         let (exchange, placed) = (format!("{}.orders", self.prefix), Arc::clone(&self.placed));
-        Load::start(&self.runtime, self.brokers.clone(), exchange, placed, pause)
+        let is_watched = self.folder.path().join("sagas/watch.yaml").exists();
+        Load::start(&self.runtime, self.brokers.clone(), exchange, placed, pause, is_watched)
     }
 
     /// Places an order, and returns once the broker has it. `behaviours` are by routing key of the command.

@@ -39,6 +39,7 @@ fn mixed_faults_lose_nothing_and_do_nothing_twice() {
     let urls = cluster.urls();
     let Some(mut rig) = power::rig("torture", &urls) else { return };
     rig.set_patience(PATIENCE);
+    rig.watch();
     let first = &cluster.nodes()[0];
     first.ctl(&["add_user", "app", CANARY]).unwrap();
     first.ctl(&["set_permissions", "app", ".*", ".*", ".*"]).unwrap();
@@ -76,6 +77,9 @@ fn mixed_faults_lose_nothing_and_do_nothing_twice() {
             } else {
                 kill(&mut rig, &mut dice, &urls);
                 kills += 1;
+                if kills % 10 == 5 {
+                    refuse_second_owner(&mut rig, minutes.is_none());
+                }
             }
             let faults: Vec<_> = broken.lock().unwrap().clone();
             tell(
@@ -99,6 +103,9 @@ fn mixed_faults_lose_nothing_and_do_nothing_twice() {
     rig.calm_down(true);
     rig.place_again(REPEATED);
     let evidence = rig.finish();
+    let forged = evidence.lines("placed.jsonl").iter().filter(|line| line["what"] == "forged").count();
+    assert!(forged > 0, "nobody has made an answer up");
+    assert_eq!(evidence.report.forged, 0);
     println!("after {:.1} minutes:\n{}", begun.elapsed().as_secs_f64() / 60.0, evidence.report);
 }
 
@@ -132,6 +139,15 @@ fn kill(rig: &mut Rig, dice: &mut fastrand::Rng, urls: &[String]) {
         run_for(rig, dice, urls);
     }
     rig.kill();
+}
+
+/// Has another store try to take the prefix while its owner is dead. Where the broker is well, it is refused at once.
+fn refuse_second_owner(rig: &mut Rig, is_well: bool) {
+    let intruder = rig.intrude("");
+    if is_well {
+        assert_eq!(intruder.ends(), Some(3), "{}", intruder.log());
+    }
+    intruder.end();
 }
 
 /// Lets the orchestrator run for a moment, not without trouble.
