@@ -108,7 +108,7 @@ async fn place(brokers: &Brokers, exchange: &str, orders: &[usize], is_watched: 
 fn note(evidence: &Lines, number: usize, is_watched: bool) {
     let (id, key, at) = (start_id(&key(number)), key(number), now());
     let mut numbers = vec![serial(number), AMOUNT.to_owned()];
-    numbers.extend((number % 2 == 0).then(|| key.clone()));
+    numbers.extend(number.is_multiple_of(2).then(|| key.clone()));
     evidence.add(&json!({
         "message_id": id, "what": "start", "saga": SAGA, "business_key": key, "numbers": numbers, "at": at,
     }));
@@ -126,7 +126,7 @@ fn note(evidence: &Lines, number: usize, is_watched: bool) {
 
 /// What starts an order: numbers as they are written here, which doubles cannot hold.
 fn start(number: usize) -> String {
-    let key = if number % 2 == 0 { key(number) } else { format!("\"{}\"", key(number)) };
+    let key = if number.is_multiple_of(2) { key(number) } else { format!("\"{}\"", key(number)) };
     format!(
         "{{\"order_id\": {key}, \"behaviour\": {}, \"watch\": \"{}\", \"serial\": {}, \"amount\": {AMOUNT}}}",
         behaviour(number),
@@ -137,7 +137,7 @@ fn start(number: usize) -> String {
 
 /// Every other business key is a number of 21 digits.
 fn key(number: usize) -> String {
-    if number % 2 == 0 { format!("900719925474{number:09}") } else { format!("load-{number}") }
+    if number.is_multiple_of(2) { format!("900719925474{number:09}") } else { format!("load-{number}") }
 }
 
 fn watch(number: usize) -> String {

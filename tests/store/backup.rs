@@ -23,8 +23,11 @@ fn open(path: &Path) -> Result<Store, StoreError> {
     Store::open(&StoreConfig { path: path.to_owned(), cache_mib: 64 })
 }
 
+/// Instances, how many dead letters there are, and the definitions.
+type Content = (BTreeMap<String, Instance>, usize, Vec<(String, u32, String)>);
+
 /// Everything that can be asked of a store.
-fn content(reader: &Reader) -> (BTreeMap<String, Instance>, usize, Vec<(String, u32, String)>) {
+fn content(reader: &Reader) -> Content {
     let mut instances = BTreeMap::new();
     for instance in reader.instances() {
         let instance = instance.unwrap();
