@@ -205,3 +205,63 @@ impl StoreWindow {
         self.backups().ended_within(patience).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::cli::client::Client;
+    use crate::config::StoreConfig;
+    use crate::http::fixture::{self, with_server};
+    use crate::store::Store;
+
+    /// What the API answers to a body, or to none.
+    fn call(url: &str, body: Option<Value>, origin: bool) -> (u16, Value) {
+        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let path = format!("{url}/api/v1/backup");
+        let mut answer = match body {
+            None => agent.get(path).call().unwrap(),
+            Some(body) if origin => agent.post(path).header("origin", url).send_json(body).unwrap(),
+            Some(body) => agent.post(path).send_json(body).unwrap(),
+        };
+        (answer.status().as_u16(), answer.body_mut().read_json().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_backup_is_begun_by_one_request_and_told_of_by_others() {
+        with_server(|url, _| {
+            assert_eq!(call(url, None, false).0, 404);
+            let folder = tempfile::tempdir().unwrap();
+            let monday = json!({"dir": folder.path().join("monday")});
+            for (body, origin, status, message) in [
+                (monday.clone(), true, 403, "no orders are taken from web pages"),
+                (json!({"dir": "monday"}), false, 409, "must be absolute"),
+                (json!({"dir": folder.path()}), false, 200, ""),
+                (json!({"folder": "/monday"}), false, 400, "unknown field"),
+                (json!({}), false, 400, "missing field"),
+            ] {
+                let (found, answer) = call(url, Some(body.clone()), origin);
+                assert_eq!(found, status, "{body}: {answer}");
+                assert!(
+                    answer["error"]["message"].as_str().unwrap_or_default().contains(message),
+                    "{answer}"
+                );
+            }
+            let last = || serde_json::from_value::<BackupView>(call(url, None, false).1).unwrap();
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while last().state == RUNNING {
+                assert!(Instant::now() < deadline, "in vain");
+            }
+            let first = last();
+            let instances = fixture::instances().len() as u64;
+            assert_eq!((first.state.as_str(), first.number, first.instances), (WHOLE, 1, Some(instances)));
+            let store = Store::open(&StoreConfig { path: first.dir, cache_mib: 16 }).unwrap();
+            assert_eq!(store.reader().identity().id.to_string(), first.store);
+            let refused =
+                Client::new(url).post("/api/v1/backup", &json!({"dir": folder.path()})).err().unwrap();
+            assert_eq!(refused.exit(), crate::cli::Exit::Usage, "{refused}");
+        })
+        .await;
+    }
+}
