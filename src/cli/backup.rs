@@ -132,8 +132,8 @@ impl Told {
         let (dir, size) = (plain(&dir.display().to_string()), HumanBytes(*bytes));
         let seconds = Duration::from_millis(*took_ms).as_secs_f64();
         format!(
-            "backup of store {store} up to commit {commit}: {instances} instances, {size} ({bytes} bytes) in {dir}, made in \
-             {seconds:.1} s\ncheck it: sagamq replay --store {}\n",
+            "backup of store {store} up to commit {commit}: {instances} instances, {size} ({bytes} bytes) \
+             in {dir}, made in {seconds:.1} s\ncheck it: sagamq replay --store {}\n",
             quoted(&dir)
         )
     }

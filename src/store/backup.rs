@@ -67,8 +67,8 @@ pub struct BackedUp {
 /// at both ends, for a lock.
 ///
 /// # Errors
-/// [`BackupError::Full`] and [`BackupError::Io`] if it cannot be written, [`BackupError::Behind`] if commits are faster,
-/// [`BackupError::Busy`] if another backup is under way, [`BackupError::Store`] if the store cannot be read, or
+/// [`BackupError::Full`] and [`BackupError::Io`] if it cannot be written, [`BackupError::Behind`] if commits are
+/// faster, [`BackupError::Busy`] if another backup is under way, [`BackupError::Store`] if the store cannot be read, or
 /// `cancel` ends it. Nothing of it is left then.
 pub fn back_up(
     reader: &Reader,

@@ -40,8 +40,8 @@
 //! | `fuzzing` | all that is read, from arbitrary bytes; for tests |
 //!
 //! A folder holds `lock` (the pid of the process that uses it), `high-water`, `log-0`, `log-1` and
-//! `sled/`. A [`backup`](back_up) has the same; a copy of the files is one
-//! only while no process uses them.
+//! `sled/`. A [`backup`](back_up) has the same. A copy of the files is one only while no process uses
+//! them.
 
 mod access;
 mod backlog;

@@ -23,7 +23,7 @@ fn open(path: &Path) -> Result<Store, StoreError> {
     Store::open(&StoreConfig { path: path.to_owned(), cache_mib: 64 })
 }
 
-/// Instances, how many dead letters there are, and the definitions.
+/// Instances by business key, the number of dead letters, and the versions of sagas.
 type Content = (BTreeMap<String, Instance>, usize, Vec<(String, u32, String)>);
 
 /// Everything that can be asked of a store.

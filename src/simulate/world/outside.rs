@@ -134,6 +134,8 @@ impl World<'_> {
                 stuck.push((instance.id, step));
             }
         }
+        // Readers promise no order.
+        stuck.sort();
         let mut went_on = false;
         for (id, step) in stuck {
             if self.dice.one_in(2) {
