@@ -1,7 +1,7 @@
 //! The catalog: which definitions are in force, and which are kept for the instances that started with
 //! them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub use change::{Change, ChangeKind, SagaChange};
@@ -28,7 +28,8 @@ mod change;
 pub struct Catalog {
     /// The highest version of each saga in the folder.
     starting: Vec<Arc<Plan>>,
-    known: HashMap<DefinitionHash, Known>,
+    /// In one order in every process: what an event means for several sagas is decided, and sent, in that order.
+    known: BTreeMap<DefinitionHash, Known>,
     /// What the definitions that are known listen to now.
     heard: BTreeSet<Subscription>,
     /// Patterns that the event queue may be bound to, whether or not a definition that is needed has them.
