@@ -57,6 +57,8 @@ on_completed: {emit: {exchange: load, key: completed, body: {number: =saga.busin
 
 /// Deliveries of a queue that may be out. No other consumer here has as many.
 const PREFETCH: u64 = 73;
+/// How many of them the last consumer of a channel has: those before it have eight.
+const LAST: u64 = PREFETCH - 8;
 /// Bytes in the body of a start event, more or less.
 const BODY: usize = 1000;
 /// Sagas that show what passes, and how many of them are under way at a time.
@@ -244,7 +246,7 @@ fn unacked(broker: &Node) -> u64 {
     let channels = broker.ctl(&["list_channels", "prefetch_count", "messages_unacknowledged", "--silent"]);
     let channels = channels.unwrap();
     let counts = channels.lines().filter_map(|line| line.split_once('\t'));
-    let ours = counts.filter(|(prefetch, _)| *prefetch == PREFETCH.to_string());
+    let ours = counts.filter(|(prefetch, _)| *prefetch == LAST.to_string());
     ours.map(|(_, unacked)| unacked.parse().unwrap()).max().unwrap_or(0)
 }
 

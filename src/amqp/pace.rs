@@ -56,7 +56,8 @@ impl Pace {
     pub(super) fn begin(&self) {
         let mut state = self.state();
         state.alone = state.alone.max(1);
-        state.few = FEW.into();
+        // With the one, as many as may be out until then: none of them need be acked for more to come.
+        state.few = u32::from(FEW) - 1;
     }
 
     /// Has all messages come alone that can have been out together with one that cannot be parsed.
@@ -117,7 +118,7 @@ mod tests {
         let pace = begun();
         assert_eq!(pace.window(), 1);
         assert_eq!(after(&pace, 1, 500, 2), 8);
-        assert_eq!(after(&pace, 7, 500, 2), 8);
+        assert_eq!(after(&pace, 6, 500, 2), 8);
         assert_eq!(after(&pace, 1, 500, 2), 500);
         pace.begin();
         assert_eq!(pace.window(), 1);

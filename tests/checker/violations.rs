@@ -146,7 +146,9 @@ const WRONGS: [Wrong; 48] = [
     }),
     (I13, "garbage that is dead-lettered twice", |run| run.dead.push(run.dead[0].clone())),
     (I13, "garbage that changes an instance", |run| {
-        of(run, "done").history[1].causation_id = Some("garbage-1".to_owned());
+        let history = &mut of(run, "undone").history;
+        let timed_out = history.iter_mut().find(|entry| matches!(entry.facts[0].fact, Fact::TimedOut { .. }));
+        timed_out.unwrap().causation_id = Some("garbage-1".to_owned());
     }),
     (I14, "a timeout that comes early", |run| {
         let history = &mut of(run, "undone").history;

@@ -76,7 +76,7 @@ fn a_prefix_is_given_to_another_store_on_a_persons_word_alone() {
     old.run_until_ready().stop();
     new.call(&["run"]).assert_refused(3, &["so none is made"]);
     new.call(&["adopt"]).assert_refused(2, &["nothing was done", "adopt --yes"]);
-    assert!(!new.path("sagamq-data").exists());
+    assert!(!new.path("sagamq-data/sled").exists());
     assert!(new.call(&["adopt", "--yes"]).out.contains(", and no longer to store "));
     new.run_until_ready().stop();
     old.call(&["run"]).assert_refused(3, &["belongs to store", "by no process that could be named"]);

@@ -26,7 +26,7 @@ fn sigterm_ends_a_start_that_waits_for_the_broker() {
     assert_eq!((asked.code, asked.out), (Some(1), format!("not ready: {obstacles}\n")));
     // A store is made only once the broker has said that it knows of none.
     assert_eq!(site.call(&["list"]).code, Some(3));
-    assert!(!site.path("sagamq-data").exists());
+    assert!(!site.path("sagamq-data/sled").exists());
     orchestrator.terminate();
     assert_eq!(orchestrator.ends_within(PROMPT), Some(0), "{}", orchestrator.err());
     assert!(orchestrator.err().contains("stopped before the broker was reached"), "{}", orchestrator.err());
