@@ -123,21 +123,9 @@ impl Catalog {
         if let Some(known) = self.known.get(&instance.definition) {
             return Ok(Arc::clone(&known.plan));
         }
-        let (saga, version) = (instance.saga.clone(), instance.version);
-        let hash = base(&instance.definition).to_owned();
-        let source = reader.definition(&hash)?.ok_or_else(|| CatalogError::Missing {
-            instance: instance.id.to_string(),
-            saga: saga.clone(),
-            version,
-        })?;
-        let plan = compile::reload("store", &source).map_err(|problems| {
-            let reason = problems.first().map(ToString::to_string).unwrap_or_default();
-            CatalogError::Unusable { saga: saga.clone(), version, reason }
-        })?;
-        self.know(&Arc::new(plan));
-        let missing =
-            || CatalogError::Missing { instance: instance.id.to_string(), saga: saga.clone(), version };
-        self.known.get(&instance.definition).map(|known| Arc::clone(&known.plan)).ok_or_else(missing)
+        let whole = stored(instance, reader)?;
+        self.know(&whole);
+        of_family(&whole, instance)
     }
 
     /// The plan that a new instance of a saga starts with.
@@ -325,6 +313,35 @@ pub fn define(loaded: &[Loaded], reader: &Reader, batch: &mut Batch) -> Result<(
         batch.define(&plan.saga, plan.version, &plan.hash, source);
     }
     Ok(())
+}
+
+/// The plan that an instance started with, as the store has it.
+///
+/// # Errors
+/// The store does not have it, or it cannot be used.
+pub fn stored_plan(instance: &Instance, reader: &Reader) -> Result<Arc<Plan>, CatalogError> {
+    of_family(&stored(instance, reader)?, instance)
+}
+
+/// The whole definition that an instance started with, or with a body of it.
+fn stored(instance: &Instance, reader: &Reader) -> Result<Arc<Plan>, CatalogError> {
+    let source =
+        reader.definition(&base(&instance.definition).to_owned())?.ok_or_else(|| missing(instance))?;
+    let plan = compile::reload("store", &source).map_err(|problems| {
+        let reason = problems.first().map(ToString::to_string).unwrap_or_default();
+        CatalogError::Unusable { saga: instance.saga.clone(), version: instance.version, reason }
+    })?;
+    Ok(Arc::new(plan))
+}
+
+fn of_family(whole: &Arc<Plan>, instance: &Instance) -> Result<Arc<Plan>, CatalogError> {
+    let own = Plan::family(whole).into_iter().find(|plan| plan.hash == instance.definition);
+    own.ok_or_else(|| missing(instance))
+}
+
+fn missing(instance: &Instance) -> CatalogError {
+    let (saga, version) = (instance.saga.clone(), instance.version);
+    CatalogError::Missing { instance: instance.id.to_string(), saga, version }
 }
 
 fn was_changed(Loaded { file, plan, .. }: &Loaded) -> Problem {

@@ -24,13 +24,15 @@ use sagamq::saga::command;
 use sagamq::saga::compile::load;
 use sagamq::saga::fact::{Fact, Failure, HistoryEntry, Ignored, Recorded};
 use sagamq::saga::id::{MessageId, Phase, StoreId};
-use sagamq::saga::instance::{Instance, Status, StepStatus};
+use sagamq::saga::instance::{Awaiting, Instance, Status, StepStatus};
 use sagamq::saga::message::{Message, Outgoing, Part};
 use sagamq::saga::order::{Order, Verb};
 use sagamq::saga::plan::{Kind, Plan};
 use sagamq::saga::reply::Outcome;
 use sagamq::saga::time::Timestamp;
-use sagamq::saga::transition::{Decision, Event, business_key, start, transition};
+use sagamq::saga::transition::{
+    Decision, Event, IGNORED_RECORDED, MAX_STILL_WORKING, business_key, start, transition,
+};
 use serde_json::{Value, json};
 
 const RESERVE: usize = 0;
@@ -352,6 +354,39 @@ fn pending_starts_the_timeout_anew() {
     run.now = run.now + Duration::from_secs(9);
     run.reply(RESERVE, Phase::Action, Outcome::Pending);
     assert_eq!(run.instance.next_due(), Some(run.now + Duration::from_secs(10)));
+}
+
+#[test]
+fn pending_counts_once_a_tenth_of_the_timeout_has_passed_since_the_last() {
+    let mut run = Run::new();
+    run.publish();
+    let (begun, mut last) = (run.now, run.now);
+    for _ in 0..1000 {
+        run.now = run.now + Duration::from_millis(7);
+        run.reply(RESERVE, Phase::Action, Outcome::Pending);
+        let due = run.instance.next_due().unwrap();
+        if due == run.now + Duration::from_secs(10) {
+            assert!(run.now.since(last) >= Duration::from_secs(1));
+            last = run.now;
+        }
+        assert!(due >= run.now + Duration::from_secs(9));
+    }
+    assert_eq!((run.now.since(begun), run.instance.still_working), (Duration::from_secs(7), 6));
+    assert_eq!(run.instance.ignored, IGNORED_RECORDED, "of those that change nothing");
+}
+
+#[test]
+fn after_ten_thousand_pendings_the_timeout_runs() {
+    let mut run = Run::new();
+    run.publish();
+    for _ in 0..MAX_STILL_WORKING + 5 {
+        run.now = run.now + Duration::from_secs(2);
+        let (step, phase, outcome) = (RESERVE, Phase::Action, Outcome::Pending);
+        let pending = Event::Reply { step, phase, attempt: None, outcome, message_id: None, event: None };
+        transition(&run.plan, &mut run.instance, pending, run.now);
+    }
+    assert_eq!(run.instance.still_working, MAX_STILL_WORKING);
+    assert_eq!(run.instance.steps[RESERVE].action.awaiting, Awaiting::Reply(run.now));
 }
 
 #[test]

@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn sagas_of_every_fate_read_as_in_the_golden_files() {
         for (instance, history) in fixture::instances() {
-            let text = render(&Details::new(&instance, &history));
+            let text = render(&Details::new(&instance, &history, None));
             fixture::assert_golden(&format!("show-{}.txt", instance.business_key), &text);
         }
     }
@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn nothing_from_outside_reaches_the_terminal_as_a_control_character() {
         let (instance, history) = fixture::instances().remove(0);
-        let mut details = Details::new(&instance, &history);
+        let mut details = Details::new(&instance, &history, None);
         details.summary.business_key = "\u{1b}[2J\nsaga evil: completed".to_owned();
         details.history[0].facts[0].message_id = Some("\u{1b}]0;x\u{7}".to_owned());
         let text = render(&details);

@@ -20,6 +20,7 @@ use super::query::Parameters;
 use super::server::Limits;
 use super::store::StoreWindow;
 use super::view::{DeadLetterView, Details, PageView, Readiness, Summary};
+use crate::catalog::stored_plan;
 use crate::definitions::Folder;
 use crate::health::Health;
 use crate::saga::id::InstanceId;
@@ -89,7 +90,12 @@ async fn details(
     parameters(pairs)?.finish()?;
     let id = instance_id(id)?;
     let found = state.store.read(move |reader| match reader.instance(id)? {
-        Some(instance) => Ok(Some(Details::new(&instance, &reader.history(id)?))),
+        Some(instance) => {
+            // It matters on the way back alone. One that this release cannot read is told as such elsewhere.
+            let is_on_its_way_back = instance.error.is_some() && instance.ended_at.is_none();
+            let plan = is_on_its_way_back.then(|| stored_plan(&instance, reader).ok()).flatten();
+            Ok(Some(Details::new(&instance, &reader.history(id)?, plan.as_deref())))
+        }
         None => Ok(None),
     });
     found.await?.map(Json).ok_or_else(|| ApiError::no_instance(id))
@@ -184,9 +190,25 @@ mod tests {
             assert_eq!(retry["facts"][1]["step"], "charge_payment");
             assert_eq!(retry["facts"][1]["due"], "2026-01-01T00:01:04.000Z");
             let read: Details = serde_json::from_value(details).unwrap();
-            assert_eq!(read, Details::new(&instance, &history));
+            assert_eq!(read, Details::new(&instance, &history, None));
         })
         .await;
+    }
+
+    #[test]
+    fn what_nothing_undoes_is_not_to_come_on_the_way_back() {
+        let steps = ["reserve_stock", "charge_payment", "ship"].map(|step| {
+            let way_back =
+                if step == "charge_payment" { "none" } else { "{command: {exchange: x, key: undo}}" };
+            format!("  - {{step: {step}, command: {{exchange: x, key: do}}, compensate: {way_back}}}\n")
+        });
+        let start = "start: {on: {exchange: x, key: go}, business_key: =event.data.id}";
+        let definition = format!("saga: order\nversion: 1\n{start}\nsteps:\n{}", steps.concat());
+        let plan = crate::saga::compile::load("order.yaml", &definition).unwrap();
+        let (instance, history) = fixture::instances().remove(3);
+        let to_come = |plan| Details::new(&instance, &history, plan).to_come;
+        assert_eq!(to_come(Some(&plan)), ["reserve_stock"]);
+        assert_eq!(to_come(None), ["charge_payment", "reserve_stock"]);
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::history::{EntryView, entries};
 use crate::saga::fact::{Fact, Failure, HistoryEntry, Tells};
 use crate::saga::instance::{Awaiting, Instance, Item, Notice, Progress, Status, StepState, StepStatus};
+use crate::saga::plan::{Plan, Step};
 use crate::saga::time::Timestamp;
 use crate::store::DeadLetter;
 
@@ -247,9 +248,9 @@ impl Summary {
 }
 
 impl Details {
-    /// All about an instance. Entries of the history that are newer than the instance are left out,
-    /// so that both tell the same.
-    pub fn new(instance: &Instance, history: &[HistoryEntry]) -> Self {
+    /// All about an instance of a plan. Entries of the history that are newer than the instance are left out,
+    /// so that both tell the same. Without the plan, every step that has happened counts as one to be undone.
+    pub fn new(instance: &Instance, history: &[HistoryEntry], plan: Option<&Plan>) -> Self {
         let known = history.iter().take_while(|entry| entry.revision <= instance.revision);
         let input = history.iter().flat_map(|entry| &entry.facts).find_map(|recorded| match &recorded.fact {
             Fact::Started(started) => Some(Value::clone(&started.input)),
@@ -259,7 +260,7 @@ impl Details {
             summary: Summary::new(instance),
             input: input.unwrap_or(Value::Null),
             steps: instance.steps.iter().map(StepView::from).collect(),
-            to_come: to_come(instance),
+            to_come: to_come(instance, plan),
             notices: instance.notices.iter().map(NoticeView::from).collect(),
             ignored: instance.ignored,
             history: entries(instance, known),
@@ -277,19 +278,19 @@ fn current(instance: &Instance) -> Vec<String> {
     names
 }
 
-fn to_come(instance: &Instance) -> Vec<String> {
-    let named = |wanted: &[StepStatus]| {
-        let steps = instance.steps.iter().filter(|step| wanted.contains(&step.status));
-        steps.map(|step| step.name.clone()).collect::<Vec<_>>()
-    };
+/// The steps that are to be done, or on the way back to be undone, in that order.
+fn to_come(instance: &Instance, plan: Option<&Plan>) -> Vec<String> {
+    let is_undoable = |step: usize| plan.and_then(|plan| plan.steps.get(step)).is_none_or(Step::is_undoable);
+    let steps = instance.steps.iter().enumerate();
+    let name = |(_, step): (usize, &StepState)| step.name.clone();
     if instance.ended_at.is_some() {
         Vec::new()
     } else if instance.error.is_some() {
-        let mut names = named(&[StepStatus::Succeeded, StepStatus::Unknown]);
-        names.reverse();
-        names
+        let has_happened =
+            |step: &StepState| matches!(step.status, StepStatus::Succeeded | StepStatus::Unknown);
+        steps.rev().filter(|(at, step)| has_happened(step) && is_undoable(*at)).map(name).collect()
     } else {
-        named(&[StepStatus::Pending])
+        steps.filter(|(_, step)| step.status == StepStatus::Pending).map(name).collect()
     }
 }
 

@@ -8,7 +8,10 @@ use super::id::{EventKey, Phase};
 use super::instance::{Awaiting, Status, StepStatus};
 use super::plan::{Kind, Work};
 use super::reply::Outcome;
-use super::transition::{Answer, Transition};
+use super::transition::{Answer, MAX_STILL_WORKING, Transition};
+
+/// A `pending` counts once this share of the timeout has passed since the last one, or since the command went out.
+const PENDING_SHARE: u32 = 10;
 
 impl Transition<'_> {
     /// Takes in a reply. An event counts once: what it was good for is on the history with it, and should it come
@@ -44,7 +47,7 @@ impl Transition<'_> {
                 self.transient(step, Phase::Action, error, after);
             }
             (StepStatus::Dispatched, Outcome::Pending) if self.is_current(&answer) => {
-                self.still_working(step, Phase::Action);
+                self.still_working(answer);
             }
             // A pivot that refused and now says success, with steps undone meanwhile, is for a person.
             (StepStatus::Failed, Outcome::Success(_)) if self.is_contradiction(step) => {
@@ -102,7 +105,7 @@ impl Transition<'_> {
                 self.transient(step, Phase::Compensation, error, after);
             }
             (StepStatus::Compensating, Outcome::Pending) if self.is_current(&answer) => {
-                self.still_working(step, Phase::Compensation);
+                self.still_working(answer);
             }
             (StepStatus::Compensated, Outcome::Success(_)) => {
                 self.ignore_reply(Ignored::DuplicateReply, answer);
@@ -130,9 +133,19 @@ impl Transition<'_> {
         self.attempt_failed(step, phase, error, after);
     }
 
-    fn still_working(&mut self, step: usize, phase: Phase) {
-        if let Some(call) = command::call(self.plan, step, phase) {
-            let due = command::due(call, self.now);
+    /// Starts the timeout anew, unless it has just begun: a history grows by ten entries in each timeout at most,
+    /// however often a participant speaks.
+    fn still_working(&mut self, answer: Answer) {
+        let Answer { step, phase, .. } = answer;
+        let Some(call) = command::call(self.plan, step, phase) else { return };
+        let due = command::due(call, self.now);
+        let has_just_begun = match self.instance.steps[step].progress(phase).awaiting {
+            Awaiting::Reply(before) => due.since(before) < call.timeout / PENDING_SHARE,
+            _ => false,
+        };
+        if has_just_begun || self.instance.still_working >= MAX_STILL_WORKING {
+            self.ignore_reply(Ignored::SparePending, answer);
+        } else {
             self.record(Fact::StillWorking { step, phase, due });
         }
     }

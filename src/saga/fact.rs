@@ -495,6 +495,8 @@ pub enum Ignored {
     UnexpectedReply,
     /// A reply that cannot be read: a wrong one, which is in the dead letters too.
     UnreadableReply,
+    /// A `pending` soon after another, or after very many.
+    SparePending,
     /// A cancellation when there was no way back, or nothing left to cancel.
     RefusedCancel,
 }
@@ -508,6 +510,7 @@ impl Ignored {
             Ignored::LateReply => "late_reply",
             Ignored::UnexpectedReply => "unexpected_reply",
             Ignored::UnreadableReply => "unreadable_reply",
+            Ignored::SparePending => "spare_pending",
             Ignored::RefusedCancel => "refused_cancel",
         }
     }

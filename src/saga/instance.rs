@@ -84,6 +84,9 @@ pub struct Instance {
     /// How many messages were recorded that changed nothing.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub ignored: u32,
+    /// How many times a participant said that it still works.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub still_working: u32,
     /// Entries in its history: the version that the next append expects.
     pub revision: u64,
 }
@@ -291,6 +294,7 @@ impl Instance {
             steps,
             notices: Vec::new(),
             ignored: 0,
+            still_working: 0,
             revision: 0,
         }
     }

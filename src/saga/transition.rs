@@ -130,6 +130,9 @@ pub struct Decision {
 /// a history is bounded whatever is sent.
 pub const IGNORED_RECORDED: u32 = 100;
 
+/// How many times an instance takes in that a participant still works. After that, the timeout runs.
+pub const MAX_STILL_WORKING: u32 = 10_000;
+
 /// Bytes that a searchable value may have. Each is kept in memory with its instance.
 pub const MAX_ATTRIBUTE: usize = 1024;
 

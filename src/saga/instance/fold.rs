@@ -130,7 +130,11 @@ impl Instance {
                     progress.awaiting = Awaiting::Confirm;
                 }
             }
-            Fact::Published { step, phase, due, .. } | Fact::StillWorking { step, phase, due } => {
+            Fact::Published { step, phase, due, .. } => {
+                self.await_next(*step, *phase, Awaiting::Reply(*due), true);
+            }
+            Fact::StillWorking { step, phase, due } => {
+                self.still_working = self.still_working.saturating_add(1);
                 self.await_next(*step, *phase, Awaiting::Reply(*due), true);
             }
             Fact::TimedOut { step, phase, .. } | Fact::Transient { step, phase, .. } => {
