@@ -52,6 +52,18 @@ fn a_restart_after_a_sigkill_has_the_prefix_within_seconds() {
 }
 
 #[test]
+fn a_copy_of_a_store_is_refused_while_the_other_one_runs_and_may_go_on_in_its_place() {
+    let url = format!("{}?heartbeat=1", BROKER.url());
+    let [first, copy] = [0, 1].map(|_| Site::with_broker(&order_saga(".copy", "10m"), &url, "copy"));
+    let mut orchestrator = first.run_until_ready();
+    first.printed(&["backup", copy.path("sagamq-data").to_str().unwrap()]);
+    let holder = format!("broker.prefix \"copy\" is in use by pid {} on host ", orchestrator.pid());
+    copy.call(&["run"]).assert_refused(3, &[&holder, "two copies of one store must never both run"]);
+    orchestrator.stop();
+    copy.run_until_ready().stop();
+}
+
+#[test]
 fn a_store_that_is_removed_or_exchanged_while_it_is_used_ends_the_orchestrator_and_no_other_is_made() {
     let site = Site::with_broker(&order_saga(".gone", "10m"), &BROKER.url(), "gone");
     for exchanged in [false, true] {
