@@ -2,7 +2,7 @@
 //!
 //! A definition says nothing of what its events look like, but its expressions name what they need.
 //! Everything that they name and nobody has given gets a value with which they work: a text, else what
-//! they compare with, a number, true, a list, an object.
+//! they compare with, a number, true, false, a list, an object.
 
 use std::sync::Arc;
 
@@ -406,8 +406,8 @@ fn combinations<'a>(before: &'a [Value], choices: &'a [Vec<Value>]) -> impl Iter
 }
 
 /// A value of each type but text.
-fn kinds() -> [Value; 4] {
-    [json!(1), json!(true), json!([]), json!({})]
+fn kinds() -> [Value; 5] {
+    [json!(1), json!(true), json!(false), json!([]), json!({})]
 }
 
 fn is(outcome: &Outcome, kind: OutcomeKind) -> bool {

@@ -56,10 +56,12 @@ macro_rules! cases {
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cases");
 
 cases! {
+    a_called_saga_is_refused_as_a_scenario_says
     a_reply_in_base64_within_a_cloud_event_is_read
     amounts_and_orders_of_many_digits_arrive_digit_by_digit
     an_approval_whose_ack_is_lost_is_not_the_second_one
     an_error_code_that_is_a_number_ends_the_attempts
+    an_event_that_is_true_or_false_is_made_up
     first_messages_of_other_libraries_are_read_or_refused_by_name
     optional_fields_behind_an_index_may_be_null_or_missing
 }
