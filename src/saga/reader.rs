@@ -316,7 +316,7 @@ mod tests {
                 "",
             ),
             ("version: 1", "version: 1\nversion: 2", "version: 2", "\"version\" is there twice", ""),
-            ("\nversion: 1\n", "\n", "on_parked:", "missing field \"version\"", ""),
+            ("\nversion: 1\n", "\n", "saga: order", "missing field \"version\"", ""),
             ("saga: order\n", "saga:\n", ":\n# A version", "`saga` must be a text, found nothing", ""),
             (
                 "saga: order\n",

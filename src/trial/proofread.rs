@@ -240,7 +240,7 @@ mod tests {
                 "another scenario \"all is well\"",
                 "is on line 7",
             ),
-            ("    end: completed\n", "", "outputs", "missing field \"end\"", "add `end:`"),
+            ("    end: completed\n", "", "scenario: all is well", "missing field \"end\"", "add `end:`"),
             (
                 "saga: order",
                 "saga: ordre",
