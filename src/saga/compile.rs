@@ -19,7 +19,7 @@ use super::definition::{
 use super::expression::{Expression, ExpressionError, Template};
 use super::graph::{self, graph};
 use super::lint;
-use super::names::{Item, KnownOutput, KnownStep, Names};
+use super::names::{self, Item, KnownOutput, KnownStep, Names};
 use super::plan::{self, DefinitionHash, Plan};
 use super::problem::{Finding, Findings, Problem, line_of};
 use super::reader::QUOTE;
@@ -295,6 +295,11 @@ impl Compiler<'_> {
             Ok(expression) => {
                 for path in expression.references() {
                     if let Err((code, message, hint)) = names.check(path) {
+                        self.refuse(code, at, message, hint);
+                    }
+                }
+                for (path, word) in expression.compared() {
+                    if let Err((code, message, hint)) = names::check_word(path, word) {
                         self.refuse(code, at, message, hint);
                     }
                 }

@@ -95,6 +95,22 @@ impl Expression {
         &self.references
     }
 
+    /// The paths of which it asks whether they are there.
+    pub(crate) fn asked(&self) -> Vec<&[String]> {
+        match &self.form {
+            Form::Cel(program) => program.asked().map(Vec::as_slice).collect(),
+            Form::Literal(_) | Form::Path => Vec::new(),
+        }
+    }
+
+    /// Paths that it compares with a text, and the texts.
+    pub(super) fn compared(&self) -> &[(Vec<String>, String)] {
+        match &self.form {
+            Form::Cel(program) => program.compared(),
+            Form::Literal(_) | Form::Path => &[],
+        }
+    }
+
     /// The path that it is, where it is a plain one.
     pub fn path(&self) -> Option<&[String]> {
         match &self.form {
@@ -381,7 +397,7 @@ fn minus(source: &str, name: &str) -> Option<String> {
 }
 
 /// A path as it is written in an expression.
-pub(super) fn path_text(path: &[String]) -> String {
+pub(crate) fn path_text(path: &[String]) -> String {
     let mut text = String::new();
     for segment in path {
         let word = segment.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::code::Code;
 use super::expression::path_text;
+use super::instance::{Status, StepStatus};
 use super::problem::closest;
 use super::scope::{MESSAGE_FIELDS, SAGA_FIELDS, STEP_FIELDS};
 
@@ -188,6 +189,23 @@ impl KnownStep<'_> {
             KnownOutput::Fields(fields) => known(path, field, fields),
         }
     }
+}
+
+/// What is wrong with a text that a path is compared with, and the remedy.
+pub(super) fn check_word(path: &[String], word: &str) -> Result<(), Wrong> {
+    let words: Vec<_> = match path.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["steps", _, "status"] => StepStatus::ALL.map(StepStatus::as_str).to_vec(),
+        ["saga", "status"] => Status::ALL.map(Status::as_str).to_vec(),
+        _ => return Ok(()),
+    };
+    if words.contains(&word) {
+        return Ok(());
+    }
+    let hint = match closest(word, words.iter().copied()) {
+        Some(known) => format!("did you mean `{known}`?"),
+        None => format!("one of {}", words.join(", ")),
+    };
+    Err((Code::UnknownValue, format!("`{}` is never {word:?}", path_text(path)), Some(hint)))
 }
 
 fn known(path: &[String], field: &str, fields: &[&str]) -> Result<(), Wrong> {

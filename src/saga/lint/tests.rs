@@ -593,6 +593,26 @@ fn a_retriable_step_before_any_pivot_is_one_problem() {
 }
 
 #[test]
+fn a_status_is_compared_with_what_it_can_be() {
+    let told = |when: &str| {
+        let step = format!("{{step: two, when: '={when}',");
+        let problems = load("f", &BASE.replacen("{step: two,", &step, 1)).err().unwrap_or_default();
+        problems.into_iter().map(|one| (one.code, one.hint.unwrap_or_default())).collect::<Vec<_>>()
+    };
+    let all = "one of pending, dispatched, succeeded, failed, unknown, skipped, compensating, compensated, not_undone";
+    for (when, hint) in [
+        (r#"steps.one.status == "success""#, all),
+        (r#"steps["one"].status in ["failed", "skiped"]"#, "did you mean `skipped`?"),
+        (r#""unknwon" == steps.one.status"#, "did you mean `unknown`?"),
+    ] {
+        assert_eq!(told(when), [(Code::UnknownValue, hint.to_owned())], "{when}");
+    }
+    for when in [r#"steps.one.status != "succeeded""#, r#"steps.one.error.code == "success""#] {
+        assert_eq!(told(when), [], "{when}");
+    }
+}
+
+#[test]
 fn operators_of_other_languages_are_told_what_they_are_here() {
     for (expression, hint) in [
         ("input.a = null", "use `==` to compare"),
