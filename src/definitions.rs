@@ -170,6 +170,11 @@ fn load(paths: &[PathBuf], is_whole: bool) -> (Vec<Loaded>, Vec<Problem>) {
     (loaded, problems)
 }
 
+/// What may be meant otherwise in definitions that hold.
+pub fn warnings(loaded: &[Loaded]) -> Vec<Problem> {
+    loaded.iter().flat_map(|one| compile::warnings(&one.file, &one.source)).collect()
+}
+
 fn place(problem: &Problem) -> (&Path, u32, u32) {
     (Path::new(&problem.file), problem.line, problem.column)
 }
