@@ -153,6 +153,8 @@ impl Expression {
             other => return Err(ExpressionError::NotAKey(type_name(other))),
         };
         match key.len() {
+            // Whoever has no key sends an empty one, or blanks: all of them would be one and the same.
+            1..=MAX_KEY if key.trim().is_empty() => Err(ExpressionError::NotAKey("a string of blanks")),
             0 => Err(ExpressionError::NotAKey("an empty string")),
             1..=MAX_KEY => Ok(key),
             _ => Err(ExpressionError::NotAKey("over 1024 bytes long")),
@@ -810,12 +812,12 @@ mod tests {
 
     #[test]
     fn keys_and_conditions_have_their_types() {
-        let input = json!({"id": "A-1", "number": 7, "empty": "", "long": "x".repeat(1025), "list": []});
+        let input = json!({"id": "A-1", "number": 7, "empty": "", "long": "x".repeat(1025), "list": [], "blank": " \t\u{a0}"});
         let scope = Scope { input: Some(&input), ..Scope::default() };
         let key = |source: &str| Expression::compile(source).unwrap().evaluate_key(&scope);
         assert_eq!(key("input.id"), Ok("A-1".to_owned()));
         assert_eq!(key("input.number"), Ok("7".to_owned()));
-        for source in ["input.empty", "input.long", "input.list", "input.id.nothing", "null"] {
+        for source in ["input.empty", "input.blank", "input.long", "input.list", "input.id.nothing", "null"] {
             assert!(key(source).is_err(), "{source}");
         }
         let condition = Expression::compile("input.number").unwrap();
