@@ -65,7 +65,9 @@ pub(crate) fn play(folder: &Path) {
 
 fn set_up(folder: &Path, name: &str) -> (Scene, Vec<Step>) {
     let read = |path: &Path| fs::read_to_string(path).unwrap().replace("PREFIX", name);
-    let case: Value = serde_saphyr::from_str(&read(&folder.join("case.yaml"))).unwrap();
+    // As in definitions, only `true` and `false` are booleans.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    let case: Value = serde_saphyr::from_str_with_options(&read(&folder.join("case.yaml")), options).unwrap();
     let Case { steps } = serde_json::from_value(case).unwrap();
     let needs_broker = steps.iter().any(|step| !matches!(step, Step::Call(_)));
     let broker = needs_broker.then(|| Broker::new(&steps));
