@@ -1,7 +1,22 @@
 //! Texts that stand for themselves, and look as if they were meant to be expressions.
 
+use super::{Code, Compiler, Finding, Located};
 use crate::saga::expression::Expression;
 use crate::saga::scope::{MESSAGE_FIELDS, ROOTS, SAGA_FIELDS};
+
+impl Compiler<'_> {
+    /// The code of a rule, which is a text.
+    pub(super) fn error_code(&mut self, error: Option<&Located<String>>) -> Option<String> {
+        let error = error?;
+        if error.starts_with('=') {
+            let message = "an error code stands for itself, and this looks like an expression".to_owned();
+            let hint = "write a rule for each code; without `error`, a reply says it by `x-saga-error-code`";
+            let code = Code::LooksLikeExpression;
+            self.doubts.push(Finding { code, at: error.at, message, hint: Some(hint.to_owned()) });
+        }
+        Some(error.value.clone())
+    }
+}
 
 /// What is written before an expression within a text in other languages, or here at the beginning of a value.
 const MARKS: [&str; 4] = ["${", "#{", "{{", "="];
@@ -40,6 +55,7 @@ fn begins(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::warnings;
     use super::*;
 
     #[test]
@@ -75,5 +91,16 @@ mod tests {
         ] {
             assert_eq!(hint(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn an_error_code_that_looks_like_an_expression_is_told_with_its_place() {
+        let source = include_str!("../../../sagas/order.yaml");
+        assert_eq!(warnings("order.yaml", source), []);
+        let told =
+            warnings("order.yaml", &source.replacen("error: PAYMENT_DECLINED", "error: =reply.data.code", 1));
+        assert_eq!(told.iter().map(|one| one.code).collect::<Vec<_>>(), [Code::LooksLikeExpression]);
+        assert!(told[0].to_string().starts_with("warning[S0311]: an error code"), "{}", told[0]);
+        assert!(told[0].snippet.contains("error: =reply.data.code"), "{}", told[0]);
     }
 }

@@ -182,7 +182,7 @@ impl Compiler<'_> {
                 Some(Verdict::Failure) => plan::OutcomeKind::Failure,
                 Some(Verdict::Success) | None => plan::OutcomeKind::Success,
             },
-            error: event.error.as_ref().map(|error| error.value.clone()),
+            error: self.error_code(event.error.as_ref()),
         }
     }
 
@@ -211,7 +211,7 @@ impl Compiler<'_> {
                 definition::Outcome::Retry => plan::OutcomeKind::Retry,
                 definition::Outcome::Pending => plan::OutcomeKind::Pending,
             },
-            error: rule.error.as_ref().map(|error| error.value.clone()),
+            error: self.error_code(rule.error.as_ref()),
         }
     }
 }
