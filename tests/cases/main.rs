@@ -64,6 +64,7 @@ cases! {
     an_event_that_is_true_or_false_is_made_up
     first_messages_of_other_libraries_are_read_or_refused_by_name
     optional_fields_behind_an_index_may_be_null_or_missing
+    reminders_and_second_choices_are_played_on_every_path
 }
 
 #[test]
