@@ -167,7 +167,7 @@ pub fn run(
         let others = cast::callables(&one.plan, loaded);
         for scenario in &file.scenarios.scenarios {
             if selection.filter.is_none_or(|filter| scenario.scenario.contains(filter)) {
-                scenarios.push(rehearsal::rehearse(one, &others, file, scenario)?);
+                scenarios.push(rehearsal::rehearse(&one, &others, file, scenario)?);
             }
         }
     }

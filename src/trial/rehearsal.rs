@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::cast::{Actor, Place, cast};
 use super::comparison::{self, Difference, differences};
@@ -65,7 +65,13 @@ pub(super) fn given(file: &ScenarioFile, scenario: Option<&Scenario>) -> Given {
     };
     // What a scenario says comes last, and instead of what its file says.
     let replies = replies.0.iter().chain(scenario.into_iter().flat_map(|scenario| &scenario.replies.0));
-    let start = own.or(start.as_ref()).or_else(first).map(message).unwrap_or_default();
+    let of_scenario = scenario.map(|scenario| &scenario.input).filter(|input| !input.is_null());
+    let input = of_scenario.or(Some(&file.scenarios.input).filter(|input| !input.is_null()));
+    let called = input.map(|input| Message {
+        data: json!({"saga": file.scenarios.saga.value, "input": input}),
+        ..Message::default()
+    });
+    let start = own.or(start.as_ref()).or_else(first).map(message).or(called).unwrap_or_default();
     Given {
         // Paths want an event that goes through, scenarios the one that they tell.
         is_literal: scenario.is_some() && !start.data.is_null(),
