@@ -2,6 +2,7 @@
 
 mod calls;
 mod exchanges;
+mod handed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -111,9 +112,24 @@ pub fn load_all(paths: &[PathBuf]) -> Result<Vec<Loaded>, DefinitionsError> {
     if problems.is_empty() { Ok(loaded) } else { Err(DefinitionsError(problems)) }
 }
 
+/// The same, to be shown: what they call need not be among them.
+///
+/// # Errors
+///
+/// Those of [`load_folder`].
+pub fn load_alone(paths: &[PathBuf]) -> Result<Vec<Loaded>, DefinitionsError> {
+    let (loaded, problems) = load(paths, false);
+    if problems.is_empty() { Ok(loaded) } else { Err(DefinitionsError(problems)) }
+}
+
 /// The definitions under several paths that hold, and the problems of the others, in the order of files and
 /// lines. In a folder, `*.yaml` and `*.yml` count, at any depth, without `*.test.yaml` and what is hidden.
 pub fn load_paths(paths: &[PathBuf]) -> (Vec<Loaded>, Vec<Problem>) {
+    load(paths, true)
+}
+
+/// The same; `is_whole` where all that they call must be among them.
+fn load(paths: &[PathBuf], is_whole: bool) -> (Vec<Loaded>, Vec<Problem>) {
     let mut files = Vec::new();
     let mut problems = Vec::new();
     for path in paths {
@@ -145,11 +161,18 @@ pub fn load_paths(paths: &[PathBuf]) -> (Vec<Loaded>, Vec<Problem>) {
         }
     }
     problems.extend(repeats(&loaded));
-    problems.extend(calls::problems(&loaded, &broken));
+    let of_calls = calls::problems(&loaded, &broken).into_iter();
+    problems.extend(of_calls.filter(|problem| is_whole || problem.code != Code::UnknownSaga));
+    problems.extend(handed::problems(&loaded));
     problems.extend(exchanges::problems(&loaded));
     problems.sort_by(|a, b| place(a).cmp(&place(b)));
     loaded.retain(|one| problems.iter().all(|problem| problem.file != one.file));
     (loaded, problems)
+}
+
+/// What may be meant otherwise in definitions that hold.
+pub fn warnings(loaded: &[Loaded]) -> Vec<Problem> {
+    loaded.iter().flat_map(|one| compile::warnings(&one.file, &one.source)).collect()
 }
 
 fn place(problem: &Problem) -> (&Path, u32, u32) {

@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use crate::definitions::Loaded;
 use crate::saga::id::Phase;
+use crate::saga::instance::Status;
 use crate::saga::problem::Problem;
 use crate::simulate::ProcessError;
 
@@ -112,6 +113,11 @@ impl Tried {
         self.never(Phase::Action)
     }
 
+    /// Whether no path at all comes through, where all were played.
+    pub fn is_dead_end(&self) -> bool {
+        self.is_whole && self.explored.paths() > 0 && !self.explored.ends.contains_key(&Status::Completed)
+    }
+
     fn never(&self, phase: Phase) -> Vec<String> {
         let plan = &self.loaded.plan;
         let mut never = targets(plan);
@@ -124,7 +130,7 @@ impl Tried {
 impl Outcome {
     /// Whether everything held.
     pub fn passed(&self) -> bool {
-        self.definitions.iter().all(|tried| tried.explored.failed == 0)
+        self.definitions.iter().all(|tried| tried.explored.failed == 0 && !tried.is_dead_end())
             && self.scenarios.iter().all(Rehearsed::passed)
     }
 
@@ -161,7 +167,7 @@ pub fn run(
         let others = cast::callables(&one.plan, loaded);
         for scenario in &file.scenarios.scenarios {
             if selection.filter.is_none_or(|filter| scenario.scenario.contains(filter)) {
-                scenarios.push(rehearsal::rehearse(one, &others, file, scenario)?);
+                scenarios.push(rehearsal::rehearse(&one, &others, file, scenario)?);
             }
         }
     }

@@ -230,12 +230,20 @@ fn every_example_of_a_problem_is_refused_as_the_page_says_and_mended_by_what_fol
             in_files.push(*code);
             continue;
         };
-        let problems = compile::load("parcel.yaml", &framed(frame(), refused)).expect_err(code.as_str());
+        let source = framed(frame(), refused);
+        let problems = match code.is_warning() {
+            true => compile::load("parcel.yaml", &source)
+                .map(|_| compile::warnings("parcel.yaml", &source))
+                .unwrap(),
+            false => compile::load("parcel.yaml", &source).expect_err(code.as_str()),
+        };
         assert_eq!(problems.iter().map(|problem| problem.code).collect::<Vec<_>>(), [*code]);
         assert_eq!(says, [shown(&problems)], "{code}");
-        if let Err(problems) = compile::load("parcel.yaml", &framed(frame(), mended)) {
+        let source = framed(frame(), mended);
+        if let Err(problems) = compile::load("parcel.yaml", &source) {
             panic!("{code}: {}", shown(&problems));
         }
+        assert_eq!(compile::warnings("parcel.yaml", &source), [], "{code}");
     }
     // What is about files and folders is shown below.
     let of_folders = [

@@ -15,7 +15,7 @@ use crate::saga::plan::Plan;
 /// # Errors
 /// One of the definitions has a problem, or there is none; nobody is at the exchange that is named.
 pub fn asyncapi(args: &AsyncApiArgs) -> Result<Exit, CliError> {
-    let loaded = definitions::load_all(&args.paths)?;
+    let loaded = definitions::load_alone(&args.paths)?;
     let plans: Vec<_> = loaded.iter().map(|loaded| &*loaded.plan).collect();
     output::print(&written(&document(&plans, args.participant.as_deref())?, args.format))?;
     Ok(Exit::Fine)

@@ -25,13 +25,15 @@ pub fn check(args: &CheckArgs) -> Result<Exit, CliError> {
 
 fn report(loaded: &[Loaded], problems: &[Problem]) -> String {
     let fine = loaded.iter().map(|loaded| format!("{}: {}\n", loaded.file, summary(loaded)));
-    fine.chain(problems.iter().map(|problem| format!("{problem}\n\n"))).collect()
+    let warnings = definitions::warnings(loaded);
+    fine.chain(warnings.iter().chain(problems).map(|problem| format!("{problem}\n\n"))).collect()
 }
 
 fn document(loaded: &[Loaded], problems: &[Problem]) -> String {
     let definitions: Vec<_> = loaded.iter().map(definition).collect();
-    let problems: Vec<_> = problems.iter().map(Problem::to_json).collect();
-    format!("{:#}\n", json!({"definitions": definitions, "problems": problems}))
+    let told = |problems: &[Problem]| problems.iter().map(Problem::to_json).collect::<Vec<_>>();
+    let (warnings, problems) = (told(&definitions::warnings(loaded)), told(problems));
+    format!("{:#}\n", json!({"definitions": definitions, "warnings": warnings, "problems": problems}))
 }
 
 fn definition(Loaded { file, plan, .. }: &Loaded) -> Value {

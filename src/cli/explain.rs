@@ -12,7 +12,7 @@ use crate::depict::english;
 /// # Errors
 /// One of the definitions has a problem, or there is none.
 pub fn explain(paths: &[PathBuf]) -> Result<Exit, CliError> {
-    let loaded = definitions::load_all(paths)?;
+    let loaded = definitions::load_alone(paths)?;
     let explained: Vec<_> = loaded.iter().map(|loaded| english::explanation(&loaded.plan)).collect();
     output::print(&explained.join("\n"))?;
     Ok(Exit::Fine)

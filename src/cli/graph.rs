@@ -13,7 +13,7 @@ use crate::depict::{dot, mermaid, svg};
 /// # Errors
 /// One of the definitions has a problem, or there is none.
 pub fn graph(paths: &[PathBuf], format: GraphFormat) -> Result<Exit, CliError> {
-    output::print(&drawn(&definitions::load_all(paths)?, format))?;
+    output::print(&drawn(&definitions::load_alone(paths)?, format))?;
     Ok(Exit::Fine)
 }
 
@@ -36,6 +36,20 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn what_a_definition_calls_need_not_be_there_to_draw_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("order.yaml");
+        let calls = "  - {call: insure, saga: insurance}\n  - step: charge_payment";
+        fs::write(
+            &path,
+            include_str!("../../sagas/order.yaml").replacen("  - step: charge_payment", calls, 1),
+        )
+        .unwrap();
+        let alone = definitions::load_alone(&[path]).unwrap();
+        assert!(drawn(&alone, GraphFormat::Mermaid).contains("insurance"));
+    }
 
     #[test]
     fn several_definitions_come_one_after_another() {

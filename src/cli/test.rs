@@ -61,7 +61,14 @@ pub fn test(args: &TestArgs) -> Result<Exit, CliError> {
     });
     bar.finish_and_clear();
     let outcome = outcome?;
-    let text = if args.json { document(&as_json(&outcome)) } else { report(&outcome, args.time_lines) };
+    let warnings = definitions::warnings(&loaded);
+    let text = match args.json {
+        true => document(&as_json(&outcome, &warnings)),
+        false => {
+            let told: String = warnings.iter().map(|warning| format!("{warning}\n\n")).collect();
+            told + &report(&outcome, args.time_lines)
+        }
+    };
     output::print(&text)?;
     // Where nothing was played, nothing is shown.
     let played = outcome.paths() + outcome.scenarios.len() > 0;
@@ -152,6 +159,9 @@ fn definition(tried: &Tried) -> String {
             &mut text,
             &format!("  warning: {gap}; write a scenario with the event or the reply that it needs"),
         );
+    }
+    if tried.is_dead_end() {
+        line(&mut text, "  FAILED  no path completes");
     }
     for told in explored.told.iter().chain(&explored.failures) {
         let verdict = if told.wrong.is_empty() { "ok      " } else { "FAILED  " };
@@ -260,7 +270,7 @@ fn line(text: &mut String, line: &str) {
     let _ = writeln!(text, "{}", plain(line.trim_end()));
 }
 
-fn as_json(outcome: &Outcome) -> Value {
+fn as_json(outcome: &Outcome, warnings: &[Problem]) -> Value {
     let definitions: Vec<_> = outcome.definitions.iter().map(definition_as_json).collect();
     let scenario = |scenario: &Rehearsed| json!({"passed": scenario.passed(), "scenario": scenario});
     json!({
@@ -269,6 +279,7 @@ fn as_json(outcome: &Outcome) -> Value {
         "seconds": outcome.took.as_secs_f64(),
         "definitions": definitions,
         "scenarios": outcome.scenarios.iter().map(scenario).collect::<Vec<_>>(),
+        "warnings": warnings.iter().map(Problem::to_json).collect::<Vec<_>>(),
         "problems": [],
     })
 }

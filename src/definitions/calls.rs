@@ -114,7 +114,7 @@ fn may_define(text: &str, saga: &str) -> bool {
 }
 
 /// Where the saga is named that a step calls.
-fn place(file: &str, source: &str, step: &str, saga: &str) -> Option<Place> {
+pub(super) fn place(file: &str, source: &str, step: &str, saga: &str) -> Option<Place> {
     let definition = definition::parse(file, source).ok()?;
     let mut calls = definition.calls().into_iter();
     calls.find(|call| call.call.value == step && call.saga.value == saga).map(|call| call.saga.at)

@@ -68,6 +68,7 @@ codes! {
     NotACondition "S0308" "a condition that is neither true nor false",
     ConstantKey "S0309" "a business key that never differs",
     NotAList "S0310" "items that are no list",
+    LooksLikeExpression "S0311" "a text that looks like an expression",
 
     // Steps and compensation.
     NoSteps "S0401" "a saga without steps",
@@ -119,6 +120,11 @@ codes! {
 }
 
 impl Code {
+    /// Whether a definition holds in spite of it.
+    pub fn is_warning(self) -> bool {
+        self == Code::LooksLikeExpression
+    }
+
     /// Where it is explained.
     pub fn help(self) -> String {
         format!("{PAGE}#{}", self.as_str().to_ascii_lowercase())

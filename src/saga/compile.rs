@@ -1,5 +1,6 @@
 //! From a definition to a plan: defaults filled in, expressions compiled, the graph made.
 
+mod doubt;
 mod messages;
 mod steps;
 
@@ -19,7 +20,7 @@ use super::definition::{
 use super::expression::{Expression, ExpressionError, Template};
 use super::graph::{self, graph};
 use super::lint;
-use super::names::{Item, KnownOutput, KnownStep, Names};
+use super::names::{self, Item, KnownOutput, KnownStep, Names};
 use super::plan::{self, DefinitionHash, Plan};
 use super::problem::{Finding, Findings, Problem, line_of};
 use super::reader::QUOTE;
@@ -44,7 +45,15 @@ pub fn load(file: &str, source: &str) -> Result<Plan, Vec<Problem>> {
     let definition = definition::parse(file, source).map_err(|problem| vec![*problem])?;
     let nodes = graph(&definition.steps);
     let findings = lint::lint(&definition, &nodes);
-    compiled(file, source, &definition, &nodes, Some(findings))
+    compiled(file, source, &definition, &nodes, Some(findings)).map(|(plan, _)| plan)
+}
+
+/// What may be meant otherwise in a definition that holds.
+pub fn warnings(file: &str, source: &str) -> Vec<Problem> {
+    let Ok(definition) = definition::parse(file, source) else { return Vec::new() };
+    let compiled = compiled(file, source, &definition, &graph(&definition.steps), None);
+    let doubts = compiled.map(|(_, doubts)| doubts.sorted()).unwrap_or_default();
+    doubts.into_iter().map(|finding| Problem::at(file, source, finding)).collect()
 }
 
 /// Compiles a definition that was accepted before, possibly by an earlier release with fewer
@@ -55,17 +64,18 @@ pub fn load(file: &str, source: &str) -> Result<Plan, Vec<Problem>> {
 /// Those of [`load`], without what is only a refusal of style or prudence.
 pub fn reload(file: &str, source: &str) -> Result<Plan, Vec<Problem>> {
     let definition = definition::parse(file, source).map_err(|problem| vec![*problem])?;
-    compiled(file, source, &definition, &graph(&definition.steps), None)
+    compiled(file, source, &definition, &graph(&definition.steps), None).map(|(plan, _)| plan)
 }
 
-/// `found` is what was found so far; `None` where only what cannot be compiled is refused.
+/// The plan, and what may be meant otherwise. `found` is what was found so far; `None` where only what cannot be
+/// compiled is refused.
 fn compiled(
     file: &str,
     source: &str,
     definition: &Definition,
     nodes: &[graph::Node<'_>],
     found: Option<Findings>,
-) -> Result<Plan, Vec<Problem>> {
+) -> Result<(Plan, Findings), Vec<Problem>> {
     let is_strict = found.is_some();
     let findings = found.unwrap_or_default();
     let start_input = definition.start.as_ref().and_then(|start| match &start.input.as_ref()?.value {
@@ -81,12 +91,13 @@ fn compiled(
         hash: definition.hash(),
         is_strict,
         findings,
+        doubts: Findings::default(),
     };
     let plan = compiler.plan();
     compiler.unused_exchanges(&plan);
     let findings = compiler.findings.sorted();
     if findings.is_empty() {
-        return Ok(plan);
+        return Ok((plan, compiler.doubts));
     }
     Err(findings.into_iter().map(|finding| Problem::at(file, source, finding)).collect())
 }
@@ -133,6 +144,8 @@ struct Compiler<'a> {
     /// Whether what could be compiled is refused, too.
     is_strict: bool,
     findings: Findings,
+    /// What may be meant otherwise.
+    doubts: Findings,
 }
 
 impl Compiler<'_> {
@@ -291,10 +304,19 @@ impl Compiler<'_> {
         if self.findings.are_enough() {
             return Expression::literal(Value::Null);
         }
+        if let Some(hint) = doubt::hint(text) {
+            let message = "this text stands for itself, and looks like an expression".to_owned();
+            self.doubts.push(Finding { code: Code::LooksLikeExpression, at, message, hint: Some(hint) });
+        }
         match Expression::from_text(text) {
             Ok(expression) => {
                 for path in expression.references() {
                     if let Err((code, message, hint)) = names.check(path) {
+                        self.refuse(code, at, message, hint);
+                    }
+                }
+                for (path, word) in expression.compared() {
+                    if let Err((code, message, hint)) = names::check_word(path, word) {
                         self.refuse(code, at, message, hint);
                     }
                 }

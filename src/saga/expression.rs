@@ -95,6 +95,22 @@ impl Expression {
         &self.references
     }
 
+    /// The paths of which it asks whether they are there.
+    pub(crate) fn asked(&self) -> Vec<&[String]> {
+        match &self.form {
+            Form::Cel(program) => program.asked().map(Vec::as_slice).collect(),
+            Form::Literal(_) | Form::Path => Vec::new(),
+        }
+    }
+
+    /// Paths that it compares with a text, and the texts.
+    pub(super) fn compared(&self) -> &[(Vec<String>, String)] {
+        match &self.form {
+            Form::Cel(program) => program.compared(),
+            Form::Literal(_) | Form::Path => &[],
+        }
+    }
+
     /// The path that it is, where it is a plain one.
     pub fn path(&self) -> Option<&[String]> {
         match &self.form {
@@ -137,6 +153,8 @@ impl Expression {
             other => return Err(ExpressionError::NotAKey(type_name(other))),
         };
         match key.len() {
+            // Whoever has no key sends an empty one, or blanks: all of them would be one and the same.
+            1..=MAX_KEY if key.trim().is_empty() => Err(ExpressionError::NotAKey("a string of blanks")),
             0 => Err(ExpressionError::NotAKey("an empty string")),
             1..=MAX_KEY => Ok(key),
             _ => Err(ExpressionError::NotAKey("over 1024 bytes long")),
@@ -381,7 +399,7 @@ fn minus(source: &str, name: &str) -> Option<String> {
 }
 
 /// A path as it is written in an expression.
-pub(super) fn path_text(path: &[String]) -> String {
+pub(crate) fn path_text(path: &[String]) -> String {
     let mut text = String::new();
     for segment in path {
         let word = segment.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
@@ -794,12 +812,12 @@ mod tests {
 
     #[test]
     fn keys_and_conditions_have_their_types() {
-        let input = json!({"id": "A-1", "number": 7, "empty": "", "long": "x".repeat(1025), "list": []});
+        let input = json!({"id": "A-1", "number": 7, "empty": "", "long": "x".repeat(1025), "list": [], "blank": " \t\u{a0}"});
         let scope = Scope { input: Some(&input), ..Scope::default() };
         let key = |source: &str| Expression::compile(source).unwrap().evaluate_key(&scope);
         assert_eq!(key("input.id"), Ok("A-1".to_owned()));
         assert_eq!(key("input.number"), Ok("7".to_owned()));
-        for source in ["input.empty", "input.long", "input.list", "input.id.nothing", "null"] {
+        for source in ["input.empty", "input.blank", "input.long", "input.list", "input.id.nothing", "null"] {
             assert!(key(source).is_err(), "{source}");
         }
         let condition = Expression::compile("input.number").unwrap();

@@ -459,6 +459,19 @@ impl Status {
 }
 
 impl StepStatus {
+    /// All of them, in the order in which a step may come to them.
+    pub const ALL: [Self; 9] = [
+        Self::Pending,
+        Self::Dispatched,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Unknown,
+        Self::Skipped,
+        Self::Compensating,
+        Self::Compensated,
+        Self::NotUndone,
+    ];
+
     /// The name as it stands in the API.
     pub fn as_str(self) -> &'static str {
         match self {

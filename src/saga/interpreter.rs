@@ -76,6 +76,7 @@ pub(super) struct Program {
     source: String,
     root: IdedExpr,
     slots: Vec<Slot>,
+    compared: Vec<(Vec<String>, String)>,
 }
 
 /// Parses and bounds an expression.
@@ -99,7 +100,12 @@ pub(super) fn parse(source: &str) -> Result<Parsed, ExpressionError> {
     }
     literal::check(source)?;
     walk.expression(&mut root, false, 0)?;
-    Ok(Parsed::Program(Program { source: source.to_owned(), root, slots: walk.slots }))
+    Ok(Parsed::Program(Program {
+        source: source.to_owned(),
+        root,
+        slots: walk.slots,
+        compared: walk.compared,
+    }))
 }
 
 impl Program {
@@ -111,6 +117,17 @@ impl Program {
     /// The paths that it names, without repeats.
     pub(super) fn paths(&self) -> impl Iterator<Item = &Vec<String>> {
         self.slots.iter().map(|slot| &slot.path)
+    }
+
+    /// The paths of which it asks whether they are there.
+    pub(super) fn asked(&self) -> impl Iterator<Item = &Vec<String>> {
+        let is_asked = |slot: &&Slot| matches!(slot.of, Use::Presence | Use::IfThere);
+        self.slots.iter().filter(is_asked).map(|slot| &slot.path)
+    }
+
+    /// Paths that it compares with a text, and the texts.
+    pub(super) fn compared(&self) -> &[(Vec<String>, String)] {
+        &self.compared
     }
 
     /// Runs it.

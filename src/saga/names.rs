@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use super::code::Code;
 use super::expression::path_text;
+use super::instance::{Status, StepStatus};
 use super::problem::closest;
-use super::scope::{MESSAGE_FIELDS, SAGA_FIELDS, STEP_FIELDS};
+use super::scope::{FAILURE_FIELDS, MESSAGE_FIELDS, SAGA_FIELDS, STEP_FIELDS};
 
 /// What is wrong with a path, and the remedy.
 type Wrong = (Code, String, Option<String>);
@@ -107,7 +108,10 @@ impl<'a> Names<'a> {
                     Some(format!("available here: saga.{{{}}}", self.saga.join(", "))),
                 ))
             }
-            ("saga", Some(field)) => known(path, field, self.saga),
+            ("saga", Some(field)) => {
+                known(path, field, self.saga)?;
+                of_error(path, field, path.get(2))
+            }
             ("saga", None) if self.saga.len() < SAGA_FIELDS.len() => Err((
                 Code::NotInScope,
                 format!("`saga` as a whole is not available in {}", self.place),
@@ -117,7 +121,10 @@ impl<'a> Names<'a> {
                 let step = self.step(step)?;
                 match (path.get(2).map(String::as_str), path.get(3)) {
                     (Some("output"), Some(field)) => step.keeps(path, field),
-                    (Some(field), _) => known(path, field, &STEP_FIELDS),
+                    (Some(field), below) => {
+                        known(path, field, &STEP_FIELDS)?;
+                        of_error(path, field, below)
+                    }
                     (None, _) => Ok(()),
                 }
             }
@@ -188,6 +195,28 @@ impl KnownStep<'_> {
             KnownOutput::Fields(fields) => known(path, field, fields),
         }
     }
+}
+
+/// What is below `error`, which has fixed fields too.
+fn of_error(path: &[String], of: &str, field: Option<&String>) -> Result<(), Wrong> {
+    field.filter(|_| of == "error").map_or(Ok(()), |field| known(path, field, &FAILURE_FIELDS))
+}
+
+/// What is wrong with a text that a path is compared with, and the remedy.
+pub(super) fn check_word(path: &[String], word: &str) -> Result<(), Wrong> {
+    let words: Vec<_> = match path.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["steps", _, "status"] => StepStatus::ALL.map(StepStatus::as_str).to_vec(),
+        ["saga", "status"] => Status::ALL.map(Status::as_str).to_vec(),
+        _ => return Ok(()),
+    };
+    if words.contains(&word) {
+        return Ok(());
+    }
+    let hint = match closest(word, words.iter().copied()) {
+        Some(known) => format!("did you mean `{known}`?"),
+        None => format!("one of {}", words.join(", ")),
+    };
+    Err((Code::UnknownValue, format!("`{}` is never {word:?}", path_text(path)), Some(hint)))
 }
 
 fn known(path: &[String], field: &str, fields: &[&str]) -> Result<(), Wrong> {

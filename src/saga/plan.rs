@@ -414,6 +414,36 @@ impl Plan {
         [Arc::clone(plan)].into_iter().chain(within).collect()
     }
 
+    /// All that is evaluated once there is an instance of it, without what stands in bodies.
+    pub fn later_expressions(&self) -> impl Iterator<Item = &Expression> {
+        let attributes = self.attributes.iter().map(|(_, from)| from);
+        let conditions = self.steps.iter().filter_map(|step| step.when.as_ref());
+        let rules = self.listeners().flat_map(|(_, _, rules)| rules).filter_map(|rule| rule.when.as_ref());
+        let of_work = self.steps.iter().filter_map(|step| match &step.work {
+            Work::Delay(Delay::Until(until)) => Some(until),
+            Work::Each(each) => Some(&each.items),
+            _ => None,
+        });
+        let inputs = self.steps.iter().flat_map(|step| match &step.work {
+            Work::Saga(called) => vec![&called.input],
+            Work::Each(each) => each.with.iter().map(|(_, template)| template).collect(),
+            _ => Vec::new(),
+        });
+        let calls = self.steps.iter().flat_map(|step| Phase::BOTH.map(|phase| step.call(phase))).flatten();
+        let bodies = calls.map(|call| (&call.body, &call.extras));
+        let bodies = bodies.chain(self.emissions().map(|emission| (&emission.body, &emission.extras)));
+        let bodies = bodies.flat_map(|(body, extras)| {
+            let headers = extras.iter().flat_map(|extras| &extras.headers).map(|(_, value)| value);
+            [body].into_iter().chain(headers)
+        });
+        let templates = bodies
+            .chain(inputs)
+            .chain(&self.output)
+            .chain(self.steps.iter().filter_map(|step| step.output.as_ref()));
+        let in_templates = templates.flat_map(Template::expressions);
+        attributes.chain(conditions).chain(rules).chain(of_work).chain(in_templates)
+    }
+
     /// Whether there is a point of no return.
     pub fn has_pivot(&self) -> bool {
         self.steps.iter().any(|step| step.kind == Kind::Pivot)

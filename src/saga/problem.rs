@@ -134,7 +134,8 @@ impl Problem {
 impl fmt::Display for Problem {
     /// In the style of rustc, without a line break at the end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error[{}]: {}", self.code, self.message)?;
+        let level = if self.code.is_warning() { "warning" } else { "error" };
+        write!(f, "{level}[{}]: {}", self.code, self.message)?;
         let number = self.line.to_string();
         let margin = " ".repeat(number.len());
         if self.line == 0 {

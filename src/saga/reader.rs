@@ -316,7 +316,7 @@ mod tests {
                 "",
             ),
             ("version: 1", "version: 1\nversion: 2", "version: 2", "\"version\" is there twice", ""),
-            ("\nversion: 1\n", "\n", "on_parked:", "missing field \"version\"", ""),
+            ("\nversion: 1\n", "\n", "saga: order", "missing field \"version\"", ""),
             ("saga: order\n", "saga:\n", ":\n# A version", "`saga` must be a text, found nothing", ""),
             (
                 "saga: order\n",
@@ -378,6 +378,9 @@ mod tests {
             (body, "{x: -08.5}", "-08.5", "a number with a leading zero", "quote it"),
             ("version: 1", "version: 01", "01\n", "a number with a leading zero", "quote it"),
             (body, "{x: .5}", ".5}", "JSON writes in another way", "such as `0.5`"),
+            (body, "{prefix: +49}", "+49", "JSON writes in another way", "such as `49`, or quote it"),
+            (body, "{part: 1_000}", "1_000", "JSON writes in another way", "such as `1000`, or quote it"),
+            (body, "{mask: [0b11]}", "0b11", "JSON writes in another way", "such as `3`, or quote it"),
             (body, "{x: !money 12}", "12}", "the tag `!money` means nothing here", "remove it"),
             (
                 "kind: pivot",

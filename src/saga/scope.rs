@@ -15,6 +15,8 @@ pub const MESSAGE_FIELDS: [&str; 10] =
     ["id", "type", "source", "time", "data", "metadata", "headers", "exchange", "key", "user"];
 /// The fields of a step under `steps`.
 pub const STEP_FIELDS: [&str; 3] = ["output", "status", "error"];
+/// The fields of an `error` of a step or of the saga.
+pub const FAILURE_FIELDS: [&str; 3] = ["step", "code", "message"];
 /// The fields of `saga`, those first that never change.
 pub const SAGA_FIELDS: [&str; 8] =
     ["id", "name", "version", "business_key", "started_at", "status", "error", "not_undone"];

@@ -195,6 +195,10 @@ fn with_digits(rounded: Number, location: serde_saphyr::Location) -> Number {
         let written = written.and_then(|(start, length)| source.text.get(start..start.checked_add(length)?));
         let written = written.unwrap_or_default().trim();
         number::of_text(written).unwrap_or_else(|| {
+            // These say what they are.
+            if written.starts_with("0x") || written.starts_with("0o") {
+                return rounded;
+            }
             let misread =
                 Misread { written: written.to_owned(), number: rounded.clone(), at: location.into() };
             source.misread.push(misread);
@@ -224,7 +228,7 @@ pub(crate) fn exact<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value,
 enum Shape {
     /// What it is.
     Node(Node),
-    /// A number, the digits of which the reader does not tell.
+    /// A number, of which the reader does not tell how it is written.
     Number(Number),
 }
 
@@ -248,12 +252,11 @@ impl<'de> Deserialize<'de> for Shape {
             }
 
             fn visit_i64<E>(self, value: i64) -> Result<Shape, E> {
-                // It has a sign, so this is `-0`.
-                Ok(if value == 0 { Shape::Number(value.into()) } else { scalar(Value::from(value)) })
+                Ok(Shape::Number(value.into()))
             }
 
             fn visit_u64<E>(self, value: u64) -> Result<Shape, E> {
-                Ok(scalar(Value::from(value)))
+                Ok(Shape::Number(value.into()))
             }
 
             fn visit_f64<E: Error>(self, value: f64) -> Result<Shape, E> {

@@ -14,7 +14,7 @@ use crate::saga::called::{MAX_DEPTH, key_of};
 use crate::saga::each::{self, fields_of, input_of, items_of};
 use crate::saga::expression::Scope;
 use crate::saga::id::{InstanceId, Phase};
-use crate::saga::plan::{Each, Kind, OutcomeKind, Plan, Work};
+use crate::saga::plan::{Each, Kind, OnTimeout, OutcomeKind, Plan, Work};
 
 /// How many instances are looked after at most, over all levels.
 const MAX_ACTORS: usize = 512;
@@ -184,17 +184,28 @@ impl Actor {
     /// What everybody does for it when nothing goes wrong, or the first that can turn it back refuses.
     pub(super) fn usual(&self, is_refused: bool) -> Acts {
         let targets = own_targets(&self.plan);
-        let refuses = |target: &&Target| {
-            let step = &self.plan.steps[target.step];
-            target.phase == Phase::Action
-                && step.kind != Kind::Retriable
-                && step.call(Phase::Action).is_some()
+        let steps = || {
+            let is_before_pivot = |target: &&Target| {
+                target.phase == Phase::Action && self.plan.steps[target.step].kind != Kind::Retriable
+            };
+            targets.iter().filter(is_before_pivot)
         };
-        let refused = targets.iter().find(refuses).filter(|_| is_refused);
+        let can_be_in_vain = |target: &&Target| {
+            let step = &self.plan.steps[target.step];
+            matches!(&step.work, Work::Wait(wait)
+                if wait.has(OutcomeKind::Failure) || step.on_timeout == OnTimeout::Compensate)
+        };
+        // Where nobody is asked, it is somebody who is waited for.
+        let is_asked = |target: &&Target| self.plan.steps[target.step].call(Phase::Action).is_some();
+        let refused = steps().find(is_asked).or_else(|| steps().find(can_be_in_vain)).filter(|_| is_refused);
         let act = |target: &Target| {
-            let act = match Some(target) == refused {
-                true => Act::refused(&self.sample.answer(*target, OutcomeKind::Failure)),
-                false => self.sample.usual(&self.plan, *target),
+            let answer = || self.sample.answer(*target, OutcomeKind::Failure);
+            let act = match &self.plan.steps[target.step].work {
+                _ if Some(target) != refused => self.sample.usual(&self.plan, *target),
+                Work::Wait(wait) if wait.has(OutcomeKind::Failure) => Act::answered(&answer()),
+                // Nobody comes.
+                Work::Wait(_) => Act::default(),
+                _ => Act::refused(&answer()),
             };
             (*target, vec![act])
         };

@@ -18,7 +18,7 @@ pub(super) fn problems(file: &ScenarioFile, loaded: &[Loaded]) -> Vec<Problem> {
     if of.plan.start.is_none() {
         let saga = &file.scenarios.saga;
         let message = format!("no event starts saga {:?}", saga.value);
-        let hint = "write scenarios of a saga that calls it".to_owned();
+        let hint = "give it an `input`, or write scenarios of a saga that calls it".to_owned();
         return vec![problem(file, Code::NoDefinition, saga.at, message, Some(hint))];
     }
     let others = callables(&of.plan, loaded);
@@ -28,6 +28,12 @@ pub(super) fn problems(file: &ScenarioFile, loaded: &[Loaded]) -> Vec<Problem> {
     let mut problems = proof.repeated();
     problems.extend(proof.steps());
     problems.extend(proof.starts());
+    if file.has_input() && loaded.iter().any(|one| file.is_about(&one.plan) && one.plan.start.is_some()) {
+        let saga = &file.scenarios.saga;
+        let message = format!("an event starts saga {:?}, so it is given no `input`", saga.value);
+        let hint = "say the event in `start`".to_owned();
+        problems.push(problem(file, Code::UnknownField, saga.at, message, Some(hint)));
+    }
     problems.extend(proof.events());
     problems.sort_by_key(|problem| (problem.line, problem.column));
     problems
@@ -240,7 +246,14 @@ mod tests {
                 "another scenario \"all is well\"",
                 "is on line 7",
             ),
-            ("    end: completed\n", "", "outputs", "missing field \"end\"", "add `end:`"),
+            (
+                "saga: order\n",
+                "saga: order\ninput: {order_id: A-1}\n",
+                "order\ninput",
+                "an event starts saga \"order\", so it is given no `input`",
+                "say the event in `start`",
+            ),
+            ("    end: completed\n", "", "scenario: all is well", "missing field \"end\"", "add `end:`"),
             (
                 "saga: order",
                 "saga: ordre",

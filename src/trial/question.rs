@@ -319,7 +319,7 @@ fn expressions(template: &Template) -> Vec<&Expression> {
     }
 }
 
-/// The texts and numbers that stand in an expression; of a number also the next one.
+/// The texts and numbers that stand in an expression; of a number also the next one and the one before.
 fn constants(source: &str) -> Vec<Value> {
     let mut found = Vec::new();
     let mut rest = source;
@@ -329,10 +329,7 @@ fn constants(source: &str) -> Vec<Value> {
         if first.is_ascii_digit() {
             let end = from.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(from.len());
             let is_name = before.ends_with(|c: char| c.is_alphanumeric() || c == '_');
-            let number = from[..end].parse::<i64>().ok().filter(|_| !is_name);
-            found.extend(
-                number.into_iter().flat_map(|number| [number, number.saturating_add(1)]).map(Value::from),
-            );
+            found.extend(Some(&from[..end]).filter(|_| !is_name).into_iter().flat_map(around));
             rest = &from[end..];
         } else {
             let Some((text, after)) = from[1..].split_once(first) else { break };
@@ -341,6 +338,16 @@ fn constants(source: &str) -> Vec<Value> {
         }
     }
     found
+}
+
+/// A number, the next one and the one before; of a decimal, decimals.
+fn around(number: &str) -> Vec<Value> {
+    if let Ok(number) = number.parse::<i64>() {
+        return [number, number.saturating_add(1), number.saturating_sub(1)].map(Value::from).to_vec();
+    }
+    let decimal = number.parse::<f64>();
+    decimal
+        .map_or_else(|_| Vec::new(), |number| [number, number + 1.0, number - 1.0].map(Value::from).to_vec())
 }
 
 fn outcome(kind: OutcomeKind) -> &'static str {

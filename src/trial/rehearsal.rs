@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::cast::{Actor, Place, cast};
 use super::comparison::{self, Difference, differences};
-use super::draft::{self, Given, raw, some_key};
+use super::draft::{self, Given, by_header, raw, some_key};
 use super::form::Short;
 use super::judgement::wrong;
 use super::member::Named;
@@ -16,7 +16,7 @@ use super::sample::Sample;
 use super::scenario::{
     Address, Event, Expected, Further, Replies, Reply, Scenario, ScenarioFile, Scenarios, Word,
 };
-use super::script::{Act, Answer, Cue, Script, USUAL, When};
+use super::script::{Act, Acts, Answer, Books, Cue, Script, USUAL, When};
 use super::stage::{self, Opening, Played};
 use super::time_line::TimeLine;
 use crate::checker::evidence::Placing;
@@ -65,7 +65,13 @@ pub(super) fn given(file: &ScenarioFile, scenario: Option<&Scenario>) -> Given {
     };
     // What a scenario says comes last, and instead of what its file says.
     let replies = replies.0.iter().chain(scenario.into_iter().flat_map(|scenario| &scenario.replies.0));
-    let start = own.or(start.as_ref()).or_else(first).map(message).unwrap_or_default();
+    let of_scenario = scenario.map(|scenario| &scenario.input).filter(|input| !input.is_null());
+    let input = of_scenario.or(Some(&file.scenarios.input).filter(|input| !input.is_null()));
+    let called = input.map(|input| Message {
+        data: json!({"saga": file.scenarios.saga.value, "input": input}),
+        ..Message::default()
+    });
+    let start = own.or(start.as_ref()).or_else(first).map(message).or(called).unwrap_or_default();
     Given {
         // Paths want an event that goes through, scenarios the one that they tell.
         is_literal: scenario.is_some() && !start.data.is_null(),
@@ -153,12 +159,15 @@ fn script(plan: &Plan, cast: &[Actor], file: &ScenarioFile, scenario: &Scenario)
             }
             None => vec![sample.usual(plan, target)],
         };
-        let fails = |reply: &Reply| reply.outcome == Some(Word::Failure);
+        let fails = |reply: &&Reply| reply.outcome == Some(Word::Failure);
         let acts = match place.called_by {
             None => own_targets(plan).into_iter().map(|target| (target, of(target))).collect(),
             Some(step) => {
                 let replies = said(place, Target { member: 0, step, phase: Phase::Action });
-                actor.usual(replies.is_some_and(|Replies(attempts)| attempts.iter().any(fails)))
+                let refusal = replies.and_then(|Replies(attempts)| attempts.iter().find(fails));
+                let mut acts = actor.usual(refusal.is_some());
+                refusal.into_iter().for_each(|reply| refuse_so(&mut acts, reply));
+                acts
             }
         };
         (actor.instance, acts)
@@ -166,6 +175,24 @@ fn script(plan: &Plan, cast: &[Actor], file: &ScenarioFile, scenario: &Scenario)
     Script {
         acts: cast.iter().map(acts).collect(),
         cues: scenario.events.iter().filter_map(|event| cue(plan, cast, event)).collect(),
+    }
+}
+
+/// The command by which a called saga is refused is refused with what is said of the step that calls it.
+fn refuse_so(acts: &mut Acts, reply: &Reply) {
+    if reply.error.is_none() && reply.message.is_none() {
+        return;
+    }
+    let refused = acts.values_mut().flatten().filter(|act| act.books == Some(Books::Refused));
+    for (_, answer) in refused.flat_map(|act| &mut act.answers) {
+        // A participant may always say so by the header, whatever rules there are.
+        let mut message = by_header(OutcomeKind::Failure);
+        let said = [("x-saga-error-code", &reply.error), ("x-saga-error-message", &reply.message)];
+        for (name, text) in said.into_iter().filter_map(|(name, text)| Some((name, text.as_deref()?))) {
+            message.headers.insert(name.to_owned(), text.into());
+        }
+        message.user = answer.message.user_id.take();
+        *answer = Answer::of(&message, true);
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A definition says nothing of what its events look like, but its expressions name what they need.
 //! Everything that they name and nobody has given gets a value with which they work: a text, else what
-//! they compare with, a number, true, a list, an object.
+//! they compare with, a number, true, false, a list, an object.
 
 use std::sync::Arc;
 
@@ -186,8 +186,13 @@ impl<'a> Workshop<'a> {
     /// about it compare with, and one of each type.
     fn choices(&self, questions: &[Question<'_>], place: &Place) -> Vec<Value> {
         let (draft, path) = place;
-        let of_start = [value_at(&self.drafts[0].message, path), Some(self.instance().business_key.into())];
-        let mut choices: Vec<_> = of_start.into_iter().flatten().filter(|_| *draft > 0).collect();
+        let key = self.instance().business_key;
+        let of_start = [value_at(&self.drafts[0].message, path), Some(key.as_str().into())];
+        // The key of an instance that is called is made of that of its caller.
+        let own = key.split_once('/').and_then(|(_, rest)| rest.rsplit_once('/')).map(|(own, _)| own);
+        let parts = own.into_iter().chain(key.split('/').filter(|_| own.is_some())).map(Value::from);
+        let of_start = of_start.into_iter().flatten().chain(parts);
+        let mut choices: Vec<_> = of_start.filter(|_| *draft > 0).collect();
         choices.extend(path.last().map(|name| Value::from(name.as_str())));
         let about = questions.iter().filter(|question| question.places.contains(place));
         choices.extend(about.flat_map(|question| question.constants.clone()));
@@ -406,8 +411,8 @@ fn combinations<'a>(before: &'a [Value], choices: &'a [Vec<Value>]) -> impl Iter
 }
 
 /// A value of each type but text.
-fn kinds() -> [Value; 4] {
-    [json!(1), json!(true), json!([]), json!({})]
+fn kinds() -> [Value; 5] {
+    [json!(1), json!(true), json!(false), json!([]), json!({})]
 }
 
 fn is(outcome: &Outcome, kind: OutcomeKind) -> bool {

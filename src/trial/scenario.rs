@@ -1,16 +1,23 @@
 //! Scenarios: a team's own cases, as they are written in `*.test.yaml`.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::form::Short;
 use crate::definitions::Loaded;
+use crate::saga::compile;
 use crate::saga::definition::{Entries, Located, Period, Place, exact, read};
 use crate::saga::id::Phase;
 use crate::saga::instance::Status;
 use crate::saga::plan::Plan;
 use crate::saga::problem::Problem;
+
+/// How a saga that only calls start is started here.
+const STARTED: &str = "start: {on: {exchange: (call), key: called}, business_key: =event.data.saga, \
+    input: =event.data.input}\n";
 
 /// A file of scenarios.
 #[derive(Clone, Debug)]
@@ -33,6 +40,9 @@ pub(super) struct Scenarios {
     /// The start event, unless a scenario has its own.
     #[serde(default)]
     pub(super) start: Option<Event>,
+    /// The input of a saga that only calls start, unless a scenario has its own.
+    #[serde(default, deserialize_with = "exact")]
+    pub(super) input: Value,
     /// What is answered to steps, unless a scenario says otherwise.
     #[serde(default)]
     pub(super) replies: Entries<Replies>,
@@ -52,6 +62,9 @@ pub(super) struct Scenario {
     /// The start event, instead of that of the file.
     #[serde(default)]
     pub(super) start: Option<Event>,
+    /// The input of a saga that only calls start, instead of that of the file.
+    #[serde(default, deserialize_with = "exact")]
+    pub(super) input: Value,
     /// What is answered to steps, instead of what the file says, step by step.
     #[serde(default)]
     pub(super) replies: Entries<Replies>,
@@ -262,10 +275,23 @@ impl ScenarioFile {
         saga.value == plan.saga && version.as_ref().is_none_or(|version| version.value == plan.version)
     }
 
-    /// The definition that it is about: of the version that it says, else of the highest.
-    pub(super) fn definition<'a>(&self, loaded: &'a [Loaded]) -> Option<&'a Loaded> {
+    /// Whether it gives an input, as to a saga that only calls start.
+    pub(super) fn has_input(&self) -> bool {
+        let Scenarios { input, scenarios, .. } = &self.scenarios;
+        !input.is_null() || scenarios.iter().any(|scenario| !scenario.input.is_null())
+    }
+
+    /// The definition that it is about: of the version that it says, else of the highest. One that only calls start
+    /// is started by an event of ours, where there is an input for it.
+    pub(super) fn definition(&self, loaded: &[Loaded]) -> Option<Loaded> {
         let about = loaded.iter().filter(|loaded| self.is_about(&loaded.plan));
-        about.max_by_key(|loaded| loaded.plan.version)
+        let of = about.max_by_key(|loaded| loaded.plan.version)?;
+        if of.plan.start.is_some() || !self.has_input() {
+            return Some(of.clone());
+        }
+        let source = format!("{}\n{STARTED}", of.source);
+        let plan = compile::load(&of.file, &source).ok();
+        Some(plan.map_or_else(|| of.clone(), |plan| Loaded { source, plan: Arc::new(plan), ..of.clone() }))
     }
 }
 

@@ -182,7 +182,7 @@ impl Stage<'_> {
                 self.publish(&outgoing)?;
             } else if !self.broker.commands.is_empty() {
                 let command = self.broker.commands.remove(0);
-                self.participate(&command);
+                self.participate(&command)?;
             } else if !self.wait() {
                 break;
             }
@@ -230,7 +230,7 @@ impl Stage<'_> {
         self.broker.lose_consumer(self.now);
         self.arrivals.retain(|_, arrival| matches!(arrival, Arrival::Message(..)));
         (self.process, _) = Process::start(&self.memory, &self.definitions)?;
-        Ok(())
+        self.go_on_waiting()
     }
 
     fn publish(&mut self, outgoing: &Outgoing) -> Result<(), ProcessError> {
@@ -269,17 +269,17 @@ impl Stage<'_> {
     }
 
     /// A participant handles a command, as the script says.
-    fn participate(&mut self, command: &Outgoing) {
-        let Part::Attempt { phase, .. } = command.origin.part else { return };
-        let Some(act) = self.script.of(command) else { return };
+    fn participate(&mut self, command: &Outgoing) -> Result<(), ProcessError> {
+        let Part::Attempt { phase, .. } = command.origin.part else { return Ok(()) };
+        let Some(act) = self.script.of(command) else { return Ok(()) };
         if let Some(books) = act.books {
             self.ledger.book(command, phase, books, self.now);
         }
-        self.answer(act, Asked::Command(command));
+        self.answer(act, Asked::Command(command))
     }
 
     /// Sends the answers to a command, or what is awaited without one, on their way.
-    fn answer(&mut self, act: &Act, asked: Asked<'_>) {
+    fn answer(&mut self, act: &Act, asked: Asked<'_>) -> Result<(), ProcessError> {
         for (number, (when, answer)) in act.answers.iter().enumerate() {
             let mut message = answer.message.clone();
             let id = match asked {
@@ -298,14 +298,19 @@ impl Stage<'_> {
                 }
                 Asked::Command(_) => {}
                 Asked::Wait(id) => {
-                    if let Some((instance, _)) = self.process.engine.loaded(id) {
-                        let (saga, business_key) = (instance.saga.clone(), instance.business_key.clone());
+                    let names = |instance: &Instance| (instance.saga.clone(), instance.business_key.clone());
+                    let named = match self.process.engine.loaded(id) {
+                        Some((instance, _)) => Some(names(instance)),
+                        None => self.process.reader().instance(id)?.as_ref().map(names),
+                    };
+                    if let Some((saga, business_key)) = named {
                         self.place(Placing::Answer { saga, business_key }, &message);
                     }
                 }
             }
             self.arrive(when.from(self.now), Arrival::Message(answer.queue, message.into()));
         }
+        Ok(())
     }
 
     /// Has those events come in that wait for a command, or for the start.

@@ -17,6 +17,8 @@ mod planted;
 mod port;
 mod power;
 mod proxy;
+#[path = "proxy/tests.rs"]
+mod proxy_tests;
 mod rig;
 #[path = "../support/skip.rs"]
 mod skip;

@@ -33,7 +33,7 @@ use relay::Link;
 /// A proxy on a port of its own. Dropping it ends it, and every connection through it.
 pub(crate) struct Proxy {
     shared: Arc<Shared>,
-    port: u16,
+    pub(crate) port: u16,
     user: String,
     /// Everything here runs on it; taken when the proxy is dropped.
     runtime: Option<Runtime>,
@@ -210,6 +210,3 @@ fn parts(url: &str) -> (String, SocketAddr) {
     let address = rest.split(['/', '?']).next().unwrap_or_default();
     (user.to_owned(), address.parse().expect("an address and a port"))
 }
-
-#[cfg(test)]
-mod tests;

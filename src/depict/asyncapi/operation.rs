@@ -8,11 +8,8 @@ use super::payload::{Kind, Read, made, origin};
 use crate::depict::english;
 use crate::depict::words::{heard, patience, title};
 use crate::saga::exchange::ExchangeKind;
-use crate::saga::expression::Expression;
 use crate::saga::id::Phase;
-use crate::saga::plan::{
-    Call, Delay, Emission, Extras, OutcomeKind, Plan, ReplyRule, Start, Step, Subscription, Work,
-};
+use crate::saga::plan::{Call, Emission, Extras, OutcomeKind, Plan, ReplyRule, Start, Step, Subscription};
 use crate::saga::template::Template;
 
 /// One message that a participant receives or sends.
@@ -74,7 +71,7 @@ fn start(plan: &Plan, start: &Start) -> Operation {
     for (_, attribute) in &plan.attributes {
         read.expression(attribute, "event", Kind::Optional);
     }
-    for expression in later_expressions(plan) {
+    for expression in plan.later_expressions() {
         for path in expression.references().iter().filter(|path| path[0] == "input") {
             if let Some(from) = origin(&start.input, &path[1..]) {
                 read.path(&from, expression, Kind::Optional);
@@ -312,33 +309,4 @@ fn correlation_id() -> Value {
 /// Steps are named apart from what else a saga has by a second word.
 fn id(plan: &Plan, name: &str) -> String {
     format!("{}.v{}.{name}", plan.saga, plan.version)
-}
-
-/// Every expression that sees the input.
-fn later_expressions(plan: &Plan) -> impl Iterator<Item = &Expression> {
-    let attributes = plan.attributes.iter().map(|(_, from)| from);
-    let conditions = plan.steps.iter().filter_map(|step| step.when.as_ref());
-    let rules = plan.listeners().flat_map(|(_, _, rules)| rules).filter_map(|rule| rule.when.as_ref());
-    let until = plan.steps.iter().filter_map(|step| match &step.work {
-        Work::Delay(Delay::Until(until)) => Some(until),
-        _ => None,
-    });
-    let inputs = plan.steps.iter().flat_map(|step| match &step.work {
-        Work::Saga(called) => vec![&called.input],
-        Work::Each(each) => each.with.iter().map(|(_, template)| template).collect(),
-        _ => Vec::new(),
-    });
-    let calls = plan.steps.iter().flat_map(|step| Phase::BOTH.map(|phase| step.call(phase))).flatten();
-    let bodies = calls.map(|call| (&call.body, &call.extras));
-    let bodies = bodies.chain(plan.emissions().map(|emission| (&emission.body, &emission.extras)));
-    let bodies = bodies.flat_map(|(body, extras)| {
-        let headers = extras.iter().flat_map(|extras| &extras.headers).map(|(_, value)| value);
-        [body].into_iter().chain(headers)
-    });
-    let templates = bodies
-        .chain(inputs)
-        .chain(&plan.output)
-        .chain(plan.steps.iter().filter_map(|step| step.output.as_ref()));
-    let in_templates = templates.flat_map(Template::expressions);
-    attributes.chain(conditions).chain(rules).chain(until).chain(in_templates)
 }

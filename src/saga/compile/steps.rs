@@ -1,5 +1,7 @@
 //! The steps of a plan, in all their forms.
 
+use std::mem;
+
 use super::messages::users;
 use super::*;
 use crate::saga::each::INDEX;
@@ -127,10 +129,11 @@ impl Compiler<'_> {
             hash,
             is_strict: self.is_strict,
             findings,
+            doubts: mem::take(&mut self.doubts),
         };
         // The time limit of an item is that of the whole.
         let body = Plan { deadline: None, ..compiler.plan() };
-        self.findings = compiler.findings;
+        (self.findings, self.doubts) = (compiler.findings, compiler.doubts);
         let with = each.with.0.iter();
         plan::Each {
             items: self.items(&each.items, &names.at("`items`")),
@@ -179,7 +182,7 @@ impl Compiler<'_> {
                 Some(Verdict::Failure) => plan::OutcomeKind::Failure,
                 Some(Verdict::Success) | None => plan::OutcomeKind::Success,
             },
-            error: event.error.as_ref().map(|error| error.value.clone()),
+            error: self.error_code(event.error.as_ref()),
         }
     }
 
@@ -208,7 +211,7 @@ impl Compiler<'_> {
                 definition::Outcome::Retry => plan::OutcomeKind::Retry,
                 definition::Outcome::Pending => plan::OutcomeKind::Pending,
             },
-            error: rule.error.as_ref().map(|error| error.value.clone()),
+            error: self.error_code(rule.error.as_ref()),
         }
     }
 }

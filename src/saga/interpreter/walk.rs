@@ -33,6 +33,8 @@ pub(super) enum Use {
 #[derive(Default)]
 pub(super) struct Walk {
     pub(super) slots: Vec<Slot>,
+    /// Paths that are compared with a text, and the texts.
+    pub(super) compared: Vec<(Vec<String>, String)>,
     /// Variables of the loop that the walk is in. They hide names in scope.
     bound: Vec<String>,
 }
@@ -142,6 +144,10 @@ impl Walk {
         };
         known_function(&call.func_name)?;
         let name = call.func_name.as_str();
+        if let ([left, right], EQUALS | NOT_EQUALS | IN) = (call.args.as_slice(), name) {
+            self.compare(left, right)?;
+            self.compare(right, left)?;
+        }
         // What a loop gathers is no operation of its author's, and the interpreter knows its form.
         let is_gathering =
             name == operators::ADD && call.args.first().is_some_and(|arg| self.is_gathered(arg));
@@ -179,6 +185,20 @@ impl Walk {
         }
         if let Some(operator) = operator {
             operator.clone_into(&mut call.func_name);
+        }
+        Ok(())
+    }
+
+    /// Notes with which texts a path is compared.
+    fn compare(&mut self, path: &IdedExpr, with: &IdedExpr) -> Result<(), ExpressionError> {
+        let texts: Vec<_> = match &with.expr {
+            Expr::List(list) => list.elements.iter().filter_map(text_of).collect(),
+            _ => text_of(with).into_iter().collect(),
+        };
+        if !texts.is_empty()
+            && let Some(path) = self.path(path)?
+        {
+            self.compared.extend(texts.into_iter().map(|text| (path.clone(), text)));
         }
         Ok(())
     }
@@ -261,6 +281,14 @@ fn wrap(node: &mut IdedExpr, function: &str) {
 fn text(text: &str) -> IdedExpr {
     let literal = LiteralValue::String(text.to_owned().into());
     IdedExpr { id: 0, expr: Expr::Literal(literal) }
+}
+
+/// The text that a node is.
+fn text_of(node: &IdedExpr) -> Option<String> {
+    match &node.expr {
+        Expr::Literal(LiteralValue::String(text)) => Some(text.inner().to_owned()),
+        _ => None,
+    }
 }
 
 /// `operand["field"]`.

@@ -89,6 +89,9 @@ impl Lint<'_> {
         match (&on.key, kind) {
             (Some(key), _) => {
                 self.short_string("key", key);
+                if kind == ExchangeKind::Topic {
+                    self.whole_words(key);
+                }
                 if kind == ExchangeKind::Direct && is_pattern(key) {
                     let message = format!("exchange {:?} is direct, and takes no pattern", on.exchange.value);
                     let hint = "write the whole key; where there are several, a rule or an event for each";

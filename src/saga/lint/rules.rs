@@ -66,6 +66,17 @@ impl Lint<'_> {
         }
     }
 
+    /// A pattern of a topic exchange, where `*` is a word of its own: in another one it is a mere sign, and no key
+    /// has it.
+    pub(super) fn whole_words(&mut self, key: &Located<String>) {
+        let is_part = |word: &&str| word.len() > 1 && (word.contains('*') || word.chars().all(|c| c == '#'));
+        if let Some(word) = key.split('.').find(is_part) {
+            let message = format!("{word:?} is no pattern: `*` and `#` stand for whole words");
+            let hint = "`a.*` matches what has one more word behind `a`, `a.#` what has any number of them";
+            self.refuse(Code::NotOfItsType, key.at, message, Some(hint));
+        }
+    }
+
     /// A key of what is published: no pattern.
     pub(super) fn no_pattern(&mut self, key: &Located<String>) {
         if key.split('.').any(|word| word == "*" || word == "#") {
@@ -80,7 +91,11 @@ impl Lint<'_> {
         let hint = "write it in one line, without blanks around its words; a block of `|` or `>` ends in a line break";
         let is_hidden = |c: char| {
             c.is_control()
-                || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}' | '\u{feff}')
+                || matches!(c,
+                    '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+                    | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                    | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+                    | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
         };
         if text.contains(['\n', '\r']) {
             self.refuse(Code::HiddenCharacter, text.at, format!("the {what} has a line break"), Some(hint));

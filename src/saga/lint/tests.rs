@@ -549,6 +549,12 @@ fn what_nobody_sees_in_an_address_and_patterns_as_keys_are_refused() {
         ("key: a}", "key: 'a. b'}", Code::HiddenCharacter),
         ("exchange: in", "exchange: ' in'", Code::HiddenCharacter),
         ("exchange: out, key: two", "exchange: \"o\\u200but\", key: two", Code::HiddenCharacter),
+        ("key: a}", "key: \"a\\u00ad\"}", Code::HiddenCharacter),
+        ("key: a}", "key: \"a\\ufe0f\"}", Code::HiddenCharacter),
+        ("key: a}", "key: \"a\\u3164\"}", Code::HiddenCharacter),
+        ("key: a}", "key: 'a*'}", Code::NotOfItsType),
+        ("key: a}", "key: a.**}", Code::NotOfItsType),
+        ("key: a}", "key: 'a.##'}", Code::NotOfItsType),
         ("key: two", "key: '*.do'", Code::PatternForKey),
         ("key: one", "key: '#'", Code::PatternForKey),
     ] {
@@ -590,6 +596,42 @@ fn a_retriable_step_before_any_pivot_is_one_problem() {
     );
     let problems = load("f", &source).unwrap_err();
     assert_eq!(problems.iter().map(|problem| problem.code).collect::<Vec<_>>(), [Code::NoPivotBefore]);
+}
+
+#[test]
+fn an_error_has_fixed_fields() {
+    for (path, field) in [("saga.error.mesage", "message"), ("steps.one.error.cod", "code")] {
+        let body = format!("key: done, body: {{why: ={path}}}");
+        let problems = load("f", &BASE.replacen("key: done", &body, 1)).unwrap_err();
+        assert_eq!(
+            problems.iter().map(|one| one.code).collect::<Vec<_>>(),
+            [Code::UnknownPathField],
+            "{path}"
+        );
+        assert_eq!(problems[0].hint, Some(format!("did you mean `{field}`?")));
+        load("f", &BASE.replacen("key: done", &body.replace(path.rsplit('.').next().unwrap(), field), 1))
+            .unwrap();
+    }
+}
+
+#[test]
+fn a_status_is_compared_with_what_it_can_be() {
+    let told = |when: &str| {
+        let step = format!("{{step: two, when: '={when}',");
+        let problems = load("f", &BASE.replacen("{step: two,", &step, 1)).err().unwrap_or_default();
+        problems.into_iter().map(|one| (one.code, one.hint.unwrap_or_default())).collect::<Vec<_>>()
+    };
+    let all = "one of pending, dispatched, succeeded, failed, unknown, skipped, compensating, compensated, not_undone";
+    for (when, hint) in [
+        (r#"steps.one.status == "success""#, all),
+        (r#"steps["one"].status in ["failed", "skiped"]"#, "did you mean `skipped`?"),
+        (r#""unknwon" == steps.one.status"#, "did you mean `unknown`?"),
+    ] {
+        assert_eq!(told(when), [(Code::UnknownValue, hint.to_owned())], "{when}");
+    }
+    for when in [r#"steps.one.status != "succeeded""#, r#"steps.one.error.code == "success""#] {
+        assert_eq!(told(when), [], "{when}");
+    }
 }
 
 #[test]

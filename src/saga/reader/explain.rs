@@ -22,9 +22,14 @@ pub(super) fn explain(file: &str, source: &str, error: &Yaml) -> Problem {
         other => other,
     };
     let at = error.location().filter(|location| location.line() > 0).map(Place::from);
+    let at = match cause {
+        Yaml::SerdeMissingField { .. } => at.map(|at| first_of_block(source, at)),
+        _ => at,
+    };
     let written = at.map(|at| Written::at(source, at)).unwrap_or_default();
     let (message, hint) = told(cause, &written);
     let hint = hint.or_else(|| written.is_left_out.then(|| LEFT_OUT.to_owned()));
+    let hint = hint.or_else(|| of_other_languages(cause, &written).map(str::to_owned));
     let code = code(cause);
     match at {
         Some(at) => Problem::at(file, source, Finding { code, at, message, hint }),
@@ -103,9 +108,52 @@ fn told(cause: &Yaml, written: &Written) -> (String, Option<String>) {
     (message, None)
 }
 
+/// What to do about what other languages have, or editors write.
+fn of_other_languages(cause: &Yaml, written: &Written) -> Option<&'static str> {
+    match cause {
+        Yaml::ExternalMessage { msg, .. } if msg.contains("tabs disallowed") => {
+            Some("indent by blanks: YAML takes no tabs there")
+        }
+        Yaml::Eof { .. } => {
+            Some("a definition begins with `saga:`, `version:` and `start:`; `sagamq schema` has all")
+        }
+        _ if written.is_in_braces => {
+            Some("an expression is a value that begins with `=`, without braces: `=event.data.order_id`")
+        }
+        _ => None,
+    }
+}
+
 /// How to write an expression of which YAML takes a part for something else.
 pub(in crate::saga) const QUOTE: &str = "put the expression into quotes that it has none of, such as \
     '=event.data[\"x\"]': YAML reads `: `, ` #` and quotes for itself, and within brackets `,`, `[` and `{` too";
+
+/// The first field of the block of the field at a place, as the reader has the place of the last one; the place
+/// itself where the field does not begin its line.
+fn first_of_block(source: &str, at: Place) -> Place {
+    let text = source.replace("\r\n", "\n");
+    let lines: Vec<_> = text.split(['\n', '\r']).take(at.line).collect();
+    let indent = at.column.saturating_sub(1);
+    let mut first = at;
+    for (index, line) in lines.into_iter().enumerate().rev() {
+        let number = index + 1;
+        let before: String = line.chars().take(indent).collect();
+        let field: String = line.chars().skip(indent).collect();
+        let width = field.find(':').map(|end| field[..end].chars().count());
+        let begins = before.chars().all(|c| c == ' ' || c == '-') && !field.starts_with([' ', '#', '-']);
+        match (begins, width) {
+            (true, Some(width)) => first = Place { line: number, column: at.column, width },
+            _ if number == at.line => return at,
+            // What is further in belongs to a field above, and comments and empty lines to none.
+            _ if before.trim().is_empty() || line.trim_start().starts_with('#') => continue,
+            _ => return first,
+        }
+        if before.contains('-') {
+            return first;
+        }
+    }
+    first
+}
 
 /// What to do about an example that was copied as it is printed.
 const LEFT_OUT: &str = "`...` stands for what was left out: write it there, or remove the line";
@@ -212,6 +260,8 @@ struct Written {
     is_in_expression: bool,
     /// Whether `...` stands in its place.
     is_left_out: bool,
+    /// Whether `{{` stands there, or just before.
+    is_in_braces: bool,
 }
 
 impl Written {
@@ -236,6 +286,7 @@ impl Written {
             value: found(value, at.width),
             is_in_expression: is_cut(through),
             is_left_out: value.starts_with("..."),
+            is_in_braces: value.starts_with("{{") || value.starts_with('{') && line[..start].ends_with('{'),
         }
     }
 
@@ -326,6 +377,42 @@ steps:
 
     fn refused(field: &str) -> Problem {
         *parse("f", &TINY.replace("FIELD", field)).expect_err(field)
+    }
+
+    #[test]
+    fn a_missing_field_is_told_at_the_beginning_of_its_block() {
+        let block = "  - wait: nod # for a person\n    # Where.\n    on:\n      exchange: a\n      key: k\n";
+        for (from, to, place, message) in [
+            ("saga: tiny\n", "# A comment.\n", (2, 1), "missing field \"saga\""),
+            ("  - step: s\n", &format!("{block}  - step: s\n"), (5, 5), "missing field \"timeout\""),
+            (
+                "  - step: s\n",
+                "  - wait: w\n    timeout: 1m\n    on:\n      key: k\n\n  - step: s\n",
+                (8, 7),
+                "missing field \"exchange\"",
+            ),
+            ("    command: {exchange: c, key: d}\n", "", (5, 5), "missing field \"command\""),
+            ("on: {exchange: a, key: b}, ", "", (3, 9), "missing field \"on\""),
+        ] {
+            let source = TINY.replacen(from, to, 1).replace("FIELD", "timeout: 1s");
+            let problem = *parse("f", &source).expect_err(to);
+            assert_eq!((problem.line, problem.column), place, "{problem}");
+            assert_eq!(problem.message, message, "{problem}");
+        }
+    }
+
+    #[test]
+    fn what_other_languages_have_and_editors_write_is_told_how_it_is_written_here() {
+        let told = |source: &str| parse("f", source).expect_err(source).hint.unwrap_or_default();
+        let tab = TINY.replace("FIELD", "").replace("  - step", "\t- step");
+        assert!(told(&tab).starts_with("indent by blanks"), "{}", told(&tab));
+        for field in ["output: {{ reply.data }}", "output: {a: {{reply.data.a}}}", "when: {{ input.a }}"] {
+            let hint = told(&TINY.replace("FIELD", field));
+            assert!(hint.contains("begins with `=`, without braces"), "{field}: {hint}");
+        }
+        for empty in ["", "\n", "# Nothing yet.\n"] {
+            assert!(told(empty).starts_with("a definition begins with `saga:`"), "{}", told(empty));
+        }
     }
 
     #[test]

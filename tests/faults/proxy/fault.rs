@@ -162,7 +162,7 @@ impl Fault {
 
 impl How {
     /// The kind of fault that is counted.
-    pub(super) fn kind(self) -> &'static str {
+    pub(crate) fn kind(self) -> &'static str {
         match self {
             How::Closed => "closed",
             How::Reset => "reset",

@@ -10,7 +10,7 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, PublisherConfirm};
 use tokio::time::timeout;
 
-use super::{Door, Fault, How, Proxy, Record, Verdict, Way, What};
+use crate::proxy::{Door, Fault, How, Proxy, Record, Verdict, Way, What};
 use crate::{BROKER, PATIENCE, eventually};
 
 /// A client of the proxy, with a queue of its own.
