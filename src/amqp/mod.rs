@@ -18,6 +18,7 @@ pub mod aside;
 pub mod consumer;
 mod dial;
 mod exchange;
+mod in_order;
 mod inflow;
 mod mismatch;
 mod outbox;
