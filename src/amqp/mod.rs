@@ -16,6 +16,7 @@
 mod acks;
 pub mod aside;
 pub mod consumer;
+mod depth;
 mod dial;
 mod exchange;
 mod in_order;
