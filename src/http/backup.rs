@@ -259,7 +259,7 @@ mod tests {
             let store = Store::open(&StoreConfig { path: first.dir, cache_mib: 16 }).unwrap();
             assert_eq!(store.reader().identity().id.to_string(), first.store);
             let refused =
-                Client::new(url).post("/api/v1/backup", &json!({"dir": folder.path()})).err().unwrap();
+                Client::new(url, None).unwrap().post("/api/v1/backup", &json!({"dir": folder.path()})).err().unwrap();
             assert_eq!(refused.exit(), crate::cli::Exit::Usage, "{refused}");
         })
         .await;
