@@ -223,8 +223,7 @@ impl Catalog {
             let base = base(&known.plan.hash);
             !self.starts(base) && self.known.get(base).is_some_and(|known| known.instances > 0)
         };
-        let (in_force, kept) =
-            (self.known.values().filter(is_in_force), self.known.values().filter(is_kept));
+        let (in_force, kept) = (self.known.values().filter(is_in_force), self.known.values().filter(is_kept));
         in_force.chain(kept).map(|known| &*known.plan)
     }
 

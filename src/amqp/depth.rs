@@ -47,11 +47,7 @@ pub(super) async fn watch(connection: &Connection, topology: &Topology) {
 }
 
 /// How many messages wait in a queue that is there.
-async fn depth(
-    connection: &Connection,
-    channel: &mut Option<Channel>,
-    name: &str,
-) -> Result<u32, AmqpError> {
+async fn depth(connection: &Connection, channel: &mut Option<Channel>, name: &str) -> Result<u32, AmqpError> {
     let open = match channel.take() {
         Some(open) => open,
         None => open_channel(connection).await?,

@@ -71,7 +71,7 @@ fn ask(client: &Client, dir: &Path) -> Result<Told, CliError> {
     let mut view: BackupView = client.read(&client.post(ROUTE, &BackupOrder { dir: dir.to_owned() })?)?;
     let number = view.number;
     let progress = bar();
-    let unheard = || CliError::BackupUnheard { url: client.url().to_owned(), dir: dir.to_owned() };
+    let unheard = || CliError::BackupUnheard { url: client.address().to_owned(), dir: dir.to_owned() };
     while view.state == RUNNING {
         progress.set_position(view.copied);
         thread::sleep(ASK);

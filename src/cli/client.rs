@@ -47,7 +47,8 @@ pub fn default_url(bind: SocketAddr) -> String {
 
 /// The file of issuers for an address: what the flag says, else the variable, which may be set for other addresses.
 pub fn issuers_of(url: &str, flag: Option<PathBuf>) -> Option<PathBuf> {
-    let variable = || std::env::var_os(CA_VARIABLE).filter(|file| !file.is_empty() && url.starts_with("https://"));
+    let variable =
+        || std::env::var_os(CA_VARIABLE).filter(|file| !file.is_empty() && url.starts_with("https://"));
     flag.or_else(|| variable().map(PathBuf::from))
 }
 
@@ -81,7 +82,7 @@ impl Client {
     }
 
     /// The address, as it may be shown.
-    pub(super) fn url(&self) -> &str {
+    pub(super) fn address(&self) -> &str {
         &self.shown
     }
 

@@ -19,7 +19,9 @@ const MAX_FILE: u64 = 4 << 20;
 /// The file cannot be used, or the system has no issuers.
 pub(super) fn tls(ca: Option<&Path>) -> Result<TlsConfig, CliError> {
     let issuers = match ca {
-        Some(path) => in_file(path).map_err(|problem| CliError::Issuers { path: path.to_owned(), problem })?,
+        Some(path) => {
+            in_file(path).map_err(|problem| CliError::Issuers { path: path.to_owned(), problem })?
+        }
         None => of_the_system()?,
     };
     let issuers = issuers.iter().map(|der| Certificate::from_der(der).to_owned());

@@ -282,10 +282,8 @@ mod tests {
         assert!(!Matching::Key.lets_through("a.*", "a.b", &none));
         assert!(Matching::Anything.lets_through("", "a.b", &none));
         let wanted = [("kind", json!("report")), ("pages", json!(3)), ("draft", json!(false))];
-        let headers: BTreeMap<_, _> = wanted
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), TableValue::of(value).unwrap()))
-            .collect();
+        let headers: BTreeMap<_, _> =
+            wanted.iter().map(|(name, value)| ((*name).to_owned(), TableValue::of(value).unwrap())).collect();
         let with = |any, value: Value| {
             let matching = Matching::Headers { any, headers: headers.clone() };
             matching.lets_through("", "any.key", value.as_object().unwrap())

@@ -21,7 +21,8 @@ pub struct Listener {
 
 /// The plugin by which certificates are users, and what has the node offer it.
 const PLUGIN: &str = "rabbitmq_auth_mechanism_ssl";
-const MECHANISMS: &str = "auth_mechanisms.1 = PLAIN\nauth_mechanisms.2 = EXTERNAL\nssl_cert_login_from = common_name\n";
+const MECHANISMS: &str =
+    "auth_mechanisms.1 = PLAIN\nauth_mechanisms.2 = EXTERNAL\nssl_cert_login_from = common_name\n";
 
 impl Node {
     /// The URL to connect to with TLS: user guest, virtual host `/`.

@@ -166,7 +166,8 @@ fn what_is_sent_is_what_the_document_says() {
     let mut unseen: BTreeSet<_> =
         messages.iter().filter(|(_, message)| is_sent(message)).map(|(id, _)| id.clone()).collect();
     assert_eq!(unseen.len(), 30);
-    let headers: BTreeMap<_, _> = messages.iter().map(|(id, message)| (id.clone(), headers_of(message))).collect();
+    let headers: BTreeMap<_, _> =
+        messages.iter().map(|(id, message)| (id.clone(), headers_of(message))).collect();
     let mut give = |id: &str, example: Value| {
         let examples = &mut messages[id]["examples"];
         match examples.as_array_mut() {

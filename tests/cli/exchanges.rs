@@ -96,7 +96,9 @@ fn an_exchange_is_made_with_the_durability_and_the_arguments_that_its_definition
     let printed = site.json(&["topology"]);
     let of = |name: &str| {
         let all = printed["exchanges"].as_array().unwrap().iter();
-        all.clone().find(|one| one["name"] == name).map(|one| (one["durable"].clone(), one["arguments"].clone()))
+        all.clone()
+            .find(|one| one["name"] == name)
+            .map(|one| (one["durable"].clone(), one["arguments"].clone()))
     };
     assert_eq!(of("in.made"), Some((json!(false), json!({}))));
     let expected = json!({"alternate-exchange": "rest.made", "x-number": 3, "x-flag": true});
@@ -119,7 +121,9 @@ fn an_exchange_that_is_there_with_other_arguments_is_taken_as_it_is_and_the_log_
     let log = orchestrator.err();
     for (exchange, differs) in [("in.other", "'durable'"), ("shop.other", "'alternate-exchange'")] {
         let told = log.lines().any(|line| {
-            line.contains("is not as its definition says") && line.contains(exchange) && line.contains(differs)
+            line.contains("is not as its definition says")
+                && line.contains(exchange)
+                && line.contains(differs)
         });
         assert!(told, "{exchange}: {log}");
     }

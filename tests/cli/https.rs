@@ -69,7 +69,8 @@ fn a_proxy_with_tls_is_asked_where_its_issuer_is_named_or_trusted_by_the_system(
     assert_eq!(site.printed(&["list", "--url", &url, "--ca", "ca.pem"]), "no sagas\n");
     assert_eq!(site.printed(&["reload", "--url", &url, "--ca", "ca.pem"]), site.printed(&["reload"]));
     let unknown = site.call(&["--url", &url, "ready"]);
-    let told = [&*url, "is not believed to be the one that is meant", "UnknownIssuer", "--ca or SAGAMQ_CA names"];
+    let told =
+        [&*url, "is not believed to be the one that is meant", "UnknownIssuer", "--ca or SAGAMQ_CA names"];
     unknown.assert_refused(3, &told);
     let mut trusting = site.command(&["--url", &url, "ready"]);
     trusting.env("SSL_CERT_FILE", site.path("ca.pem"));
@@ -106,7 +107,10 @@ fn a_file_of_issuers_that_is_of_no_use_is_told() {
     site.write("half.pem", "-----BEGIN CERTIFICATE-----\nMAMCAQA=\n");
     let told = |file: &str, parts: &[&str]| {
         let called = site.call(&["--url", "https://127.0.0.1:1", "--ca", file, "ready"]);
-        called.assert_refused(2, &[&[&*format!("cannot use the file of --ca or SAGAMQ_CA, {file}: ")], parts].concat());
+        called.assert_refused(
+            2,
+            &[&[&*format!("cannot use the file of --ca or SAGAMQ_CA, {file}: ")], parts].concat(),
+        );
     };
     told("nowhere.pem", &["No such file"]);
     told("empty.pem", &["holds no certificate in PEM"]);

@@ -169,8 +169,9 @@ fn a_client_certificate_of_which_the_broker_has_no_user_is_told() {
     let tls = files.trusting_as(authority, &authority.client_named("somebody"));
     let url = as_certified(broker);
     let shown = url.replace("?auth_mechanism=external", "");
-    let expected =
-        format!("broker at {shown} takes the client certificate in broker.tls.cert for no user: ACCESS_REFUSED");
+    let expected = format!(
+        "broker at {shown} takes the client certificate in broker.tls.cert for no user: ACCESS_REFUSED"
+    );
     assert_told(&url, tls, &expected);
 }
 

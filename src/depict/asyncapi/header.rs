@@ -33,7 +33,11 @@ pub(super) fn of_command(plan: &Plan, step: &Step, phase: Phase, call: &Call) ->
         headers.must("x-saga-deadline", time(), "When the time limit of the instance passes.");
     }
     if extras.is_some_and(|extras| extras.kind.is_some()) {
-        headers.must("x-saga-key", constant(&call.key), "The routing key, as the property `type` is another.");
+        headers.must(
+            "x-saga-key",
+            constant(&call.key),
+            "The routing key, as the property `type` is another.",
+        );
     }
     headers.must("correlation_id", text(), "AMQP property: opaque. The answer repeats it as it is.");
     headers.must("reply_to", text(), "AMQP property: the queue that the answer goes to.");
@@ -206,7 +210,8 @@ impl Headers {
     /// Whose messages count, if not everybody's.
     fn is_from(&mut self, Users(names): &Users) {
         if !names.is_empty() {
-            let what = "AMQP property: the user of the broker that the sender is. Those of others do not count.";
+            let what =
+                "AMQP property: the user of the broker that the sender is. Those of others do not count.";
             self.must("user_id", json!({"type": "string", "enum": names}), what);
         }
     }

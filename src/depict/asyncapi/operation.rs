@@ -180,7 +180,8 @@ fn replies(id: &str, call: &Call, from: &Users, output: Option<&Template>) -> Ve
         let read = read_by(&rules, output, "reply");
         let headers = header::of_read_reply(read.headers(), &rules, from);
         let mut read = reply(format!("{id}.reply"), "Its content tells.", headers, read.schema_of("data"));
-        let told = format!("Without the header `x-saga-outcome`, the first that matches:\n\n{}", listed(&rules));
+        let told =
+            format!("Without the header `x-saga-outcome`, the first that matches:\n\n{}", listed(&rules));
         read.message["description"] = told.into();
         replies.push(read);
     }

@@ -33,7 +33,7 @@ pub struct Exchange {
     pub arguments: Entries<Located<Node>>,
 }
 
-/// The value of an argument, for the schema.
+/// A text, a whole number, true or false.
 #[derive(JsonSchema)]
 #[serde(untagged)]
 #[schemars(inline)]

@@ -170,7 +170,12 @@ impl Lint<'_> {
             }
             if !fits_a_table(value) {
                 let message = "an argument is a text, a whole number, `true` or `false`";
-                self.refuse(Code::UnfitMake, value.at, message, Some("write one of these, and no expression"));
+                self.refuse(
+                    Code::UnfitMake,
+                    value.at,
+                    message,
+                    Some("write one of these, and no expression"),
+                );
             } else if let Written::Scalar(Value::String(text)) = &value.value
                 && text.len() > MAX_SHORT_STRING
             {

@@ -430,32 +430,32 @@ fn what_is_listened_to_fits_the_type_of_its_exchange() {
         (
             "{in: {declare: false, arguments: {a: b}}}",
             "{exchange: in, key: a.b}",
-            (4, 47),
+            (4, 46),
             "with `declare: false`, it is never made",
         ),
         (
             "{in: {arguments: {a: =input.a}}}",
             "{exchange: in, key: a.b}",
-            (4, 34),
+            (4, 33),
             "an argument is a text, a whole number, `true`",
         ),
         (
             "{in: {arguments: {a: 1.5}}}",
             "{exchange: in, key: a.b}",
-            (4, 34),
+            (4, 33),
             "an argument is a text, a whole number, `true`",
         ),
-        ("{in: {arguments: {a: [b]}}}", "{exchange: in, key: a.b}", (4, 34), "an argument is a text"),
+        ("{in: {arguments: {a: [b]}}}", "{exchange: in, key: a.b}", (4, 33), "an argument is a text"),
         (
             "{in: {arguments: {\"\": b}}}",
             "{exchange: in, key: a.b}",
-            (4, 31),
+            (4, 30),
             "the name of an argument must have 1 to 255",
         ),
         (
             "{in: {arguments: {alternate-exchange: rest}}, rests: {type: fanout}}",
             "{exchange: in, key: a.b}",
-            (4, 59),
+            (4, 58),
             "nothing names exchange \"rests\"",
         ),
         (
