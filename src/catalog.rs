@@ -204,13 +204,15 @@ impl Catalog {
         self.starting.clone()
     }
 
-    /// The plans that are needed: those in force, and those of open and parked instances.
+    /// The plans that are needed: those in force, and then those of open and parked instances.
     pub fn needed(&self) -> impl Iterator<Item = &Plan> {
-        let is_needed = |known: &&Known| {
+        let is_in_force = |known: &&Known| self.starts(base(&known.plan.hash));
+        let is_kept = move |known: &&Known| {
             let base = base(&known.plan.hash);
-            self.starts(base) || self.known.get(base).is_some_and(|known| known.instances > 0)
+            !self.starts(base) && self.known.get(base).is_some_and(|known| known.instances > 0)
         };
-        self.known.values().filter(is_needed).map(|known| &*known.plan)
+        let (in_force, kept) = (self.known.values().filter(is_in_force), self.known.values().filter(is_kept));
+        in_force.chain(kept).map(|known| &*known.plan)
     }
 
     /// Patterns that the event queue may be bound to, and that no definition has that is needed or expected.

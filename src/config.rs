@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-pub use load::{ConfigError, DEFAULT_FILE, Override};
+pub use load::{CA_VARIABLE, ConfigError, DEFAULT_FILE, Override};
 
 mod broker_url;
 mod load;

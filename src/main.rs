@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use sagamq::cli::args::{Cli, Command, ResolveArgs};
+use sagamq::cli::client::Client;
 use sagamq::cli::{
     CliError, Exit, adopt, asyncapi, backup, bench, check, client, compact, dead_letters, demo, explain,
     graph, list, orders, output, process, ready, reload, replay, run, schema, show, test, topology, verify,
@@ -31,16 +32,16 @@ fn main() -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> Result<Exit, CliError> {
-    let Cli { config: file, url, command } = cli;
-    if url.is_some() && !command.asks_orchestrator() {
+    let Cli { config: file, url, ca, command } = cli;
+    if (url.is_some() || ca.is_some()) && !command.asks_orchestrator() {
         return Err(CliError::UnusedAddress);
     }
     let load = |flags| Config::load(file.as_deref(), std::env::vars_os(), flags);
-    let api = || {
-        Ok::<_, CliError>(match url.clone() {
-            Some(url) => url,
-            None => client::default_url(load(Vec::new())?.http.bind),
-        })
+    let near = |config: &Config| Client::new(&client::default_url(config.http.bind), ca.as_deref());
+    let named = |url: &str| Client::new(url, client::issuers_of(url, ca.clone()).as_deref());
+    let api = || match &url {
+        Some(url) => named(url),
+        None => near(&load(Vec::new())?),
     };
     let definitions = |paths: Vec<PathBuf>| {
         Ok::<_, CliError>(if paths.is_empty() { vec![load(Vec::new())?.definitions] } else { paths })
@@ -89,11 +90,11 @@ fn dispatch(cli: Cli) -> Result<Exit, CliError> {
             let overrides = std::mem::take(&mut args.store).into_overrides();
             let whom = match (url, overrides.is_empty()) {
                 (Some(_), false) => return Err(CliError::StoreAndAddress),
-                (Some(url), true) => backup::Whom::Orchestrator(url),
+                (Some(url), true) => backup::Whom::Orchestrator(named(&url)?),
                 (None, false) => backup::Whom::Store(load(overrides)?.store),
                 (None, true) => {
                     let config = load(overrides)?;
-                    backup::Whom::Either(client::default_url(config.http.bind), config.store)
+                    backup::Whom::Either(near(&config)?, config.store)
                 }
             };
             backup::backup(&args, whom)

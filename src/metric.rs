@@ -22,6 +22,8 @@ pub const DEAD_LETTERS: &str = "sagamq_dead_letters_total";
 pub const DEAD_LETTERS_DROPPED: &str = "sagamq_dead_letters_dropped_total";
 /// Messages that the broker put aside by itself; label `reason`.
 pub const PUT_ASIDE: &str = "sagamq_put_aside_total";
+/// Messages in the queues of dead letters; label `queue`.
+pub const QUEUE_MESSAGES: &str = "sagamq_queue_messages";
 /// Messages that changed nothing; label `what`.
 pub const IGNORED: &str = "sagamq_ignored_total";
 /// Orders of people that were carried out, by verb.
@@ -63,6 +65,7 @@ pub(crate) fn describe() {
     describe_counter!(DEAD_LETTERS, "Messages that were dead-lettered");
     describe_counter!(DEAD_LETTERS_DROPPED, "Dead letters that are kept no longer");
     describe_counter!(PUT_ASIDE, "Messages that the broker put aside by itself");
+    describe_gauge!(QUEUE_MESSAGES, "Messages in the queues of dead letters");
     describe_counter!(IGNORED, "Messages that changed nothing");
     describe_counter!(ORDERS, "Orders of people that were carried out");
     describe_counter!(RELOADS, "Folders of definitions that were to come into force");

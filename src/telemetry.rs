@@ -82,9 +82,10 @@ fn loudest(levels: &Targets) -> LevelFilter {
 }
 
 /// What a library may say at most, whatever the filter. lapin prints passwords at TRACE, whole returned
-/// messages at WARN, and as an error every lost connection, of which we tell ourselves; sled tells of
-/// its insides at INFO.
-const CAPS: [(&str, LevelFilter); 2] = [("lapin", LevelFilter::OFF), ("sled", LevelFilter::WARN)];
+/// messages at WARN, and as an error every lost connection, of which we tell ourselves, as we do of what rustls
+/// warns of; sled tells of its insides at INFO.
+const CAPS: [(&str, LevelFilter); 3] =
+    [("lapin", LevelFilter::OFF), ("rustls", LevelFilter::OFF), ("sled", LevelFilter::WARN)];
 
 fn is_within_cap(metadata: &Metadata<'_>) -> bool {
     is_permitted(metadata.target(), *metadata.level())
@@ -166,6 +167,7 @@ mod tests {
     fn what_prints_secrets_is_capped_at_any_level() {
         assert!(!is_permitted("lapin::channel", Level::TRACE));
         assert!(!is_permitted("lapin::returned_messages", Level::ERROR));
+        assert!(!is_permitted("rustls::common_state", Level::ERROR));
         assert!(!is_permitted("sled::pagecache", Level::INFO));
         assert!(is_permitted("lapine", Level::TRACE));
         assert!(is_permitted("sagamq::engine", Level::TRACE));

@@ -254,7 +254,8 @@ impl Node {
         if let Some(listener) = listener {
             config.push_str(&node.listen_with(listener)?);
         }
-        for (file, text) in [("rabbitmq.conf", config.as_str()), ("env.conf", ""), ("plugins", "[].\n")] {
+        let plugins = listener.map_or("[].\n".to_owned(), Listener::plugins);
+        for (file, text) in [("rabbitmq.conf", &*config), ("env.conf", ""), ("plugins", &*plugins)] {
             let path = node.folder.join(file);
             fs::write(&path, text).map_err(|source| NodeError::Folder { path, source })?;
         }

@@ -7,7 +7,9 @@
 //!
 //! What we refuse ourselves is recorded with the refusal, so it is acked here and forgotten. Anything else is recorded
 //! first and acked then: after a crash it may be recorded twice, never not at all. A connection of its own keeps the
-//! inflow apart from what cannot be parsed here either.
+//! inflow apart from what cannot be parsed here either. Over it, it is also looked how many dead letters there are.
+
+use std::pin::pin;
 
 use lapin::Connection;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicQosOptions};
@@ -17,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use futures_util::StreamExt;
 
+use super::depth;
 use super::inflow::Ended;
 use super::session::{AmqpError, Session, answered, close, open_channel};
 use super::topology::{self, Topology};
@@ -86,10 +89,12 @@ impl Watch {
         let mut stream = answered("consume from a queue", consuming)
             .await
             .map_err(|error| topology::explain(error, format!("queue {queue:?}")))?;
+        let mut depths = pin!(depth::watch(connection, &shape));
         loop {
             let delivered = tokio::select! {
                 delivered = stream.next() => delivered,
                 () = self.found.closed() => return Ok(Ended::Stopped),
+                () = &mut depths => continue,
             };
             let delivery = match delivered {
                 Some(Ok(delivery)) => delivery,

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lapin::tcp::RustlsConnector;
-use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::uri::{AMQPScheme, AMQPUri, SASLMechanism};
 use lapin::{AsyncTcpStream, Connection, ConnectionProperties};
 use rustls::ClientConfig;
 
@@ -24,6 +24,9 @@ pub(super) async fn dial(
     properties: ConnectionProperties,
     after: Duration,
 ) -> Result<Connection, AmqpError> {
+    if is_external(uri) && (uri.scheme == AMQPScheme::AMQP || config.cert.is_none()) {
+        return Err(TlsError::NoIdentity.into());
+    }
     let client = match (&uri.scheme, tls::first_set(config)) {
         (AMQPScheme::AMQP, Some(setting)) => return Err(TlsError::Unused { setting }.into()),
         (AMQPScheme::AMQP, None) => None,
@@ -40,6 +43,11 @@ pub(super) async fn dial(
         }),
         opened => opened,
     }
+}
+
+/// Whether the client certificate is the user.
+pub(super) fn is_external(uri: &AMQPUri) -> bool {
+    uri.query.auth_mechanism == Some(SASLMechanism::External)
 }
 
 async fn open(

@@ -4,12 +4,12 @@
 //! have made it.
 
 use lapin::options::ExchangeDeclareOptions;
-use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ExchangeKind as Kind};
 use tracing::{info, warn};
 
 use super::session::{AmqpError, answered, open_channel};
 use super::topology::{explain, name};
+use super::wire::table;
 use crate::saga::exchange::{Exchange, is_pattern};
 use crate::saga::plan::Subscription;
 
@@ -44,7 +44,14 @@ pub(super) async fn see_to(
         return Err(error);
     }
     fits(exchange, reason, subscriptions)?;
-    info!(exchange = exchange.name, reason, "an exchange of others is taken as it is");
+    if exchange.make.is_some() && reason.contains("PRECONDITION_FAILED") {
+        warn!(
+            exchange = exchange.name,
+            reason, "an exchange is taken as it is, and is not as its definition says"
+        );
+    } else {
+        info!(exchange = exchange.name, reason, "an exchange of others is taken as it is");
+    }
     Ok(channel)
 }
 
@@ -52,9 +59,9 @@ pub(super) async fn see_to(
 pub(super) async fn declare(channel: &Channel, exchange: &Exchange, passive: bool) -> Result<(), AmqpError> {
     let object = format!("exchange {:?}", exchange.name);
     let name = name("exchange name", &exchange.name, &object)?;
-    let options = ExchangeDeclareOptions { passive, durable: true, ..Default::default() };
+    let options = ExchangeDeclareOptions { passive, durable: exchange.is_durable(), ..Default::default() };
     let kind = Kind::Custom(exchange.kind.as_str().into());
-    let declaring = channel.exchange_declare(name, kind, options, FieldTable::default());
+    let declaring = channel.exchange_declare(name, kind, options, table(&exchange.arguments()));
     answered("declare an exchange", declaring).await.map_err(|error| explain(error, object))
 }
 

@@ -1,7 +1,6 @@
 //! What one queue delivers: taken in as it comes, decoded, and handed over as there is room.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
+use std::collections::VecDeque;
 
 use futures_util::StreamExt;
 use futures_util::stream::SelectAll;
@@ -9,8 +8,10 @@ use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
+use super::in_order::InOrder;
 use super::pace::Pace;
 use super::session::{AmqpError, answered, open_channel};
 use super::topology::DELIVERY_LIMIT;
@@ -28,9 +29,6 @@ const CONSUMER_TAG: &str = "sagamq";
 
 /// How often a quorum queue has delivered a message before.
 const DELIVERY_COUNT: &str = "x-delivery-count";
-
-/// How long a delivery may be missing that others have overtaken.
-const OVERTAKEN: Duration = Duration::from_secs(1);
 
 /// Why nothing more comes.
 pub(super) enum Ended {
@@ -55,10 +53,8 @@ pub(super) struct Inflow {
     /// How many may be out now, over all consumers.
     window: u16,
     consumers: SelectAll<lapin::Consumer>,
-    /// The tag of the next delivery. Those of a channel are numbered without a gap, and an ack covers all before it.
-    next: u64,
-    /// Deliveries that have overtaken others, by tag: each consumer hands over its own.
-    ahead: BTreeMap<u64, lapin::message::Delivery>,
+    /// What has come before its turn.
+    order: InOrder<lapin::message::Delivery>,
     /// What has come and is not decoded yet.
     waiting: VecDeque<lapin::message::Delivery>,
 }
@@ -74,21 +70,10 @@ impl Inflow {
     ) -> Result<Self, AmqpError> {
         pace.begin();
         let channel = open_channel(connection).await?;
-        let (window, waiting) = (0, VecDeque::new());
-        let (consumers, ahead) = (SelectAll::new(), BTreeMap::new());
-        let mut inflow = Self {
-            queue,
-            epoch,
-            channel,
-            deliveries,
-            name,
-            pace,
-            window,
-            consumers,
-            next: 1,
-            ahead,
-            waiting,
-        };
+        let (window, consumers) = (0, SelectAll::new());
+        let (order, waiting) = (InOrder::new(), VecDeque::new());
+        let mut inflow =
+            Self { queue, epoch, channel, deliveries, name, pace, window, consumers, order, waiting };
         inflow.widen(inflow.pace.window()).await?;
         Ok(inflow)
     }
@@ -106,6 +91,7 @@ impl Inflow {
                 |delivery: &Delivery| delivery.content.as_ref().is_ok_and(|message| message.weight() > HEAVY);
             // All of the room is there once everything before it was taken.
             let room = if next.as_ref().is_some_and(heavy) { deliveries.max_capacity() } else { 1 };
+            let overdue = self.order.overdue();
             tokio::select! {
                 biased;
                 room = deliveries.reserve_many(room), if next.is_some() => {
@@ -117,9 +103,7 @@ impl Inflow {
                 delivered = self.consumers.next() => match delivered {
                     Some(Ok(delivery)) => {
                         received.increment(1);
-                        self.ahead.insert(delivery.delivery_tag, delivery);
-                        while let Some(delivery) = self.ahead.remove(&self.next) {
-                            self.next += 1;
+                        for delivery in self.order.take_in(delivery.delivery_tag, delivery, Instant::now()) {
                             self.take_in(delivery);
                         }
                         let window = self.pace.window();
@@ -136,9 +120,8 @@ impl Inflow {
                         "the broker cancelled the consumer of queue {:?}", self.queue.as_str()
                     )),
                 },
-                // Its ack would come with that of a later one, and nobody would ever have seen it.
-                () = tokio::time::sleep(OVERTAKEN), if !self.ahead.is_empty() => {
-                    return Ended::Lost(format!("delivery {} did not come, and later ones did", self.next));
+                () = sleep_until(overdue.unwrap_or_else(Instant::now)), if overdue.is_some() => {
+                    return Ended::Lost(format!("delivery {} did not come, and later ones did", self.order.next()));
                 }
             }
         }

@@ -37,6 +37,12 @@ pub enum TlsError {
         /// The setting, without `broker.tls.`.
         setting: &'static str,
     },
+    /// A user without a certificate, who is to be known by one.
+    #[error(
+        "broker.url has auth_mechanism=external, so the client certificate says who the user is; begin broker.url with \
+         amqps://, and name the certificate's files in broker.tls.cert and broker.tls.key"
+    )]
+    NoIdentity,
     /// Half of a client certificate.
     #[error("broker.tls.{set} is set without broker.tls.{missing}; a client certificate needs both")]
     Half {

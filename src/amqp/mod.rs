@@ -16,8 +16,10 @@
 mod acks;
 pub mod aside;
 pub mod consumer;
+mod depth;
 mod dial;
 mod exchange;
+mod in_order;
 mod inflow;
 mod mismatch;
 mod outbox;

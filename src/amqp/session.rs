@@ -12,7 +12,7 @@ use lapin::{Channel, Connection, ConnectionProperties, ErrorKind};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::dial::dial;
+use super::dial::{dial, is_external};
 use super::mismatch::TlsError;
 use super::owner::OwnerError;
 use super::topology::{self, Topology};
@@ -62,6 +62,18 @@ pub enum AmqpError {
     #[error("broker at {url} refused the user: {reason}; check user and password in broker.url")]
     AccessRefused {
         /// The URL without its password.
+        url: String,
+        /// In the broker's words.
+        reason: String,
+    },
+    /// The client certificate is that of no user.
+    #[error(
+        "broker at {url} takes the client certificate in broker.tls.cert for no user: {reason}; make the user with \
+         `rabbitmqctl add_user`, by the name that ssl_cert_login_from of the broker takes from the certificate; the \
+         broker's log has it"
+    )]
+    UnknownIdentity {
+        /// The URL, which names no user.
         url: String,
         /// In the broker's words.
         reason: String,
@@ -146,7 +158,7 @@ pub(crate) async fn reach<T>(
         match error {
             AmqpError::Failed { .. } | AmqpError::Timeout { .. } => {
                 if started.elapsed() + delay > config.startup_timeout {
-                    let (url, reason) = (redacted(&uri), error.to_string());
+                    let (url, reason) = (redacted(&uri), error.to_string() + hint(&uri));
                     return Err(AmqpError::Unreachable { url, after: config.startup_timeout, reason });
                 }
                 info!(url = redacted(&uri), %error, "waiting for the broker");
@@ -314,6 +326,16 @@ pub(crate) fn delays() -> ExponentialBackoff {
     }
 }
 
+/// What may be missing at a broker that cannot be had: one without the plugin closes the connection without a word.
+fn hint(uri: &AMQPUri) -> &'static str {
+    if is_external(uri) {
+        "; auth_mechanism=external takes the broker's plugin rabbitmq_auth_mechanism_ssl, and EXTERNAL among its \
+         auth_mechanisms"
+    } else {
+        ""
+    }
+}
+
 /// The code and the broker's words, if the broker refused something on one channel only.
 pub(crate) fn refusal(error: &lapin::Error) -> Option<(AMQPSoftError, String)> {
     match error.kind() {
@@ -337,6 +359,9 @@ fn explain(error: AmqpError, uri: &AMQPUri) -> AmqpError {
     let ErrorKind::ProtocolError(refused) = source.kind() else { return error };
     let (url, reason) = (redacted(uri), refused.get_message().to_string());
     match refused.kind() {
+        AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) if is_external(uri) => {
+            AmqpError::UnknownIdentity { url, reason }
+        }
         AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => AmqpError::AccessRefused { url, reason },
         AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED | AMQPHardError::INVALIDPATH) => {
             AmqpError::VirtualHost { url, vhost: uri.vhost.clone(), reason }
@@ -371,7 +396,9 @@ pub(super) fn redacted(uri: &AMQPUri) -> String {
     let host =
         if authority.host.contains(':') { format!("[{}]", authority.host) } else { authority.host.clone() };
     let vhost = if vhost == "/" { "%2f" } else { vhost };
-    format!("{scheme}://{}@{host}:{}/{vhost}", authority.userinfo.username, authority.port)
+    // The certificate says who the user is, whatever the URL says.
+    let user = if is_external(uri) { String::new() } else { format!("{}@", authority.userinfo.username) };
+    format!("{scheme}://{user}{host}:{}/{vhost}", authority.port)
 }
 
 #[cfg(test)]
@@ -388,6 +415,7 @@ mod tests {
         assert_eq!(shown("amqp://app:hunter2@mq.example:5673/shop"), "amqp://app@mq.example:5673/shop");
         assert_eq!(shown("amqps://localhost"), "amqps://guest@localhost:5671/%2f");
         assert_eq!(shown("amqp://app:hunter2@[::1]:5673/%2f"), "amqp://app@[::1]:5673/%2f");
+        assert_eq!(shown("amqps://mq/%2f?auth_mechanism=external"), "amqps://mq:5671/%2f");
     }
 
     #[test]

@@ -70,6 +70,10 @@ impl Topology {
             for one in &plan.described {
                 let known = exchanges.entry(one.name.clone()).or_insert_with(|| one.clone());
                 known.declare &= one.declare;
+                // Those in force come first, and agree.
+                if known.make.is_none() {
+                    known.make.clone_from(&one.make);
+                }
             }
         }
         for name in named {
@@ -119,8 +123,9 @@ impl Topology {
         let made = self.exchanges.iter().filter(|exchange| exchange.declare);
         let exchanges = [self.dead_exchange()].into_iter().chain(made.cloned()).map(|exchange| {
             json!({
-                "name": exchange.name, "vhost": "/", "type": exchange.kind.as_str(), "durable": true,
-                "auto_delete": false, "internal": false, "arguments": {},
+                "name": exchange.name, "vhost": "/", "type": exchange.kind.as_str(),
+                "durable": exchange.is_durable(), "auto_delete": false, "internal": false,
+                "arguments": exchange.arguments(),
             })
         });
         let queues = self.all_queues().into_iter().map(|queue| {
@@ -187,7 +192,7 @@ impl Topology {
     }
 
     fn dead_exchange(&self) -> Exchange {
-        Exchange { name: self.dead_queue(), kind: ExchangeKind::Fanout, declare: true }
+        Exchange { kind: ExchangeKind::Fanout, ..Exchange::topic(self.dead_queue()) }
     }
 
     fn all_queues(&self) -> Vec<OwnQueue> {

@@ -27,6 +27,10 @@ pub struct Cli {
     /// Address of the orchestrator's HTTP API [default: http://<http.bind>]
     #[arg(long, global = true, value_name = "URL")]
     pub url: Option<String>,
+    /// File with the issuers of the certificate at an https:// address, in PEM [env: SAGAMQ_CA] [default: those of
+    /// the system]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,

@@ -24,11 +24,11 @@ const ROUTE: &str = "/api/v1/backup";
 #[derive(Clone, Debug)]
 pub enum Whom {
     /// The orchestrator whose API is there.
-    Orchestrator(String),
+    Orchestrator(Client),
     /// This process, of a store that no other one uses.
     Store(StoreConfig),
     /// The orchestrator, or this process where none answers.
-    Either(String, StoreConfig),
+    Either(Client, StoreConfig),
 }
 
 /// What is told of a backup.
@@ -49,9 +49,9 @@ pub fn backup(args: &BackupArgs, whom: Whom) -> Result<Exit, CliError> {
     // The orchestrator has a working folder of its own.
     let dir = std::path::absolute(&args.dir)?;
     let told = match whom {
-        Whom::Orchestrator(url) => ask(&url, &dir),
+        Whom::Orchestrator(client) => ask(&client, &dir),
         Whom::Store(config) => copy(&config, &dir),
-        Whom::Either(url, config) => match ask(&url, &dir) {
+        Whom::Either(client, config) => match ask(&client, &dir) {
             Err(silent @ CliError::Unreachable { .. }) if Store::is_in(&config.path) => {
                 match copy(&config, &dir) {
                     // There is one, and it is elsewhere.
@@ -67,12 +67,11 @@ pub fn backup(args: &BackupArgs, whom: Whom) -> Result<Exit, CliError> {
 }
 
 /// Has a running orchestrator make it, and waits for the end.
-fn ask(url: &str, dir: &Path) -> Result<Told, CliError> {
-    let client = Client::new(url);
+fn ask(client: &Client, dir: &Path) -> Result<Told, CliError> {
     let mut view: BackupView = client.read(&client.post(ROUTE, &BackupOrder { dir: dir.to_owned() })?)?;
     let number = view.number;
     let progress = bar();
-    let unheard = || CliError::BackupUnheard { url: url.to_owned(), dir: dir.to_owned() };
+    let unheard = || CliError::BackupUnheard { url: client.address().to_owned(), dir: dir.to_owned() };
     while view.state == RUNNING {
         progress.set_position(view.copied);
         thread::sleep(ASK);

@@ -1,20 +1,25 @@
 //! Asks a running orchestrator's HTTP API.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::http::Response;
+use ureq::tls::TlsConfig;
 use ureq::{Agent, Body};
 
 use super::error::CliError;
+use super::issuers;
+use crate::config::CA_VARIABLE;
 use crate::http::view::ErrorBody;
 
 /// The largest answer that is read, in bytes.
 const MAX_ANSWER: u64 = 64 << 20;
 
 /// A connection to the API at one address.
+#[derive(Clone, Debug)]
 pub struct Client {
     agent: Agent,
     url: String,
@@ -40,18 +45,45 @@ pub fn default_url(bind: SocketAddr) -> String {
     format!("http://{}", SocketAddr::new(ip, bind.port()))
 }
 
+/// The file of issuers for an address: what the flag says, else the variable, which may be set for other addresses.
+pub fn issuers_of(url: &str, flag: Option<PathBuf>) -> Option<PathBuf> {
+    let variable =
+        || std::env::var_os(CA_VARIABLE).filter(|file| !file.is_empty() && url.starts_with("https://"));
+    flag.or_else(|| variable().map(PathBuf::from))
+}
+
 impl Client {
-    /// A client of the API at `url`. Nothing is sent yet.
-    pub fn new(url: &str) -> Self {
+    /// A client of the API at `url`. With `https://`, the certificate there must come from an issuer in the file `ca`,
+    /// or from one of the system's. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// The address cannot be one, or there are no issuers.
+    pub fn new(url: &str, ca: Option<&Path>) -> Result<Self, CliError> {
+        let url = url.trim_end_matches('/').to_owned();
+        let shown = without_user(&url);
+        let tls = match url.split_once("://") {
+            Some(("https", _)) => issuers::tls(ca)?,
+            Some(("http", _)) if ca.is_some() => return Err(CliError::UnusedIssuers { url: shown }),
+            Some(("http", _)) => TlsConfig::default(),
+            _ => {
+                let reason = "it does not start with http:// or https://".to_owned();
+                return Err(CliError::Address { url: shown, reason });
+            }
+        };
         let config = Agent::config_builder()
             .http_status_as_error(false)
             // The API is near by; a proxy for the web would not find it.
             .proxy(None)
             .max_redirects(0)
             .timeout_connect(Some(Duration::from_secs(5)))
-            .timeout_global(Some(Duration::from_secs(30)));
-        let url = url.trim_end_matches('/').to_owned();
-        Self { agent: config.build().into(), shown: without_user(&url), url }
+            .timeout_global(Some(Duration::from_secs(30)))
+            .tls_config(tls);
+        Ok(Self { agent: config.build().into(), shown, url })
+    }
+
+    /// The address, as it may be shown.
+    pub(super) fn address(&self) -> &str {
+        &self.shown
     }
 
     /// Gets what is at `path`, whatever its status.
@@ -59,7 +91,6 @@ impl Client {
     /// # Errors
     /// Nothing answers there in time, or it speaks no HTTP.
     pub fn get(&self, path: &str, parameters: &[(&str, &str)]) -> Result<Answer, CliError> {
-        self.check_url()?;
         let request = self.agent.get(format!("{}{path}", self.url)).query_pairs(parameters.iter().copied());
         self.answer(request.call())
     }
@@ -69,7 +100,6 @@ impl Client {
     /// # Errors
     /// As for [`Client::fetch`].
     pub fn post(&self, path: &str, body: &impl Serialize) -> Result<Answer, CliError> {
-        self.check_url()?;
         let request = self.agent.post(format!("{}{path}", self.url));
         self.fine(self.answer(request.send_json(body))?)
     }
@@ -79,7 +109,6 @@ impl Client {
     /// # Errors
     /// As for [`Client::fetch`].
     pub fn post_nothing(&self, path: &str) -> Result<Answer, CliError> {
-        self.check_url()?;
         self.fine(self.answer(self.agent.post(format!("{}{path}", self.url)).send_empty())?)
     }
 
@@ -96,14 +125,6 @@ impl Client {
     /// As for [`Client::get`], and an answer that is an error: not found, refused or failed.
     pub fn fetch(&self, path: &str, parameters: &[(&str, &str)]) -> Result<Answer, CliError> {
         self.fine(self.get(path, parameters)?)
-    }
-
-    fn check_url(&self) -> Result<(), CliError> {
-        if self.url.starts_with("http://") {
-            return Ok(());
-        }
-        let reason = "it does not start with http://".to_owned();
-        Err(CliError::Address { url: self.shown.clone(), reason })
     }
 
     /// The answer, unless it is an error.
@@ -131,7 +152,15 @@ impl Client {
     }
 
     fn failure(&self, error: ureq::Error) -> CliError {
-        let (url, reason) = (self.shown.clone(), error.to_string());
+        let url = self.shown.clone();
+        match tls_error(&error) {
+            Some(rustls::Error::InvalidMessage(_)) => return CliError::WithoutTls { url },
+            Some(error @ rustls::Error::InvalidCertificate(_)) => {
+                return CliError::Untrusted { url, reason: error.to_string() };
+            }
+            _ => {}
+        }
+        let reason = error.to_string();
         match error {
             ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::TlsRequired => {
                 CliError::Address { url, reason }
@@ -139,6 +168,15 @@ impl Client {
             ureq::Error::Protocol(_) | ureq::Error::BodyExceedsLimit(_) => CliError::Foreign { url, reason },
             _ => CliError::Unreachable { url, reason },
         }
+    }
+}
+
+/// The TLS library's own error.
+fn tls_error(error: &ureq::Error) -> Option<&rustls::Error> {
+    match error {
+        ureq::Error::Rustls(error) => Some(error),
+        ureq::Error::Io(error) => error.get_ref()?.downcast_ref(),
+        _ => None,
     }
 }
 
@@ -173,15 +211,16 @@ mod tests {
     #[test]
     fn where_nobody_answers_the_error_says_what_to_do() {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let error = Client::new(&format!("http://{free}/")).fetch("/livez", &[]).err().unwrap();
+        let fetched = |url: &str| Client::new(url, None).and_then(|client| client.fetch("/livez", &[]));
+        let error = fetched(&format!("http://{free}/")).err().unwrap();
         assert_eq!(error.exit(), Exit::Environment);
         assert!(
             error
                 .to_string()
                 .starts_with(&format!("no orchestrator answers at http://{free}: is `sagamq run` running?"))
         );
-        for url in ["", "https://127.0.0.1", "http://", "http://a b", "amqp://u:hunter2@h", "u:hunter2@h"] {
-            let error = Client::new(url).fetch("/livez", &[]).err().unwrap();
+        for url in ["", "ftp://127.0.0.1", "http://", "http://a b", "amqp://u:hunter2@h", "u:hunter2@h"] {
+            let error = fetched(url).err().unwrap();
             assert_eq!(error.exit(), Exit::Usage, "{error}");
             assert!(!error.to_string().contains("hunter2"), "{error}");
         }

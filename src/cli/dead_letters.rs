@@ -11,8 +11,8 @@ use crate::http::view::{DeadLetterView, PageView};
 ///
 /// # Errors
 /// No orchestrator answers, or it refuses a parameter.
-pub fn dead_letters(args: &DeadLettersArgs, url: &str) -> Result<Exit, CliError> {
-    output::print(&ask(args, &Client::new(url))?)?;
+pub fn dead_letters(args: &DeadLettersArgs, client: &Client) -> Result<Exit, CliError> {
+    output::print(&ask(args, client)?)?;
     Ok(Exit::Fine)
 }
 

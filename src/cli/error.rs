@@ -66,16 +66,62 @@ pub enum CliError {
         reason: String,
     },
     /// The address of the API cannot be one.
-    #[error("{url} cannot be the address of the API ({reason}), it must be like http://127.0.0.1:7654")]
+    #[error(
+        "{url} cannot be the address of the API ({reason}), it must be like http://127.0.0.1:7654 or \
+         https://sagas.example.com"
+    )]
     Address {
         /// What was given.
         url: String,
         /// Why not.
         reason: String,
     },
+    /// Issuers are named where nothing is encrypted.
+    #[error(
+        "--ca names a file of issuers, but {url} begins with http://, so nothing would be encrypted; name an address \
+         that begins with https:// by --url, or leave --ca out"
+    )]
+    UnusedIssuers {
+        /// Address of the API.
+        url: String,
+    },
+    /// The file of issuers is of no use.
+    #[error("cannot use the file of --ca or SAGAMQ_CA, {}: {problem}", path.display())]
+    Issuers {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// This machine trusts nobody.
+    #[error(
+        "this system has no certificates of issuers to trust ({reason}); install them (package ca-certificates), or name \
+         a file by --ca or SAGAMQ_CA"
+    )]
+    NoIssuers {
+        /// In the system's words.
+        reason: String,
+    },
+    /// The certificate of what answers is not believed.
+    #[error(
+        "{url} is not believed to be the one that is meant: {reason}; --ca or SAGAMQ_CA names the file of the issuer of \
+         its certificate, where that is none of the system's"
+    )]
+    Untrusted {
+        /// Address of the API.
+        url: String,
+        /// What is wrong with the certificate.
+        reason: String,
+    },
+    /// TLS to a port without.
+    #[error("{url} does not speak TLS: name its port with TLS, or begin the address with http://")]
+    WithoutTls {
+        /// Address of the API.
+        url: String,
+    },
     /// An address of the API where none is asked.
     #[error(
-        "--url names a running orchestrator, for list, show, orders, dead-letters, versions, reload, backup and ready; `run` is told its broker by \
+        "--url names a running orchestrator, and --ca whom to believe that it is the one, for list, show, orders, dead-letters, versions, reload, backup and ready; `run` is told its broker by \
          --broker-url or SAGAMQ_BROKER__URL"
     )]
     UnusedAddress,
@@ -213,6 +259,9 @@ impl CliError {
             CliError::Config(_)
             | CliError::Telemetry(_)
             | CliError::Address { .. }
+            | CliError::UnusedIssuers { .. }
+            | CliError::Issuers { .. }
+            | CliError::WithoutTls { .. }
             | CliError::UnusedAddress
             | CliError::StoreAndAddress
             | CliError::Backup(BackupError::Place { .. })
@@ -222,6 +271,8 @@ impl CliError {
             | CliError::Refused(_) => Exit::Usage,
             CliError::Unreachable { .. }
             | CliError::Foreign { .. }
+            | CliError::NoIssuers { .. }
+            | CliError::Untrusted { .. }
             | CliError::Failed { .. }
             | CliError::Catalog(_)
             | CliError::Bind(_)

@@ -13,8 +13,8 @@ use crate::saga::time::Timestamp;
 ///
 /// # Errors
 /// No orchestrator answers, or it refuses a filter.
-pub fn list(args: &ListArgs, url: &str) -> Result<Exit, CliError> {
-    output::print(&ask(args, &Client::new(url))?)?;
+pub fn list(args: &ListArgs, client: &Client) -> Result<Exit, CliError> {
+    output::print(&ask(args, client)?)?;
     Ok(Exit::Fine)
 }
 

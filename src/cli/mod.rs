@@ -17,6 +17,7 @@ mod error;
 pub mod explain;
 pub mod graph;
 mod interrupt;
+mod issuers;
 pub mod list;
 pub mod orders;
 pub mod output;

@@ -28,10 +28,9 @@ pub fn give(
     step: Option<String>,
     output: Option<Value>,
     args: &OrderArgs,
-    url: &str,
+    client: &Client,
 ) -> Result<Exit, CliError> {
-    let client = Client::new(url);
-    let meant = meant(&client, args)?;
+    let meant = meant(client, args)?;
     if meant.is_empty() {
         output::print("no sagas\n")?;
         return Ok(Exit::Failed);

@@ -9,8 +9,8 @@ use crate::http::view::Readiness;
 ///
 /// # Errors
 /// No orchestrator answers.
-pub fn ready(url: &str) -> Result<Exit, CliError> {
-    let (exit, text) = ask(&Client::new(url))?;
+pub fn ready(client: &Client) -> Result<Exit, CliError> {
+    let (exit, text) = ask(client)?;
     output::print(&text)?;
     Ok(exit)
 }

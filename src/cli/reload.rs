@@ -10,8 +10,7 @@ use crate::catalog::Change;
 ///
 /// # Errors
 /// No orchestrator answers, or the definitions cannot come into force: then nothing has changed.
-pub fn reload(args: &ReloadArgs, url: &str) -> Result<Exit, CliError> {
-    let client = Client::new(url);
+pub fn reload(args: &ReloadArgs, client: &Client) -> Result<Exit, CliError> {
     let answer = client.post_nothing("/api/v1/definitions/reload").map_err(|error| match error {
         CliError::Refused(problems) => CliError::NotReloaded(problems),
         error => error,

@@ -12,8 +12,8 @@ use crate::saga::id::InstanceId;
 ///
 /// # Errors
 /// No orchestrator answers; there is no such saga; several sagas have that business key.
-pub fn show(args: &ShowArgs, url: &str) -> Result<Exit, CliError> {
-    output::print(&ask(args, &Client::new(url))?)?;
+pub fn show(args: &ShowArgs, client: &Client) -> Result<Exit, CliError> {
+    output::print(&ask(args, client)?)?;
     Ok(Exit::Fine)
 }
 

@@ -13,8 +13,8 @@ const SHORT: usize = 12;
 ///
 /// # Errors
 /// No orchestrator answers.
-pub fn versions(args: &VersionsArgs, url: &str) -> Result<Exit, CliError> {
-    output::print(&ask(args, &Client::new(url))?)?;
+pub fn versions(args: &VersionsArgs, client: &Client) -> Result<Exit, CliError> {
+    output::print(&ask(args, client)?)?;
     Ok(Exit::Fine)
 }
 

@@ -22,6 +22,9 @@ pub const DEFAULT_FILE: &str = "sagamq.yaml";
 /// First part of the names of environment variables.
 const ENV_PREFIX: &str = "SAGAMQ_";
 
+/// The variable that stands for the flag `--ca` of what asks a running orchestrator. It is no setting.
+pub const CA_VARIABLE: &str = "SAGAMQ_CA";
+
 /// A setting that was given as a flag.
 pub struct Override {
     /// The flag, for messages, such as `--bind`.
@@ -245,7 +248,8 @@ fn from_environment(
     let mut entries = Vec::new();
     for (name, value) in environment {
         let Some(name) = name.to_str() else { continue };
-        let Some(key) = name.strip_prefix(ENV_PREFIX).filter(|_| !is_service_link(name)) else { continue };
+        let is_setting = name != CA_VARIABLE && !is_service_link(name);
+        let Some(key) = name.strip_prefix(ENV_PREFIX).filter(|_| is_setting) else { continue };
         let key = key.replace("__", ".").to_ascii_lowercase();
         let place = format!("environment variable {name}");
         match value.into_string() {

@@ -30,7 +30,9 @@ pub fn document(plans: &[&Plan], participant: Option<&str>) -> Value {
     let all = plans.iter().flat_map(|plan| operation::operations(plan));
     let operations: Vec<_> =
         all.filter(|operation| participant.is_none_or(|name| name == operation.participant)).collect();
-    let channels = Channels::of(&operations);
+    let exchanges = plans.iter().flat_map(|plan| &plan.described);
+    let transient = exchanges.filter(|exchange| !exchange.is_durable()).map(|exchange| &*exchange.name);
+    let channels = Channels::of(&operations, transient.collect());
     let titles = plans.iter().map(|plan| title(plan)).collect::<Vec<_>>().join(", ");
     let of = participant.map(|name| format!(", as {name} exchanges them")).unwrap_or_default();
     let replies = operations.iter().flat_map(|operation| &operation.replies);
@@ -66,7 +68,7 @@ pub fn participants(plans: &[&Plan]) -> BTreeSet<String> {
     all.map(|operation| operation.participant).collect()
 }
 
-fn described(operation: &Operation, channels: &Channels) -> Value {
+fn described(operation: &Operation, channels: &Channels<'_>) -> Value {
     let channel = channels.id(operation);
     let in_channel = |channel: &str, id: &str| json!({"$ref": format!("#/channels/{channel}/messages/{id}")});
     let mut described = json!({
@@ -119,6 +121,66 @@ mod tests {
         assert_eq!(*coupon, json!({"description": told}));
         assert_eq!(id["type"], json!(["string", "number"]));
         assert_eq!(user["properties"]["name"]["description"], "Read by `=input.who.name`.");
+    }
+
+    #[test]
+    fn headers_are_those_that_are_sent_and_those_that_are_read() {
+        let source = "saga: s\nversion: 1\n\
+            start: {on: {exchange: in, key: a}, business_key: =event.data.id, from_user: shop}\n\
+            steps:\n\
+            - step: a\n  from_user: [clerk, chief]\n  compensate: none\n  \
+              command: {exchange: b, key: c, type: t}\n  \
+              replies:\n  \
+              - {when: '=reply.headers[\"x-region\"] == \"eu\"', outcome: retry}\n  \
+              - {on: {exchange: b, key: done}, outcome: success}\n  \
+              - {on: {exchange: b, key: failed}, outcome: failure}\n\
+            - {wait: w, on: {exchange: b, key: w}, timeout: 1h}\n\
+            on_completed: {emit: {exchange: b, key: d}}\n\
+            on_compensated: {emit: {exchange: b, key: e}}\n";
+        let plan = compile::load("s.yaml", source).unwrap();
+        let messages = &document(&[&plan], None)["components"]["messages"];
+        let headers = |message: &str| messages[message]["headers"].clone();
+        let names = |message: &str| {
+            let properties = headers(message)["properties"].as_object().unwrap().clone();
+            properties.keys().filter(|name| name.starts_with("x-")).cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(headers("s.v1.a.action")["properties"]["x-saga-key"]["const"], "c");
+        assert_eq!(headers("s.v1.a.action")["properties"]["type"]["const"], "t");
+        let named = ["x-saga-command-id", "x-saga-id"];
+        let why = ["x-saga-error-code", "x-saga-error-message"];
+        assert_eq!(
+            names("s.v1.a.action.reply"),
+            ["x-region", why[0], why[1], "x-saga-retry-after"],
+            "read by its rule"
+        );
+        assert_eq!(names("s.v1.a.action.success"), ["x-saga-outcome"]);
+        assert_eq!(names("s.v1.a.action.failure"), [why[0], why[1], "x-saga-outcome"]);
+        assert_eq!(names("s.v1.a.action.event_1"), named, "an event does not say its outcome by a header");
+        assert_eq!(names("s.v1.a.action.event_2"), [named[0], why[0], why[1], named[1]]);
+        assert_eq!(names("s.v1.w.action.event_1"), named);
+        let common = ["x-saga-id", "x-saga-name", "x-saga-version"];
+        assert_eq!(names("s.v1.completed"), common);
+        assert_eq!(names("s.v1.compensated"), [common[0], common[1], "x-saga-not-undone", common[2]]);
+        for message in ["reply", "success", "failure", "retry", "pending", "event_1", "event_2"] {
+            let headers = headers(&format!("s.v1.a.action.{message}"));
+            assert_eq!(headers["properties"]["user_id"]["enum"], json!(["clerk", "chief"]), "{message}");
+            assert!(headers["required"].as_array().unwrap().contains(&json!("user_id")), "{message}");
+        }
+        assert_eq!(headers("s.v1.start")["properties"]["user_id"]["enum"], json!(["shop"]));
+        assert_eq!(headers("s.v1.w.action.event_1")["properties"]["user_id"], Value::Null);
+    }
+
+    #[test]
+    fn an_exchange_that_is_made_not_to_last_is_described_so() {
+        let source = "saga: s\nversion: 1\nexchanges: {b: {durable: false}}\n\
+            start: {on: {exchange: in, key: a}, business_key: =event.data.id}\n\
+            steps: [{step: a, command: {exchange: b, key: c}, compensate: none}]";
+        let plan = compile::load("s.yaml", source).unwrap();
+        let durable = |channel: &str| {
+            let channels = &document(&[&plan], None)["channels"];
+            channels[channel]["bindings"]["amqp"]["exchange"]["durable"].clone()
+        };
+        assert_eq!([durable("b.c"), durable("in.a")], [json!(false), json!(true)]);
     }
 
     #[test]

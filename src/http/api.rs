@@ -148,7 +148,7 @@ mod tests {
     use clap::Parser;
 
     fn get(url: &str, path: &str) -> (u16, Value) {
-        let answer = Client::new(url).get(path, &[]).unwrap();
+        let answer = Client::new(url, None).unwrap().get(path, &[]).unwrap();
         (answer.status, serde_json::from_str(&answer.text).unwrap_or(Value::String(answer.text)))
     }
 
@@ -216,7 +216,7 @@ mod tests {
         with_server(|url, _| {
             let (instance, _) = fixture::instances().remove(2);
             let path = format!("/api/v1/sagas/{}/orders", instance.id);
-            let post = |order: Value| Client::new(url).post(&path, &order);
+            let post = |order: Value| Client::new(url, None).unwrap().post(&path, &order);
             let order = |verb: &str, reason: &str| serde_json::json!({"verb": verb, "actor": "ann", "reason": reason});
             let done = post(order("skip", "why")).unwrap();
             let summary: Summary = serde_json::from_str(&done.text).unwrap();
@@ -283,7 +283,7 @@ mod tests {
             let (status, body) = get(url, "/readyz");
             assert_eq!((status, &body["ready"]), (503, &Value::Bool(false)));
             assert_eq!(body["obstacles"][0], "not consuming from the broker");
-            let client = Client::new(url);
+            let client = Client::new(url, None).unwrap();
             assert_eq!(cli::ready::ask(&client).unwrap().0, Exit::Failed);
             for flag in [&health.consuming, &health.publishing, &health.storing] {
                 flag.set(true);
@@ -300,7 +300,7 @@ mod tests {
     #[tokio::test]
     async fn the_command_line_reads_what_the_api_answers() {
         with_server(|url, _| {
-            let client = Client::new(url);
+            let client = Client::new(url, None).unwrap();
             let run = |line: &[&str]| {
                 let cli = Cli::try_parse_from([&["sagamq"], line].concat()).unwrap();
                 match cli.command {

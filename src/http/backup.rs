@@ -258,8 +258,11 @@ mod tests {
             assert_eq!((first.state.as_str(), first.number, first.instances), (WHOLE, 1, Some(instances)));
             let store = Store::open(&StoreConfig { path: first.dir, cache_mib: 16 }).unwrap();
             assert_eq!(store.reader().identity().id.to_string(), first.store);
-            let refused =
-                Client::new(url).post("/api/v1/backup", &json!({"dir": folder.path()})).err().unwrap();
+            let refused = Client::new(url, None)
+                .unwrap()
+                .post("/api/v1/backup", &json!({"dir": folder.path()}))
+                .err()
+                .unwrap();
             assert_eq!(refused.exit(), crate::cli::Exit::Usage, "{refused}");
         })
         .await;

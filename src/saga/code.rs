@@ -106,6 +106,7 @@ codes! {
     NotOfItsType "S0611" "a subscription that does not fit the type of its exchange",
     OwnHeader "S0612" "a header that is sagamq's own",
     InvalidProperty "S0613" "a header or a property that AMQP cannot carry",
+    UnfitMake "S0614" "an exchange that cannot be made as it is written",
 
     // Versions.
     VersionZero "S0701" "a version of zero",

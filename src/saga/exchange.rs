@@ -27,7 +27,21 @@ pub struct Exchange {
     pub kind: ExchangeKind,
     /// Whether it is made where it is missing; else it is somebody else's.
     pub declare: bool,
+    /// How else it is made, where anything is said of that.
+    pub make: Option<Make>,
 }
+
+/// How an exchange is made, beside its type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Make {
+    /// Whether it outlives a restart of the broker.
+    pub durable: bool,
+    /// What else the broker is to know of it.
+    pub arguments: BTreeMap<String, TableValue>,
+}
+
+/// The argument that names the exchange to which goes what an exchange has no binding for.
+const ALTERNATE: &str = "alternate-exchange";
 
 /// Which messages a binding lets through.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,13 +58,13 @@ pub enum Matching {
         /// Whether one of the headers is enough.
         any: bool,
         /// The headers, by name.
-        headers: BTreeMap<String, HeaderValue>,
+        headers: BTreeMap<String, TableValue>,
     },
 }
 
-/// The value of a header by which an exchange hands messages on.
+/// A value in a table of AMQP: of a header by which an exchange hands messages on, or of an argument.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum HeaderValue {
+pub enum TableValue {
     /// A text.
     Text(String),
     /// A number.
@@ -74,7 +88,32 @@ impl ExchangeKind {
 impl Exchange {
     /// A topic exchange that is made where it is missing: what nothing more is said of.
     pub fn topic(name: impl Into<String>) -> Self {
-        Self { name: name.into(), kind: ExchangeKind::Topic, declare: true }
+        Self { name: name.into(), kind: ExchangeKind::Topic, declare: true, make: None }
+    }
+
+    /// Whether it is to outlive a restart of the broker, where it is made.
+    pub fn is_durable(&self) -> bool {
+        self.make.as_ref().is_none_or(|make| make.durable)
+    }
+
+    /// The arguments with which it is made.
+    pub fn arguments(&self) -> Map<String, Value> {
+        let arguments = self.make.iter().flat_map(|make| &make.arguments);
+        arguments.map(|(name, value)| (name.clone(), value.to_json())).collect()
+    }
+
+    /// The exchange to which goes what this one has no binding for, if it is made with one.
+    pub fn alternate(&self) -> Option<&str> {
+        match self.make.as_ref()?.arguments.get(ALTERNATE)? {
+            TableValue::Text(name) => Some(name),
+            TableValue::Number(_) | TableValue::Flag(_) => None,
+        }
+    }
+}
+
+impl Default for Make {
+    fn default() -> Self {
+        Self { durable: true, arguments: BTreeMap::new() }
     }
 }
 
@@ -116,7 +155,7 @@ impl Matching {
             Self::Anything => true,
             Self::Headers { any, headers: wanted } => {
                 let mut wanted = wanted.iter();
-                let has = |(name, value): (&String, &HeaderValue)| {
+                let has = |(name, value): (&String, &TableValue)| {
                     headers.get(name).is_some_and(|header| value.is(header))
                 };
                 if *any { wanted.any(has) } else { wanted.all(has) }
@@ -135,8 +174,8 @@ impl Matching {
     }
 }
 
-impl HeaderValue {
-    /// From a value of a definition; nothing where no exchange compares such values.
+impl TableValue {
+    /// From a value of a definition; nothing where it is of another type.
     pub fn of(value: &Value) -> Option<Self> {
         match value {
             Value::String(text) => Some(Self::Text(text.clone())),
@@ -243,10 +282,8 @@ mod tests {
         assert!(!Matching::Key.lets_through("a.*", "a.b", &none));
         assert!(Matching::Anything.lets_through("", "a.b", &none));
         let wanted = [("kind", json!("report")), ("pages", json!(3)), ("draft", json!(false))];
-        let headers: BTreeMap<_, _> = wanted
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), HeaderValue::of(value).unwrap()))
-            .collect();
+        let headers: BTreeMap<_, _> =
+            wanted.iter().map(|(name, value)| ((*name).to_owned(), TableValue::of(value).unwrap())).collect();
         let with = |any, value: Value| {
             let matching = Matching::Headers { any, headers: headers.clone() };
             matching.lets_through("", "any.key", value.as_object().unwrap())

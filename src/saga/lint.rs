@@ -86,6 +86,7 @@ impl<'a> Lint<'a> {
             self.name("retry policy", name);
             self.policy(policy);
         }
+        self.exchanges();
         if let Some(deadline) = &definition.deadline {
             self.not_zero(&deadline.after);
         }

@@ -166,6 +166,8 @@ fn what_is_sent_is_what_the_document_says() {
     let mut unseen: BTreeSet<_> =
         messages.iter().filter(|(_, message)| is_sent(message)).map(|(id, _)| id.clone()).collect();
     assert_eq!(unseen.len(), 30);
+    let headers: BTreeMap<_, _> =
+        messages.iter().map(|(id, message)| (id.clone(), headers_of(message))).collect();
     let mut give = |id: &str, example: Value| {
         let examples = &mut messages[id]["examples"];
         match examples.as_array_mut() {
@@ -178,6 +180,8 @@ fn what_is_sent_is_what_the_document_says() {
     while let (false, Some(seed)) = (unseen.is_empty(), seeds.next()) {
         for seen in play(&setting, seed).unwrap().evidence.messages {
             let id = id_of(&seen, &notices);
+            let foreign: Vec<_> = seen.headers.keys().filter(|name| !headers[&id].contains(*name)).collect();
+            assert!(foreign.is_empty(), "{id} is sent with {foreign:?}");
             unseen.remove(&id);
             give(&id, sent(&seen));
         }
@@ -193,6 +197,11 @@ fn what_is_sent_is_what_the_document_says() {
         give(&format!("{step}.action.success"), json!({"headers": headers, "payload": reply_data()}));
     }
     judged(&[document.to_string()])[0].assert_valid("the document with examples");
+}
+
+/// The names of the headers that a message is described with.
+fn headers_of(message: &Value) -> BTreeSet<String> {
+    message["headers"]["properties"].as_object().unwrap().keys().cloned().collect()
 }
 
 /// Whether the orchestrator sends it.

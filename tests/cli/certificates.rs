@@ -45,7 +45,13 @@ impl Authority {
 
     /// The certificate of a client.
     pub(crate) fn client(&self) -> Identity {
+        self.client_named("orchestrator")
+    }
+
+    /// The same with this common name.
+    pub(crate) fn client_named(&self, name: &str) -> Identity {
         self.sign(&["orchestrator"], |params| {
+            params.distinguished_name.push(DnType::CommonName, name);
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         })
     }
@@ -63,6 +69,7 @@ impl Authority {
     /// A listener with this certificate, that trusts this authority's clients.
     pub(crate) fn listener(&self, broker: &Identity, asks_clients: bool) -> Listener {
         let Identity { cert, key } = broker;
-        Listener { ca: self.pem.clone(), cert: cert.clone(), key: key.clone(), asks_clients }
+        let (ca, cert, key) = (self.pem.clone(), cert.clone(), key.clone());
+        Listener { ca, cert, key, asks_clients, certificates_are_users: false }
     }
 }

@@ -121,10 +121,40 @@ fn what_the_broker_put_aside_is_listed_with_its_reason_and_counted() {
     assert_eq!((&letter["queue"], &letter["key"]), (&"events".into(), &"order.placed".into()));
     assert!(letter["preview"].as_str().unwrap().contains("order-"), "{letter}");
     assert!(orchestrator.err().contains("the broker put a message aside"), "{}", orchestrator.err());
-    let mut metrics = ureq::get(format!("http://127.0.0.1:{}/metrics", site.port)).call().unwrap();
-    let metrics = metrics.body_mut().read_to_string().unwrap();
-    assert!(metrics.contains("sagamq_put_aside_total{reason=\"delivery_limit\"} 1"), "{metrics}");
+    let metrics = || {
+        let mut page = ureq::get(format!("http://127.0.0.1:{}/metrics", site.port)).call().unwrap();
+        page.body_mut().read_to_string().unwrap()
+    };
+    assert!(metrics().contains("sagamq_put_aside_total{reason=\"delivery_limit\"} 1"), "{}", metrics());
     assert_eq!((letters.len(), peer.waiting("aside.dead")), (1, 1));
+    // The whole message waits for a person, and its copy for nobody any more.
+    let depth = |queue: &str| {
+        let page = metrics();
+        let line = page.lines().find(|line| line.contains(&format!("messages{{queue=\"{queue}\"}}")));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<u32>().ok())
+    };
+    eventually("the depths are told", || (depth("dead"), depth("aside")) == (Some(1), Some(0)));
+    peer.drain("aside.dead");
+    eventually("it is told that the dead letter is gone", || depth("dead") == Some(0));
+    orchestrator.stop();
+}
+
+#[test]
+fn a_missing_queue_of_dead_letters_keeps_nothing_else_from_being_looked_at() {
+    let mut site = Site::with_broker(&order_saga(".nodead", "10m"), &BROKER.url(), "nodead");
+    site.run_until_ready().stop();
+    BROKER.ctl(&["delete_queue", "nodead.dead"]).unwrap();
+    site.set("BROKER__TOPOLOGY", "none");
+    let mut orchestrator = site.run_until_ready();
+    let told = "it cannot be told how many messages wait in a queue";
+    eventually("the log tells of the queue", || orchestrator.err().contains(told));
+    eventually("the other one is looked at", || {
+        let mut page = ureq::get(format!("http://127.0.0.1:{}/metrics", site.port)).call().unwrap();
+        let page = page.body_mut().read_to_string().unwrap();
+        page.contains("sagamq_queue_messages{queue=\"aside\"} 0") && !page.contains("queue=\"dead\"}")
+    });
+    let log = orchestrator.err();
+    assert!(log.matches(told).count() == 1 && !log.contains("trying again"), "{log}");
     orchestrator.stop();
 }
 

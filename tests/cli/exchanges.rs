@@ -67,6 +67,70 @@ fn an_exchange_that_exists_with_another_type_or_arguments_is_taken_as_it_is() {
 }
 
 #[test]
+fn an_exchange_is_made_with_the_durability_and_the_arguments_that_its_definition_says() {
+    let exchanges = "exchanges:
+  in.NAME: {durable: false}
+  shop.NAME: {arguments: {alternate-exchange: rest.NAME, x-number: 3, x-flag: true}}
+  rest.NAME: {type: fanout}";
+    let (site, peer) = site("made", &saga(exchanges, "go"));
+    let mut orchestrator = site.run_until_ready();
+    // To make it once more in the same way is fine, and in another way is not.
+    let text = |text: &str| AMQPValue::LongString(text.into());
+    let arguments = [
+        ("alternate-exchange", text("rest.made")),
+        ("x-number", AMQPValue::LongLongInt(3)),
+        ("x-flag", AMQPValue::Boolean(true)),
+    ];
+    assert_eq!(peer.declares("in.made", "topic", false, &[]), Ok(()));
+    assert_eq!(peer.declares("shop.made", "topic", true, &arguments), Ok(()));
+    let refusal = peer.declares("in.made", "topic", true, &[]).unwrap_err();
+    assert!(refusal.contains("inequivalent arg 'durable'"), "{refusal}");
+    // What has no queue of its own goes on to the alternate exchange.
+    peer.queue("rest.made", Some(("rest.made", "")));
+    publish(&peer, "in.made", "go", "A-1", &[]);
+    eventually("the command is with the rest", || peer.waiting("rest.made") == 1);
+    let command = peer.drain("rest.made").remove(0);
+    assert_eq!(command.delivery.routing_key.as_str(), "do");
+    peer.answer(&command, "success", b"{}");
+    eventually("the saga is completed", || status(&site, "A-1") == "completed");
+    let printed = site.json(&["topology"]);
+    let of = |name: &str| {
+        let all = printed["exchanges"].as_array().unwrap().iter();
+        all.clone()
+            .find(|one| one["name"] == name)
+            .map(|one| (one["durable"].clone(), one["arguments"].clone()))
+    };
+    assert_eq!(of("in.made"), Some((json!(false), json!({}))));
+    let expected = json!({"alternate-exchange": "rest.made", "x-number": 3, "x-flag": true});
+    assert_eq!(of("shop.made"), Some((json!(true), expected)));
+    orchestrator.stop();
+}
+
+#[test]
+fn an_exchange_that_is_there_with_other_arguments_is_taken_as_it_is_and_the_log_says_what_differs() {
+    let exchanges = "exchanges:
+  in.NAME: {durable: false}
+  shop.NAME: {arguments: {alternate-exchange: rest.NAME}}";
+    let (site, peer) = site("other", &saga(exchanges, "go"));
+    peer.exchange("in.other", "topic", None);
+    peer.exchange("shop.other", "topic", Some("elsewhere.other"));
+    peer.queue("shop.other", Some(("shop.other", "do")));
+    let mut orchestrator = site.run_until_ready();
+    publish(&peer, "in.other", "go", "A-1", &[]);
+    eventually("the command is there", || peer.waiting("shop.other") == 1);
+    let log = orchestrator.err();
+    for (exchange, differs) in [("in.other", "'durable'"), ("shop.other", "'alternate-exchange'")] {
+        let told = log.lines().any(|line| {
+            line.contains("is not as its definition says")
+                && line.contains(exchange)
+                && line.contains(differs)
+        });
+        assert!(told, "{exchange}: {log}");
+    }
+    orchestrator.stop();
+}
+
+#[test]
 fn a_pattern_on_an_exchange_that_turns_out_to_be_direct_is_refused_with_advice_that_fits() {
     let (site, peer) = site("literal", &saga("", "go.*"));
     peer.exchange("in.literal", "direct", None);

@@ -11,6 +11,7 @@ mod delivery_limit;
 mod disk;
 mod exchanges;
 mod forms;
+mod https;
 mod life;
 mod limits;
 mod orders;

@@ -58,6 +58,25 @@ impl Peer {
         self.runtime.block_on(self.channel.exchange_declare(name.into(), kind, durable, arguments)).unwrap();
     }
 
+    /// Makes an exchange on a channel of its own, or returns why the broker refuses to.
+    pub(crate) fn declares(
+        &self,
+        name: &str,
+        kind: &str,
+        durable: bool,
+        arguments: &[(&str, AMQPValue)],
+    ) -> Result<(), String> {
+        let options = ExchangeDeclareOptions { durable, ..Default::default() };
+        let arguments: BTreeMap<_, _> =
+            arguments.iter().map(|(name, value)| ((*name).into(), value.clone())).collect();
+        self.runtime.block_on(async {
+            let channel = self.connection.create_channel().await.unwrap();
+            let kind = ExchangeKind::Custom(kind.into());
+            let declaring = channel.exchange_declare(name.into(), kind, options, arguments.into());
+            declaring.await.map_err(|error| error.to_string())
+        })
+    }
+
     /// Has what comes to an exchange with this key go on to another.
     pub(crate) fn bind_exchange(&self, source: &str, to: &str, key: &str) {
         let options = ExchangeBindOptions::default();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sagamq::amqp::{Topology, probe};
 use sagamq::config::{BrokerConfig, Secret, TlsConfig};
-use sagamq::throwaway::{Node, test_root};
+use sagamq::throwaway::{Listener, Node, test_root};
 use tempfile::TempDir;
 
 use crate::certificates::{Authority, Identity};
@@ -24,6 +24,22 @@ struct World {
     authority: Authority,
     open: Node,
     strict: Node,
+}
+
+/// A broker that has the user `orchestrator`, who is known by a certificate alone.
+static KNOWING: LazyLock<(Authority, Node)> = LazyLock::new(|| {
+    let authority = Authority::new("Our CA");
+    let listener = authority.listener(&authority.broker(&[NAME]), true);
+    let listener = Listener { certificates_are_users: true, ..listener };
+    let node = Node::start_with_tls(test_root().as_deref(), &listener).unwrap();
+    node.ctl(&["add_user", "orchestrator", "a password that nobody gives"]).unwrap();
+    node.ctl(&["set_permissions", "orchestrator", ".*", ".*", ".*"]).unwrap();
+    (authority, node)
+});
+
+/// The URL by which the client certificate is the user.
+fn as_certified(node: &Node) -> String {
+    node.tls_url().replace("guest:guest@", "") + "?auth_mechanism=external"
 }
 
 static WORLD: LazyLock<World> = LazyLock::new(|| {
@@ -128,6 +144,52 @@ fn a_client_certificate_of_a_stranger_is_told() {
         "the broker at {{url}} refused the client certificate in broker.tls.cert, {cert} (TLS alert "
     );
     assert_told(&WORLD.strict.tls_url(), tls, &expected);
+}
+
+#[test]
+fn with_auth_mechanism_external_the_client_certificate_is_the_user() {
+    let (authority, broker) = &*KNOWING;
+    let mut site = Site::with_broker(&order_saga(".certified", "10m"), &as_certified(broker), "certified");
+    let client = authority.client();
+    for (name, text) in [("ca", &authority.pem), ("cert", &client.cert), ("key", &client.key)] {
+        site.write(&format!("{name}.pem"), text);
+        site.set(&format!("BROKER__TLS__{}", name.to_uppercase()), &format!("{name}.pem"));
+    }
+    site.set("BROKER__TLS__SERVER_NAME", NAME);
+    let mut orchestrator = site.run_until_ready();
+    let connections = broker.ctl(&["list_connections", "user", "auth_mechanism", "ssl"]).unwrap();
+    let ours = connections.lines().filter(|line| *line == "orchestrator\tEXTERNAL\ttrue").count();
+    assert_eq!(ours, 3, "{connections}");
+    orchestrator.stop();
+}
+
+#[test]
+fn a_client_certificate_of_which_the_broker_has_no_user_is_told() {
+    let ((authority, broker), files) = (&*KNOWING, Files::new());
+    let tls = files.trusting_as(authority, &authority.client_named("somebody"));
+    let url = as_certified(broker);
+    let shown = url.replace("?auth_mechanism=external", "");
+    let expected = format!(
+        "broker at {shown} takes the client certificate in broker.tls.cert for no user: ACCESS_REFUSED"
+    );
+    assert_told(&url, tls, &expected);
+}
+
+#[test]
+fn auth_mechanism_external_without_a_client_certificate_or_tls_is_told() {
+    let files = Files::new();
+    let (authority, expected) = (&WORLD.authority, "broker.url has auth_mechanism=external, so the client");
+    assert_told(&as_certified(&WORLD.open), files.trusting(authority), expected);
+    let plain = as_certified(&WORLD.open).replace("amqps://", "amqp://");
+    assert_told(&plain, files.trusting_as(authority, &authority.client()), expected);
+}
+
+#[test]
+fn auth_mechanism_external_at_a_broker_without_its_plugin_is_told() {
+    let files = Files::new();
+    let tls = files.trusting_as(&WORLD.authority, &WORLD.authority.client());
+    let told = tried(&as_certified(&WORLD.strict), tls).unwrap_err();
+    assert!(told.contains("takes the broker's plugin rabbitmq_auth_mechanism_ssl"), "{told}");
 }
 
 #[test]

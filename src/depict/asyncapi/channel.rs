@@ -12,11 +12,17 @@ use crate::saga::exchange::ExchangeKind;
 /// Version of the AMQP bindings.
 pub(super) const BINDING: &str = "0.3.0";
 
-/// The ids of channels, by exchange and by routing key or pattern; and the kinds of exchanges.
-pub(super) struct Channels(BTreeMap<(String, String), String>, BTreeMap<String, ExchangeKind>);
+/// Channels, and what is known of their exchanges.
+pub(super) struct Channels<'a> {
+    /// Their ids, by exchange and by routing key or pattern.
+    ids: BTreeMap<(String, String), String>,
+    kinds: BTreeMap<String, ExchangeKind>,
+    /// Exchanges that do not outlive a restart of the broker.
+    transient: BTreeSet<&'a str>,
+}
 
-impl Channels {
-    pub(super) fn of(operations: &[Operation]) -> Self {
+impl<'a> Channels<'a> {
+    pub(super) fn of(operations: &[Operation], transient: BTreeSet<&'a str>) -> Self {
         let places: BTreeSet<_> = operations.iter().map(place_of).collect();
         let mut taken = BTreeSet::new();
         let mut id = |(exchange, key): &(String, String)| {
@@ -29,20 +35,20 @@ impl Channels {
         let kinds = operations.iter().map(|operation| (operation.exchange.clone(), operation.kind));
         // What one says that it is no topic exchange counts for all.
         let said = kinds.clone().filter(|(_, kind)| *kind != ExchangeKind::Topic);
-        Self(ids, kinds.chain(said).collect())
+        Self { ids, kinds: kinds.chain(said).collect(), transient }
     }
 
     pub(super) fn id(&self, operation: &Operation) -> &str {
-        &self.0[&place_of(operation)]
+        &self.ids[&place_of(operation)]
     }
 
     /// All channels, each with the messages that go over it.
     pub(super) fn described(&self, operations: &[Operation]) -> Map<String, Value> {
-        let mut channels: Map<_, _> = self
-            .0
-            .iter()
-            .map(|((exchange, key), id)| (id.clone(), channel(exchange, self.1[exchange], key)))
-            .collect();
+        let channel = |((exchange, key), id): (&(String, String), &String)| {
+            let channel = if exchange.is_empty() { queue(key) } else { self.channel(exchange, key) };
+            (id.clone(), channel)
+        };
+        let mut channels: Map<_, _> = self.ids.iter().map(channel).collect();
         let reference = |id: &str| json!({"$ref": format!("#/components/messages/{id}")});
         for operation in operations {
             channels[self.id(operation)]["messages"][&operation.id] = reference(&operation.id);
@@ -53,32 +59,30 @@ impl Channels {
         }
         channels
     }
+
+    fn channel(&self, exchange: &str, key: &str) -> Value {
+        let (address, parameters) = address(key);
+        let (kind, durable) = (self.kinds[exchange].as_str(), !self.transient.contains(exchange));
+        let mut channel = json!({
+            // An exchange that does not go by keys has one channel.
+            "title": if key.is_empty() { exchange.to_owned() } else { place(exchange, key) },
+            "address": if key.is_empty() { Value::Null } else { address.into() },
+            "messages": {},
+            "bindings": {"amqp": {
+                "is": "routingKey",
+                "exchange": {"name": exchange, "type": kind, "durable": durable, "autoDelete": false},
+                "bindingVersion": BINDING,
+            }},
+        });
+        if !parameters.is_empty() {
+            channel["parameters"] = parameters.into();
+        }
+        channel
+    }
 }
 
 fn place_of(operation: &Operation) -> (String, String) {
     (operation.exchange.clone(), operation.key.clone())
-}
-
-fn channel(exchange: &str, kind: ExchangeKind, key: &str) -> Value {
-    if exchange.is_empty() {
-        return queue(key);
-    }
-    let (address, parameters) = address(key);
-    let mut channel = json!({
-        // An exchange that does not go by keys has one channel.
-        "title": if key.is_empty() { exchange.to_owned() } else { place(exchange, key) },
-        "address": if key.is_empty() { Value::Null } else { address.into() },
-        "messages": {},
-        "bindings": {"amqp": {
-            "is": "routingKey",
-            "exchange": {"name": exchange, "type": kind.as_str(), "durable": true, "autoDelete": false},
-            "bindingVersion": BINDING,
-        }},
-    });
-    if !parameters.is_empty() {
-        channel["parameters"] = parameters.into();
-    }
-    channel
 }
 
 /// A queue that messages are sent to straight.
@@ -168,8 +172,9 @@ mod tests {
             message: Value::Null,
             replies: Vec::new(),
         };
-        let channels = Channels::of(&[operation("a", "b/c"), operation("a", "b c"), operation("a.b", "c")]);
-        let ids: Vec<_> = channels.0.values().cloned().collect();
+        let operations = [operation("a", "b/c"), operation("a", "b c"), operation("a.b", "c")];
+        let channels = Channels::of(&operations, BTreeSet::new());
+        let ids: Vec<_> = channels.ids.values().cloned().collect();
         assert_eq!(ids, ["a.b_c", "a.b_c_2", "a.b.c"]);
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::payload::object;
 use crate::saga::id::Phase;
-use crate::saga::plan::{Extras, OutcomeKind, Plan, Step};
+use crate::saga::plan::{Call, Extras, OutcomeKind, Plan, ReplyRule, Step, Users};
 use crate::saga::template::Template;
 
 /// The headers of one kind of message.
@@ -16,9 +16,10 @@ struct Headers {
     required: Vec<&'static str>,
 }
 
-/// Of a command, with the AMQP type `key`.
-pub(super) fn of_command(plan: &Plan, step: &Step, phase: Phase, key: &str) -> Value {
-    let mut headers = Headers::of_step(plan, step, phase, key);
+/// Of a command.
+pub(super) fn of_command(plan: &Plan, step: &Step, phase: Phase, call: &Call) -> Value {
+    let extras = call.extras.as_deref();
+    let mut headers = Headers::of_step(plan, step, phase, &call.key);
     headers.must(
         "x-saga-command-id",
         uuid(),
@@ -31,9 +32,16 @@ pub(super) fn of_command(plan: &Plan, step: &Step, phase: Phase, key: &str) -> V
     if plan.deadline.is_some() {
         headers.must("x-saga-deadline", time(), "When the time limit of the instance passes.");
     }
+    if extras.is_some_and(|extras| extras.kind.is_some()) {
+        headers.must(
+            "x-saga-key",
+            constant(&call.key),
+            "The routing key, as the property `type` is another.",
+        );
+    }
     headers.must("correlation_id", text(), "AMQP property: opaque. The answer repeats it as it is.");
     headers.must("reply_to", text(), "AMQP property: the queue that the answer goes to.");
-    headers.schema()
+    with_extras(headers.schema(), extras)
 }
 
 /// The same with what the definition says of a message's headers and properties.
@@ -66,58 +74,78 @@ pub(super) fn with_extras(mut headers: Value, extras: Option<&Extras>) -> Value 
     headers
 }
 
-/// Of an event that a step emits with the AMQP type `key`.
+/// Of an event that a step emits with the routing key `key`.
 pub(super) fn of_event_of(plan: &Plan, step: &Step, key: &str) -> Value {
     Headers::of_step(plan, step, Phase::Action, key).schema()
 }
 
-/// Of an event that tells what became of an instance, with the AMQP type `key`.
+/// Of an event that tells what became of an instance, with the routing key `key`.
 pub(super) fn of_notice(plan: &Plan, key: &str) -> Value {
     Headers::of_the_orchestrator(plan, key).schema()
 }
 
-/// Of a reply with this outcome; without one, of a reply that the rules of the definition read.
-pub(super) fn of_reply(outcome: Option<OutcomeKind>) -> Value {
-    let mut headers = Headers::default();
-    if let Some(outcome) = outcome {
-        let (word, meaning) = match outcome {
-            OutcomeKind::Success => ("success", "Done."),
-            OutcomeKind::Failure => ("failure", "Refused for good, and nothing was done."),
-            OutcomeKind::Retry => ("retry", "Not now: the next attempt follows."),
-            OutcomeKind::Pending => ("pending", "Still working: the timeout starts anew."),
-        };
-        headers.must("x-saga-outcome", constant(word), meaning);
-    }
-    if matches!(outcome, Some(OutcomeKind::Failure | OutcomeKind::Retry)) {
-        headers.may("x-saga-error-code", text(), "Why, for programs, such as `OUT_OF_STOCK`.");
-        headers.may("x-saga-error-message", text(), "Why, for people; up to 1000 characters are kept.");
-    }
-    if outcome == Some(OutcomeKind::Retry) {
-        headers.may(
-            "x-saga-retry-after",
-            json!({"type": ["integer", "string"], "minimum": 0, "pattern": "^[0-9]+$"}),
-            "Milliseconds until the next attempt, at most 24 hours, in place of the policy's delay.",
-        );
-    }
-    headers.must("correlation_id", text(), "AMQP property: that of the command that is answered, as it is.");
+/// Of the event that tells that an instance is compensated.
+pub(super) fn of_compensated(plan: &Plan, key: &str) -> Value {
+    let mut headers = Headers::of_the_orchestrator(plan, key);
+    let what = "The steps that may have taken effect and were not undone, because a person said so, with commas \
+                between them. Not there where there are none.";
+    headers.may("x-saga-not-undone", text(), what);
     headers.schema()
 }
 
-/// Of an event that starts, cancels or is waited for; expressions read those in `read`.
-pub(super) fn of_event(read: Map<String, Value>) -> Value {
+/// Of a reply whose header says its outcome.
+pub(super) fn of_reply(outcome: OutcomeKind, from: &Users) -> Value {
+    let mut headers = Headers::default();
+    let (word, meaning) = match outcome {
+        OutcomeKind::Success => ("success", "Done."),
+        OutcomeKind::Failure => ("failure", "Refused for good, and nothing was done."),
+        OutcomeKind::Retry => ("retry", "Not now: the next attempt follows."),
+        OutcomeKind::Pending => ("pending", "Still working: the timeout starts anew."),
+    };
+    headers.must("x-saga-outcome", constant(word), meaning);
+    headers.tells_why(&[outcome]);
+    headers.answers(from);
+    headers.schema()
+}
+
+/// Of a reply whose outcome these rules tell; expressions read those in `read`.
+pub(super) fn of_read_reply(read: Map<String, Value>, rules: &[&ReplyRule], from: &Users) -> Value {
+    let mut headers = Headers { properties: read, required: Vec::new() };
+    headers.tells_why(&outcomes(rules));
+    headers.answers(from);
+    headers.schema()
+}
+
+/// Of an event that starts or cancels; expressions read those in `read`.
+pub(super) fn of_event(read: Map<String, Value>, from: &Users) -> Value {
     let mut headers = Headers { properties: read, required: Vec::new() };
     headers.may("message_id", text(), "AMQP property: id of the event, where its body has none.");
     headers.trace("Trace context; every message of the instance carries it on.");
+    headers.is_from(from);
     headers.schema()
 }
 
-/// Of an event that answers a command; expressions read those in `read`.
-pub(super) fn of_answer(read: Map<String, Value>) -> Value {
+/// Of an event that is waited for; expressions read those in `read`.
+pub(super) fn of_awaited(read: Map<String, Value>, from: &Users) -> Value {
     let mut headers = Headers { properties: read, required: Vec::new() };
-    let outcomes = json!({"enum": ["success", "failure", "retry", "pending"]});
-    headers.may("x-saga-outcome", outcomes, "Decides, where it is there; else the content does.");
-    headers.names_its_command();
+    headers.may("message_id", text(), "AMQP property: id of the event, where its body has none.");
+    headers.names_a_command("a command of the instance that it is for, in place of a business key");
+    headers.is_from(from);
     headers.schema()
+}
+
+/// Of an event that answers a command by these rules; expressions read those in `read`.
+pub(super) fn of_answer(read: Map<String, Value>, rules: &[&ReplyRule], from: &Users) -> Value {
+    let mut headers = Headers { properties: read, required: Vec::new() };
+    headers.may("message_id", text(), "AMQP property: id of the event, where its body has none.");
+    headers.tells_why(&outcomes(rules));
+    headers.names_a_command("the command that is answered");
+    headers.is_from(from);
+    headers.schema()
+}
+
+fn outcomes(rules: &[&ReplyRule]) -> Vec<OutcomeKind> {
+    rules.iter().map(|rule| rule.outcome).collect()
 }
 
 impl Headers {
@@ -149,14 +177,43 @@ impl Headers {
         headers
     }
 
-    fn names_its_command(&mut self) {
-        self.may("correlation_id", text(), "AMQP property: that of the command that is answered.");
-        self.may(
-            "x-saga-id",
-            text(),
-            "That of the command, with `x-saga-command-id` instead of `correlation_id`.",
-        );
-        self.may("x-saga-command-id", text(), "That of the command.");
+    /// What an answer says of a failure, where one of these may be its outcome.
+    fn tells_why(&mut self, outcomes: &[OutcomeKind]) {
+        if outcomes.iter().any(|outcome| matches!(outcome, OutcomeKind::Failure | OutcomeKind::Retry)) {
+            let code = json!({"type": ["string", "number"]});
+            self.may("x-saga-error-code", code, "Why, for programs, such as `OUT_OF_STOCK`.");
+            self.may("x-saga-error-message", text(), "Why, for people; up to 1000 characters are kept.");
+        }
+        if outcomes.contains(&OutcomeKind::Retry) {
+            self.may(
+                "x-saga-retry-after",
+                json!({"type": ["integer", "string"], "minimum": 0, "pattern": "^[0-9]+$"}),
+                "Milliseconds until the next attempt, at most 24 hours, in place of the policy's delay.",
+            );
+        }
+    }
+
+    /// What brings a reply to its command.
+    fn answers(&mut self, from: &Users) {
+        let what = "AMQP property: that of the command that is answered, as it is.";
+        self.must("correlation_id", text(), what);
+        self.is_from(from);
+    }
+
+    fn names_a_command(&mut self, which: &str) {
+        self.may("correlation_id", text(), &format!("AMQP property: that of {which}."));
+        let what = format!("That of {which}; with `x-saga-command-id` it stands for `correlation_id`.");
+        self.may("x-saga-id", text(), &what);
+        self.may("x-saga-command-id", text(), &format!("That of {which}."));
+    }
+
+    /// Whose messages count, if not everybody's.
+    fn is_from(&mut self, Users(names): &Users) {
+        if !names.is_empty() {
+            let what =
+                "AMQP property: the user of the broker that the sender is. Those of others do not count.";
+            self.must("user_id", json!({"type": "string", "enum": names}), what);
+        }
     }
 
     fn trace(&mut self, what: &str) {

@@ -9,7 +9,9 @@ use crate::depict::english;
 use crate::depict::words::{heard, patience, title};
 use crate::saga::exchange::ExchangeKind;
 use crate::saga::id::Phase;
-use crate::saga::plan::{Call, Emission, Extras, OutcomeKind, Plan, ReplyRule, Start, Step, Subscription};
+use crate::saga::plan::{
+    Call, Emission, Extras, OutcomeKind, Plan, ReplyRule, Start, Step, Subscription, Users,
+};
 use crate::saga::template::Template;
 
 /// One message that a participant receives or sends.
@@ -79,7 +81,7 @@ fn start(plan: &Plan, start: &Start) -> Operation {
         }
     }
     let summary = format!("Starts an instance of {}.", title(plan));
-    let headers = header::of_event(read.headers());
+    let headers = header::of_event(read.headers(), &start.from_user);
     Operation { id: id(plan, "start"), ..event(&start.on, summary, headers, &read) }
 }
 
@@ -88,7 +90,7 @@ fn cancel(plan: &Plan) -> Option<Operation> {
     let mut read = Read::default();
     read.expression(&cancel.business_key, "event", Kind::Key);
     let summary = format!("Cancels an instance of {}.", title(plan));
-    let headers = header::of_event(read.headers());
+    let headers = header::of_event(read.headers(), &cancel.from_user);
     Some(Operation { id: id(plan, "cancel"), ..event(&cancel.on, summary, headers, &read) })
 }
 
@@ -101,7 +103,7 @@ fn of_step(plan: &Plan, step: &Step, phase: Phase) -> Vec<Operation> {
     }
     if let (Phase::Action, Some(emission)) = (phase, step.emission()) {
         let summary = format!("Told by step {} of {}.", step.name, title(plan));
-        let headers = header::of_event_of(plan, step, kind(&emission.key, emission.extras.as_deref()));
+        let headers = header::of_event_of(plan, step, &emission.key);
         operations.push(emitted(plan, &id, emission, summary, headers));
     }
     let mut listened: Vec<&Subscription> = Vec::new();
@@ -122,7 +124,7 @@ fn command(plan: &Plan, step: &Step, phase: Phase, call: &Call, id: &str) -> Ope
     let verb = if phase == Phase::Action { "do" } else { "undo" };
     let summary = format!("Asks to {verb} step {} of {}.", step.name, title(plan));
     let kind = kind(&call.key, call.extras.as_deref());
-    let headers = header::with_extras(header::of_command(plan, step, phase, kind), call.extras.as_deref());
+    let headers = header::of_command(plan, step, phase, call);
     let mut message = sent(kind, &summary, headers, made(&call.body), call.extras.as_deref());
     message["description"] = format!("Awaits an answer for {}.", patience(call)).into();
     message["correlationId"] = correlation_id();
@@ -135,7 +137,7 @@ fn command(plan: &Plan, step: &Step, phase: Phase, call: &Call, id: &str) -> Ope
         key: call.key.to_string(),
         summary,
         message,
-        replies: replies(id, call, kept(step, phase)),
+        replies: replies(id, call, &step.from_user, kept(step, phase)),
     }
 }
 
@@ -144,33 +146,42 @@ fn kept(step: &Step, phase: Phase) -> Option<&Template> {
     step.output.as_ref().filter(|_| phase == Phase::Action)
 }
 
-fn replies(id: &str, call: &Call, output: Option<&Template>) -> Vec<Reply> {
-    let reply = |name: &str, summary: &str, outcome, payload| {
+/// What answers a command, from those users.
+fn replies(id: &str, call: &Call, from: &Users, output: Option<&Template>) -> Vec<Reply> {
+    let reply = |name: String, summary: &str, headers: Value, payload: Value| {
         let message = json!({
             "name": name,
             "summary": summary,
-            "headers": header::of_reply(outcome),
+            "headers": headers,
             "correlationId": correlation_id(),
             "payload": payload,
         });
-        Reply { id: name.to_owned(), message }
+        Reply { id: name, message }
     };
     let mut read = Read::default();
     for expression in output.into_iter().flat_map(Template::expressions) {
         read.expression(expression, "reply", Kind::Required);
     }
-    let done = read.schema_of("data");
-    let mut replies = vec![
-        reply(&format!("{id}.success"), "It is done.", Some(OutcomeKind::Success), done),
-        reply("reply.failure", "It is refused for good.", Some(OutcomeKind::Failure), json!({})),
-        reply("reply.retry", "Not now.", Some(OutcomeKind::Retry), json!({})),
-        reply("reply.pending", "It is still being worked on.", Some(OutcomeKind::Pending), json!({})),
-    ];
+    let headers = |outcome| header::of_reply(outcome, from);
+    let success = headers(OutcomeKind::Success);
+    let mut replies = vec![reply(format!("{id}.success"), "It is done.", success, read.schema_of("data"))];
+    // From everybody, they are the same for all commands.
+    let of = if from.0.is_empty() { "reply" } else { id };
+    for (name, summary, outcome) in [
+        ("failure", "It is refused for good.", OutcomeKind::Failure),
+        ("retry", "Not now.", OutcomeKind::Retry),
+        ("pending", "It is still being worked on.", OutcomeKind::Pending),
+    ] {
+        replies.push(reply(format!("{of}.{name}"), summary, headers(outcome), json!({})));
+    }
     let rules: Vec<_> = call.replies.iter().filter(|rule| rule.on.is_none()).collect();
     if !rules.is_empty() {
         let read = read_by(&rules, output, "reply");
-        let mut read = reply(&format!("{id}.reply"), "Its content tells.", None, read.schema_of("data"));
-        read.message["description"] = by_content(&rules).into();
+        let headers = header::of_read_reply(read.headers(), &rules, from);
+        let mut read = reply(format!("{id}.reply"), "Its content tells.", headers, read.schema_of("data"));
+        let told =
+            format!("Without the header `x-saga-outcome`, the first that matches:\n\n{}", listed(&rules));
+        read.message["description"] = told.into();
         replies.push(read);
     }
     replies
@@ -191,12 +202,12 @@ fn answer(plan: &Plan, step: &Step, phase: Phase, on: &Subscription) -> Operatio
             }
         }
     }
-    let (headers, told) = match call {
-        Some(_) => (header::of_answer(read.headers()), by_content(&rules)),
-        None => (header::of_event(read.headers()), format!("The first that matches:\n\n{}", listed(&rules))),
+    let headers = match call {
+        Some(_) => header::of_answer(read.headers(), &rules, &step.from_user),
+        None => header::of_awaited(read.headers(), &step.from_user),
     };
     let mut operation = event(on, format!("Answers step {} of {}.", step.name, title(plan)), headers, &read);
-    operation.message["description"] = told.into();
+    operation.message["description"] = format!("The first that matches:\n\n{}", listed(&rules)).into();
     if let Some(call) = call {
         operation.participant = call.participant().to_owned();
     }
@@ -211,10 +222,6 @@ fn read_by(rules: &[&ReplyRule], output: Option<&Template>, root: &str) -> Read 
         read.expression(expression, root, Kind::Optional);
     }
     read
-}
-
-fn by_content(rules: &[&ReplyRule]) -> String {
-    format!("Without the header `x-saga-outcome`, the first that matches:\n\n{}", listed(rules))
 }
 
 fn listed(rules: &[&ReplyRule]) -> String {
@@ -260,7 +267,10 @@ fn notices(plan: &Plan) -> impl Iterator<Item = Operation> {
     notices.into_iter().filter_map(move |(name, what, emission)| {
         let emission = emission.as_ref()?;
         let summary = format!("Tells that an instance of {} {what}.", title(plan));
-        let headers = header::of_notice(plan, kind(&emission.key, emission.extras.as_deref()));
+        let headers = match name {
+            "compensated" => header::of_compensated(plan, &emission.key),
+            _ => header::of_notice(plan, &emission.key),
+        };
         Some(emitted(plan, &id(plan, name), emission, summary, headers))
     })
 }

@@ -17,13 +17,15 @@ impl Compiler<'_> {
             name: name.value.clone(),
             kind: of.kind(),
             declare: of.declare.as_ref().is_none_or(|declare| declare.value),
+            make: of.make(),
         };
         exchanges.map(described).collect()
     }
 
-    /// Nothing is said of exchanges that nothing names.
+    /// Nothing is said of exchanges that nothing names. What an exchange hands on to is named by it.
     pub(super) fn unused_exchanges(&mut self, plan: &Plan) {
-        let named = plan.exchanges();
+        let mut named = plan.exchanges();
+        named.extend(plan.described.iter().filter_map(Exchange::alternate).map(str::to_owned));
         for (name, _) in &self.definition.exchanges.0 {
             if named.contains(&name.value) {
                 continue;

@@ -1,6 +1,7 @@
 //! What is listened to and what is sent: exchanges, subscriptions, commands and events.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -10,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 
 use super::{Entries, Located, Node, Period};
-use crate::saga::exchange::{ExchangeKind, HeaderValue, Matching};
+use crate::saga::exchange::{ExchangeKind, Make, Matching, TableValue};
 use crate::saga::plan;
 
 /// What is to be known of an exchange. One that nothing is said of is a durable topic exchange, made where it is missing.
@@ -23,6 +24,24 @@ pub struct Exchange {
     /// Whether it is made where it is missing, by default true. False for an exchange of others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub declare: Option<Located<bool>>,
+    /// Whether it outlives a restart of the broker, by default true. It counts where the exchange is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub durable: Option<Located<bool>>,
+    /// Arguments with which it is made, such as `alternate-exchange`: texts, whole numbers, true and false.
+    #[serde(default, skip_serializing_if = "Entries::is_empty")]
+    #[schemars(with = "BTreeMap<String, Argument>")]
+    pub arguments: Entries<Located<Node>>,
+}
+
+/// A text, a whole number, true or false.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum Argument {
+    Text(String),
+    Number(i64),
+    Flag(bool),
 }
 
 /// How an exchange hands messages on.
@@ -66,15 +85,8 @@ impl Subscription {
             ExchangeKind::Direct => (key, Matching::Key),
             ExchangeKind::Fanout => (String::new(), Matching::Anything),
             ExchangeKind::Headers => {
-                let header = |(name, value): &(Located<String>, Located<Node>)| match &value.value {
-                    Node::Scalar(value) => Some((name.value.clone(), HeaderValue::of(value)?)),
-                    Node::List(_) | Node::Map(_) => None,
-                };
                 let any = self.matching.as_ref().is_some_and(|how| how.value == Match::Any);
-                (
-                    String::new(),
-                    Matching::Headers { any, headers: self.headers.0.iter().filter_map(header).collect() },
-                )
+                (String::new(), Matching::Headers { any, headers: table(&self.headers) })
             }
         };
         plan::Subscription { exchange: self.exchange.value.clone(), pattern, matching }
@@ -135,6 +147,24 @@ impl Exchange {
             Some(ExchangeType::Headers) => ExchangeKind::Headers,
         }
     }
+
+    /// How else it is made, where anything is said of that.
+    pub fn make(&self) -> Option<Make> {
+        if self.durable.is_none() && self.arguments.is_empty() {
+            return None;
+        }
+        let durable = self.durable.as_ref().is_none_or(|durable| durable.value);
+        Some(Make { durable, arguments: table(&self.arguments) })
+    }
+}
+
+/// A table of AMQP, as far as its values are fit for one.
+fn table(written: &Entries<Located<Node>>) -> BTreeMap<String, TableValue> {
+    let value = |(name, value): &(Located<String>, Located<Node>)| match &value.value {
+        Node::Scalar(value) => Some((name.value.clone(), TableValue::of(value)?)),
+        Node::List(_) | Node::Map(_) => None,
+    };
+    written.0.iter().filter_map(value).collect()
 }
 
 impl Command {

@@ -3,12 +3,15 @@
 use serde_json::Value;
 
 use super::*;
-use crate::saga::definition::{Match, Node as Written, Subscription as On, Users};
-use crate::saga::exchange::{ExchangeKind, HeaderValue, Matching, is_pattern};
+use crate::saga::definition::{Exchange, Match, Node as Written, Subscription as On, Users};
+use crate::saga::exchange::{ExchangeKind, Matching, TableValue, is_pattern};
 
 /// What the names of all headers of ours begin with, and the two that others have given their names.
 const OWN_PREFIX: &str = "x-saga-";
 const OWN_TRACE: [&str; 2] = ["traceparent", "tracestate"];
+
+/// Arguments that an exchange has at most.
+const MAX_ARGUMENTS: usize = 32;
 
 impl Lint<'_> {
     /// A message.
@@ -137,14 +140,51 @@ impl Lint<'_> {
             let message = format!("the name of a header must have 1 to {MAX_SHORT_STRING} bytes");
             return self.refuse(Code::InvalidProperty, name.at, message, None);
         }
-        let is_fit = match &value.value {
-            Written::Scalar(Value::String(text)) if text.starts_with('=') => false,
-            Written::Scalar(value) => HeaderValue::of(value).is_some(),
-            Written::List(_) | Written::Map(_) => false,
-        };
-        if !is_fit {
+        if !fits_a_table(value) {
             let message = "the broker compares headers with a text, a whole number, `true` or `false`";
             self.refuse(Code::NotOfItsType, value.at, message, Some("write one of these, and no expression"));
+        }
+    }
+
+    /// What is said of how exchanges are made.
+    pub(super) fn exchanges(&mut self) {
+        for (name, exchange) in &self.definition.exchanges.0 {
+            self.short_string("exchange", name);
+            self.make(exchange);
+        }
+    }
+
+    fn make(&mut self, Exchange { declare, durable, arguments, kind: _ }: &Exchange) {
+        let durable_at = durable.as_ref().map(|durable| durable.at);
+        let said = durable_at.or(arguments.0.first().map(|(name, _)| name.at));
+        if let (true, Some(at)) = (declare.as_ref().is_some_and(|declare| !declare.value), said) {
+            let message = "with `declare: false`, it is never made";
+            let hint = "leave `durable` and `arguments` out: they are its owner's to say";
+            self.refuse(Code::UnfitMake, at, message, Some(hint));
+        }
+        if let Some((name, _)) = arguments.0.get(MAX_ARGUMENTS) {
+            let message = format!("an exchange has at most {MAX_ARGUMENTS} arguments");
+            self.refuse(Code::UnfitMake, name.at, message, None);
+        }
+        for (name, value) in &arguments.0 {
+            if name.is_empty() || name.len() > MAX_SHORT_STRING {
+                let message = format!("the name of an argument must have 1 to {MAX_SHORT_STRING} bytes");
+                self.refuse(Code::UnfitMake, name.at, message, None);
+            }
+            if !fits_a_table(value) {
+                let message = "an argument is a text, a whole number, `true` or `false`";
+                self.refuse(
+                    Code::UnfitMake,
+                    value.at,
+                    message,
+                    Some("write one of these, and no expression"),
+                );
+            } else if let Written::Scalar(Value::String(text)) = &value.value
+                && text.len() > MAX_SHORT_STRING
+            {
+                let message = format!("the text of an argument has at most {MAX_SHORT_STRING} bytes");
+                self.refuse(Code::UnfitMake, value.at, message, None);
+            }
         }
     }
 
@@ -160,5 +200,14 @@ impl Lint<'_> {
             }
             _ => on.matches(exchange, key),
         }
+    }
+}
+
+/// Whether a value stands in a table of AMQP as it is written.
+fn fits_a_table(value: &Located<Written>) -> bool {
+    match &value.value {
+        Written::Scalar(Value::String(text)) if text.starts_with('=') => false,
+        Written::Scalar(value) => TableValue::of(value).is_some(),
+        Written::List(_) | Written::Map(_) => false,
     }
 }

@@ -386,6 +386,10 @@ fn what_is_listened_to_fits_the_type_of_its_exchange() {
         ("{in: {type: headers}}", "{exchange: in}"),
         ("{in: {type: headers}}", "{exchange: in, headers: {a: b, n: 1, f: true}, match: any}"),
         ("{in: {declare: false}, out: {type: direct}}", "{exchange: in, key: \"a.#\"}"),
+        (
+            "{in: {durable: false, arguments: {alternate-exchange: rest, n: 1, f: true}}, rest: {type: fanout}}",
+            "{exchange: in, key: a.b}",
+        ),
     ] {
         assert!(loaded(exchanges, on).is_ok(), "{exchanges} {on}: {:?}", loaded(exchanges, on).err());
     }
@@ -422,6 +426,37 @@ fn what_is_listened_to_fits_the_type_of_its_exchange() {
             "{exchange: in, headers: {a: =input.a}}",
             (3, 41),
             "the broker compares headers",
+        ),
+        (
+            "{in: {declare: false, arguments: {a: b}}}",
+            "{exchange: in, key: a.b}",
+            (4, 46),
+            "with `declare: false`, it is never made",
+        ),
+        (
+            "{in: {arguments: {a: =input.a}}}",
+            "{exchange: in, key: a.b}",
+            (4, 33),
+            "an argument is a text, a whole number, `true`",
+        ),
+        (
+            "{in: {arguments: {a: 1.5}}}",
+            "{exchange: in, key: a.b}",
+            (4, 33),
+            "an argument is a text, a whole number, `true`",
+        ),
+        ("{in: {arguments: {a: [b]}}}", "{exchange: in, key: a.b}", (4, 33), "an argument is a text"),
+        (
+            "{in: {arguments: {\"\": b}}}",
+            "{exchange: in, key: a.b}",
+            (4, 30),
+            "the name of an argument must have 1 to 255",
+        ),
+        (
+            "{in: {arguments: {alternate-exchange: rest}}, rests: {type: fanout}}",
+            "{exchange: in, key: a.b}",
+            (4, 58),
+            "nothing names exchange \"rests\"",
         ),
         (
             "{in: {type: headers}}",

@@ -63,6 +63,21 @@ fn a_connection_that_ends_between_frames_is_opened_again() {
 }
 
 #[test]
+fn a_delivery_that_is_missing_while_later_ones_come_ends_the_connection_and_comes_again() {
+    let rig = Rig::start("gap", &BROKER.url());
+    // Until one was taken, only one is out at a time, and none can overtake it.
+    rig.place("first", &[]);
+    rig.becomes("first", "completed");
+    assert_eq!(rig.proxy.inject(CONSUMER, Fault::SwallowDelivery), 1);
+    rig.place_all(&keys("A", 20), &[]);
+    eventually("the gap is told", || rig.site.log().contains("did not come, and later ones did"));
+    assert_eq!(rig.proxy.count("delivery_swallowed"), 1);
+    let evidence = rig.finish();
+    evidence.assert_all(21, "completed");
+    assert!(redelivered(&evidence.journal) > 0, "nothing was delivered again");
+}
+
+#[test]
 fn a_half_open_connection_is_noticed_within_two_heartbeats() {
     let rig = Rig::start("half-open", &BROKER.url());
     rig.place_all(&keys("before", 5), &[]);

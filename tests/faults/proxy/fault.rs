@@ -45,6 +45,8 @@ pub(crate) enum Fault {
     NackConfirms(u32),
     /// The next frames in which the client acks deliveries get lost.
     SwallowAcks(u32),
+    /// The next delivery gets lost with its content, and those behind it do not.
+    SwallowDelivery,
     /// The next channel to be used acks a delivery that there was not, for which the broker closes it
     /// with PRECONDITION_FAILED.
     ForgeAck,
@@ -76,6 +78,8 @@ pub(super) enum Fate {
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     present: Vec<Fault>,
+    /// The channel on which the content of a delivery gets lost, up to its next method.
+    losing: Option<u16>,
 }
 
 impl Faults {
@@ -106,6 +110,12 @@ impl Faults {
         frame: &Frame,
         method: Option<&Method>,
     ) -> (Fate, Option<&'static str>) {
+        if way == Way::ToClient && self.losing == Some(frame.channel()) {
+            if frame.kind() != METHOD {
+                return (Fate::Drop, None);
+            }
+            self.losing = None;
+        }
         for at in 0..self.present.len() {
             let fate = match (&mut self.present[at], way, method) {
                 (Fault::Stall, ..) => return (Fate::Stall, Some("stall")),
@@ -133,6 +143,10 @@ impl Faults {
                     *next -= 1;
                     (Fate::Drop, "ack_swallowed")
                 }
+                (Fault::SwallowDelivery, Way::ToClient, Some(Method::Deliver { .. })) => {
+                    self.losing = Some(frame.channel());
+                    (Fate::Drop, "delivery_swallowed")
+                }
                 // Before a method, no content is under way on its channel.
                 (Fault::ForgeAck, Way::ToBroker, Some(_)) if frame.channel() > 0 => {
                     let forged = Frame::new(METHOD, frame.channel(), &Method::ack_payload(1 << 40));
@@ -154,7 +168,7 @@ impl Fault {
     fn is_over(&self) -> bool {
         match self {
             Fault::SwallowConfirms(next) | Fault::NackConfirms(next) | Fault::SwallowAcks(next) => *next == 0,
-            Fault::ForgeAck => true,
+            Fault::ForgeAck | Fault::SwallowDelivery => true,
             Fault::Break { .. } | Fault::Stall | Fault::Slow { .. } => false,
         }
     }
